@@ -14,7 +14,8 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.training.ledger import Ledger
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl

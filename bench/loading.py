@@ -29,7 +29,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
-from etude.models.load import convert, load_model, save_model
+from etude.models.load import convert, load_model
+from etude.models.save import save_model
 from etude.recipes.practice import practice
 from etude.rollouts.prompts import render_prompt
 from etude.tasks.task import Task

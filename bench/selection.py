@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.evaluation.retention import OLD_KNOWLEDGE
-from etude.knowledge.documents import Corpus, documents
+from etude.knowledge.documents import Corpus, read_documents
 from etude.knowledge.selection import Selection, select
 from etude.training.run_folder import environment
 from experiments.benchmark import Argument, Benchmark, in_process
@@ -27,7 +27,7 @@ from experiments.tables import markdown
 def measured(megabytes: list[float], workers: list[int], source: Corpus, data: Path | None) -> dict[str, Any]:
     """Measure each size and number of processes."""
     rows = []
-    texts = [document.text for document in documents(source, data) if document.text]
+    texts = [document.text for document in read_documents(source, data) if document.text]
     for size in megabytes:
         with tempfile.TemporaryDirectory() as folder:
             made = write(Path(folder), texts, size)

@@ -13,8 +13,8 @@ from typing import Any
 from etude.console.outputs import check_output, is_pack, is_page, is_standard_output, write_output
 from etude.console.terminal import VisibleFormatter, visible
 from etude.errors import UserError, unknown
-from etude.models.hub import check_there
-from etude.settings.options import EVERYWHERE, Options, no_more, options_help, take, take_options
+from etude.models.hub import check_available
+from etude.settings.options import EVERYWHERE, Options, options_help, refuse_options, take_option, take_options
 from etude.training.interruption import Interrupted, Interruption
 
 USAGE = f"""etude: language models get better by practising
@@ -84,27 +84,27 @@ def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
 
 
 def _practice(arguments: list[str], is_quiet: bool) -> None:
-    from etude.settings.configuration import find_configuration, resolved, shipped
+    from etude.settings.configuration import find_configuration, shipped_configurations, to_plain_values
     from etude.training.parse import parse_practice
     from etude.training.settings import PracticeSettings
 
-    names, options = ", ".join(shipped("practice")), ("run", "data", "json", "force", "track", "resume", "dry_run")
+    names, options = ", ".join(shipped_configurations("practice")), ("run", "data", "json", "force", "track", "resume", "dry_run")
     if _wants_help(arguments):
         head = f"etude practice NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
         return _help(f"{head}\n\n{options_help(*options)}", PracticeSettings)
     common, rest = take_options(arguments, *options)
     path = find_configuration("practice", _first(rest, f"practice needs a configuration: a YAML file or one of {names}"))
     settings = parse_practice(path, rest[1:])
-    check_there(settings.model, settings.tasks.dataset)
+    check_available(settings.model, settings.tasks.dataset)
     if common.dry_run:
-        return _dry_run(settings, resolved(settings), path.stem, common.data)
+        return _dry_run(settings, to_plain_values(settings), path.stem, common.data)
     from etude.console.tracking import Tracked
     from etude.recipes.practice import practice_named
 
     run = common.run or Path("runs") / path.stem
     watcher = _watcher(common, is_quiet)
     if common.track:
-        watcher = Tracked(watcher, common.track.split(","), run, resolved(settings))
+        watcher = Tracked(watcher, common.track.split(","), run, to_plain_values(settings))
     try:
         with _resumable(run):
             result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
@@ -116,9 +116,9 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
 
 def _adapt(arguments: list[str], is_quiet: bool) -> None:
     from etude.recipes.adapt_settings import AdaptSettings, parse_adapt
-    from etude.settings.configuration import find_configuration, resolved, shipped
+    from etude.settings.configuration import find_configuration, shipped_configurations, to_plain_values
 
-    names, options = ", ".join(shipped("adapt")), ("run", "data", "json", "force", "resume", "dry_run")
+    names, options = ", ".join(shipped_configurations("adapt")), ("run", "data", "json", "force", "resume", "dry_run")
     if _wants_help(arguments):
         head = f"etude adapt NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
         return _help(f"{head}\n\n{options_help(*options)}", AdaptSettings)
@@ -126,13 +126,13 @@ def _adapt(arguments: list[str], is_quiet: bool) -> None:
     path = find_configuration("adapt", _first(rest, f"adapt needs a configuration: a YAML file or one of {names}"))
     run = common.run or Path("runs") / path.stem
     settings = parse_adapt(path, rest[1:])
-    check_there(settings.model, settings.corpus.dataset)
+    check_available(settings.model, settings.corpus.dataset)
     if common.dry_run:
         import yaml
 
         from etude.recipes.estimate_adapt import estimate_adaptation
 
-        print(yaml.safe_dump(resolved(settings), sort_keys=False), end="", flush=True)
+        print(yaml.safe_dump(to_plain_values(settings), sort_keys=False), end="", flush=True)
         return print(f"# {estimate_adaptation(settings, common.data)}")
     from etude.recipes.adapt import adapt_named
 
@@ -156,7 +156,7 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
     from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
 
     options = ("data", "json", "force")
-    suite, arguments = take(arguments, "--suite")
+    suite, arguments = take_option(arguments, "--suite")
     if suite:
         return _evaluate_suite(suite, arguments, *options)
     if _wants_help(arguments):
@@ -170,17 +170,17 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
             "of a practice configuration by --recipe NAME"
         )
     settings = parse_evaluate(model, rest)
-    check_there(model)
+    check_available(model)
     from etude.recipes.evaluate import evaluate
 
     _write_json(common, evaluate(model, settings, data=common.data, watcher=_watcher(common, is_quiet)))
 
 
 def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
-    from etude.settings.configuration import command_of, shipped
+    from etude.settings.configuration import command_of, shipped_configurations
 
     kinds = {"domain": _domain, "knows": _knows, "long": _long, "suite": _retention}
-    names = {name: kind for kind in kinds for name in shipped(kind)}
+    names = {name: kind for kind in kinds for name in shipped_configurations(kind)}
     kind = command_of(Path(suite)) if Path(suite).is_file() else names.get(suite)
     if kind is None and not suite.endswith((".yaml", ".yml")):
         raise unknown("suite", suite, names)
@@ -235,7 +235,7 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
     common, rest = take_options(arguments, *options)
     model, rest = _model(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_generate(model, rest)
-    check_there(model)
+    check_available(model)
     if common.page and not settings.decoding.is_on:
         raise UserError("--page shows answers that were made of several: choose a --method, such as integrative, or leave it out")
     if common.page:
@@ -277,10 +277,10 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
             "- is standard\noutput. A file that etude did not write is replaced by --force alone."
         )
         return
-    packed, rest = take(arguments, "--pack")
-    out, rest = take(rest, "--out")
+    packed, rest = take_option(arguments, "--pack")
+    out, rest = take_option(rest, "--out")
     is_forced, runs = "--force" in rest, [Path(word) for word in rest if word != "--force"]
-    no_more([str(run) for run in runs], usage)
+    refuse_options([str(run) for run in runs], usage)
     if not runs:
         raise UserError(f"report needs the folder of a run, such as runs/quickstart: {usage}")
     from etude.training.run_folder import check_is_run
@@ -317,12 +317,12 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
         return
     match arguments:
         case [] | ["list"]:
-            from etude.models.bundled import available
+            from etude.models.bundled import list_bundled
 
-            for row in (("name", "model", "state"), *available()):
+            for row in (("name", "model", "state"), *list_bundled()):
                 print("\t".join(row))
         case ["fetch", name]:
-            from etude.models.load import fetch
+            from etude.models.bundled_folder import fetch
 
             print(fetch(name))
         case ["convert", source, folder]:
@@ -336,8 +336,8 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
 
 
 def _interpolate(arguments: list[str]) -> Path:
-    factor, rest = take(arguments, "--factor")
-    out, rest = take(rest, "--out")
+    factor, rest = take_option(arguments, "--factor")
+    out, rest = take_option(rest, "--out")
     at = next((place for place, word in enumerate(rest) if word.startswith("--groups")), len(rest))
     groups = [word for word in (rest[at].partition("=")[2], *rest[at + 1 :]) if word] if at < len(rest) else []
     if len(rest[:at]) != 2 or out is None:
@@ -374,7 +374,7 @@ def _first(rest: Sequence[str], message: str) -> str:
 
 def _model(arguments: Sequence[str], message: str) -> tuple[str, list[str]]:
     """The model that a command begins with, or that `--model` names, and the other arguments."""
-    named, rest = take(arguments, "--model")
+    named, rest = take_option(arguments, "--model")
     if named is None:
         return _first(rest, message), list(rest[1:])
     if rest and not rest[0].startswith("--"):

@@ -1,31 +1,32 @@
-"""A user's mistake, told in one sentence.
+"""Errors of users, each in one sentence.
 
-`UserError` says which argument, which value, what is allowed and the fix. The command line prints it without a traceback and exits with 2;
+`UserError` names the argument, the value, what is allowed and the fix. The command line prints it without a traceback and exits with 2;
 Python callers catch it as a `ValueError`. Mistakes of our own are assertions.
 """
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from etude.settings.spellings import value_of
+from etude.settings.spellings import our_value
 
 _MOST_CHOICES, _NEAREST = 40, 6
-"""How many choices an error lists, and how many of more."""
+"""The most choices that an error lists, and how many nearest ones it lists if there are more."""
 
 
 class UserError(ValueError):
-    """Wrong input: the message is all that a user needs to put it right."""
+    """Wrong input: the message says how to correct it."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error for a name that is not in a table, with the nearest match, or what the field's word for it is here, and every choice; of
-    very many, those that are nearest.
+    """Return an error for an unknown name, with the nearest match and all choices (of very many, the nearest).
+
+    Another library's name for a choice counts as a match.
 
     >>> unknown("credit", "grpoo", ["grpo", "rloo"])
     UserError("unknown credit 'grpoo': did you mean 'grpo'? Choices: grpo, rloo")
     """
     choices = sorted(choices)
-    ours, note = value_of(kind, name) or ("", "")
+    ours, note = our_value(kind, name) or ("", "")
     near = [ours] if ours in choices else get_close_matches(name, choices, n=1)
     hint = f" did you mean {near[0]!r}{f' ({note})' if note and near[0] == ours else ''}?" if near else ""
     if len(choices) <= _MOST_CHOICES:
@@ -35,18 +36,18 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
 
 
 def value_hint(setting: str, value: str) -> str:
-    """What a word of the field is called here, as a question; empty where it is not known."""
-    ours = value_of(setting, value)
+    """Return a hint with our name for another library's value, as a question; "" if it is not known."""
+    ours = our_value(setting, value)
     return f" did you mean {ours[0]!r}?" if ours else ""
 
 
 def check_known(kind: str, name: str, choices: Iterable[str]) -> None:
-    """Raise where a name is not in a table."""
+    """Raise UserError if a name is not in a table."""
     if name not in choices:
         raise unknown(kind, name, choices)
 
 
 def at_least(name: str, value: int, least: int) -> None:
-    """Raise where a setting is too small."""
+    """Raise UserError if a setting is too small."""
     if value < least:
         raise UserError(f"{name} must be at least {least}, got {value}")

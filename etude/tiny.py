@@ -1,6 +1,6 @@
-"""A model and tasks that need nothing but this package: a random two-layer Llama over characters, and letters to repeat.
+"""A tiny random model and tasks that need no files: a two-layer Llama over characters, and letters to repeat.
 
-`etude practice tiny` runs the whole path of a practice run with them in seconds. Nothing is to be learnt about language from it.
+`etude practice tiny` runs a whole practice run with them in seconds. It says nothing about language.
 """
 
 import string
@@ -21,7 +21,7 @@ _SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """One token for each printable ASCII character and the line break; no chat template."""
+    """Build a tokenizer with one token for each printable ASCII character and the line break; no chat template."""
     characters = [c for c in string.printable if c.isprintable() or c == "\n"]
     vocabulary = {token: index for index, token in enumerate([*_SPECIAL, *characters])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
@@ -31,7 +31,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def tiny_model(seed: int = 0) -> PreTrainedModel:
-    """A random Llama with 2 layers of width 64 (about 0.1 M weights)."""
+    """Build a random Llama with 2 layers of width 64 (about 0.1 M weights)."""
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -51,7 +51,7 @@ def tiny_model(seed: int = 0) -> PreTrainedModel:
 
 
 def letters(split: str, n: int | None, seed: int) -> Iterator[dict[str, Any]]:
-    """Tasks "repeat b after 4821:" with the answer "b"; the number makes them many."""
+    """Yield tasks "repeat b after 4821:" with the answer "b"; the number makes them distinct."""
     generator = np.random.default_rng(seed_for("letters", split, seed))
     for _ in range(n or 100):
         letter = "abcdefgh"[generator.integers(8)]

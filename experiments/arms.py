@@ -29,7 +29,8 @@ import yaml
 from etude.console.watching import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
-from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, flatten, to_plain_values
 from etude.training.parse import parse_practice, practice_defaults
 from etude.training.renamed import renamed_metrics, with_defaults
 from etude.training.run_folder import RunFolder, read_jsonl
@@ -89,7 +90,7 @@ class Arms:
     """What else a cell keeps of its finished run."""
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self._settings(arm, seed))
+        return to_plain_values(self._settings(arm, seed))
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
@@ -108,7 +109,7 @@ class Arms:
             check_run(path, self.defaults(), partial(self.settings, other, seed))
         folder = runs[arm]
         if self.shares and not folder.exists():
-            share(runs, arm, resolved(settings))
+            share(runs, arm, to_plain_values(settings))
         result = run_of(settings, self.recipe, folder, chosen.data)
         cell = cell_of(folder, result) | divergence_of(settings, folder, chosen.data)
         shutil.rmtree(folder / "model", ignore_errors=True)
@@ -120,7 +121,7 @@ class Arms:
 
 def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | None) -> dict[str, Any]:
     """Return the result of a run: one that is there, is resumed, or is made; its model is in `folder / "model"`."""
-    check_run(folder, practice_defaults(), partial(resolved, settings))
+    check_run(folder, practice_defaults(), partial(to_plain_values, settings))
     result = RunFolder(folder).read_json("result.json")
     if result is None:
         result = practice_named(settings, recipe, run=folder, data=data, resume=(folder / "configuration.yaml").exists(), watcher=Console())
@@ -136,7 +137,7 @@ def check_run(folder: Path, defaults: Mapping[str, Any], settings: Callable[[], 
     """Raise SystemExit where a run of other settings is there; `settings` is called where there is a run."""
     kept = folder / "configuration.yaml"
     if kept.exists():
-        before = with_defaults(dotted(yaml.safe_load(kept.read_text())), defaults)
+        before = with_defaults(flatten(yaml.safe_load(kept.read_text())), defaults)
         refuse_others(f"{folder} was run", before, settings(), "remove it to run it again")
 
 

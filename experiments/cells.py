@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etude.errors import UserError
-from etude.settings.configuration import dotted
+from etude.settings.configuration import flatten
 from etude.training.renamed import with_defaults
 from etude.training.run_folder import differing, environment, may_change, write_atomically
 
@@ -83,9 +83,9 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
 def _read(path: Path, table: Table) -> Cell:
     cell = json.loads(path.read_text())
     again = "remove the cell (and its run) to compute it again, or check out the commit that it names"
-    settings = dotted(json.loads(json.dumps(table.settings(cell["id"], cell["seed"]))))  # as a file has them: lists for tuples
+    settings = flatten(json.loads(json.dumps(table.settings(cell["id"], cell["seed"]))))  # as a file has them: lists for tuples
     defaults = {name: value for name, value in table.defaults().items() if name in settings}  # of what this cell has at all
-    refuse_others(f"{path} was computed", with_defaults(dotted(cell["settings"]), defaults), settings, again)
+    refuse_others(f"{path} was computed", with_defaults(flatten(cell["settings"]), defaults), settings, again)
     return cell
 
 

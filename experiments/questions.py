@@ -12,7 +12,7 @@ from pathlib import Path
 from etude.evaluation.long.facts import stories_of
 from etude.evaluation.truthful import truth
 from etude.randomness import seed_for
-from etude.tasks.aliases import said_alias, with_aliases, words_said
+from etude.tasks.aliases import find_alias, plain_words, with_aliases
 from etude.tasks.files import file_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -41,7 +41,7 @@ class Questions:
 def _open(name: str, data: Path | None) -> list[Task]:
     """Load those that are asked, by seed, of the different ones whose answer has words: two of Natural Questions are marks alone."""
     assert data is not None
-    rows = [row for _, row in file_rows(data / "openqa_false_answers" / f"{name}.csv") if words_said(row["answer"])]
+    rows = [row for _, row in file_rows(data / "openqa_false_answers" / f"{name}.csv") if plain_words(row["answer"])]
     tasks = [with_aliases(Task(question, answer, "aliases")) for question, answer in {r["question"]: r["answer"] for r in rows}.items()]
     order = sorted(range(len(tasks)), key=lambda place: seed_for(SEED, name, place))
     return [tasks[place] for place in sorted(order[:N])]
@@ -88,8 +88,8 @@ def _stories(data: Path | None) -> list[Task]:
 
 
 def _story(told: Sequence[str], question: str, answer: str, answers: Sequence[str]) -> Task:
-    may_name = [question, *(fact for fact in told if said_alias(fact, [answer]))]
-    others = [other for other in answers if other != answer and not any(said_alias(text, [other]) for text in may_name)]
+    may_name = [question, *(fact for fact in told if find_alias(fact, [answer]))]
+    others = [other for other in answers if other != answer and not any(find_alias(text, [other]) for text in may_name)]
     return Task(question, answer, "aliases", metadata={"evidence": "\n".join(told), "others": others})
 
 
@@ -107,7 +107,7 @@ def says_a_name(text: str, task: Task) -> bool:
 
 def says_it_alone(text: str, task: Task) -> bool:
     """Return whether a text says a name of the answer and none of the task's others."""
-    return says_a_name(text, task) and not said_alias(text, task.metadata["others"])
+    return says_a_name(text, task) and not find_alias(text, task.metadata["others"])
 
 
 def is_true(text: str, task: Task) -> bool:

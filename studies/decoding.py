@@ -42,9 +42,9 @@ from etude.evaluation.truthful import truth_by
 from etude.models.embedding import Embed, load_embedder
 from etude.models.load import load_model
 from etude.rollouts.prompts import render_prompts
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import logprobs_of
-from etude.tasks.actions import with_instruction
+from etude.tasks.actions import add_instruction
 from etude.tasks.task import Task
 from etude.training.parse import practice_defaults
 from etude.training.settings import PracticeSettings
@@ -128,7 +128,7 @@ class Answering:
         name, k, part = Arm.of(arm)
         how = {method: asdict(how_of(method, k)) for method in self._methods(name, k)}
         sizes = {"max_new_tokens": MAX_NEW_TOKENS, "n": N, "part": part, "parts": PARTS, "batch": BATCH, "instruction": INSTRUCTION}
-        trained = resolved(self._practised(seed)) if self.sets[name].is_of_second else None
+        trained = to_plain_values(self._practised(seed)) if self.sets[name].is_of_second else None
         return {"model": self.model, "set": name, "methods": how, **sizes, **({"trained": trained} if trained else {})}
 
     def _methods(self, name: str, k: int) -> list[str]:
@@ -153,7 +153,7 @@ class Answering:
             answering = str(folder / "model")
         model, tokenizer = load_model(answering, device=place.device)
         engine, room = engine_at(place, model, tokenizer, machine), max_prompt_tokens(model, MAX_NEW_TOKENS)
-        every = with_instruction(questions.load(chosen.data), INSTRUCTION)
+        every = add_instruction(questions.load(chosen.data), INSTRUCTION)
         tasks = every[len(every) * part // PARTS : len(every) * (part + 1) // PARTS]
         prompts = render_prompts(tokenizer, tasks, room)
         how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "study")}

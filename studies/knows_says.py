@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from etude.console.watching import Console
 from etude.device.machine import resolve_device
 from etude.randomness import seed_for
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.suites.knows_says import KnowsSays, evaluate_knows, method_line
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
@@ -76,7 +76,7 @@ class Gap:
         recipe = None if model == "base" else self._practised(model, seed)
         came = "tiny-random" if self.is_tiny else MODEL
         own = {"set": name, "asked": SETS.get(name, {}), "n": N, "k": K, "methods": list(METHODS)}
-        return own | {"model": model, "trained": resolved(recipe) if recipe else came}
+        return own | {"model": model, "trained": to_plain_values(recipe) if recipe else came}
 
     def defaults(self) -> dict[str, Any]:
         return {f"trained.{name}": value for name, value in practice_defaults().items()}

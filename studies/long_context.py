@@ -45,7 +45,7 @@ from etude.kv_cache.eviction import EvictionPolicy
 from etude.kv_cache.full_cache import FULL
 from etude.kv_cache.policies import EVICTION, POLICIES, RETRIEVAL
 from etude.kv_cache.retrieval import PagedRetrieval
-from etude.models.load import end_tokens, in_precision, load_model
+from etude.models.load import cast_weights, end_tokens, load_model
 from experiments.cells import Cell, Options, Table, compute, made_here
 from experiments.figures import list_rows, save
 from experiments.measures import Verdict, decided, mean, mean_difference, undecided
@@ -182,7 +182,7 @@ class Long(Table):
         """Measure every item under the full context and under every policy."""
         own, place = Arm.of(arm), resolve_device(Machine(precision=PRECISION))
         model, tokenizer = load_model(self.model, device=place.device)
-        model = in_precision(model, place.dtype)
+        model = cast_weights(model, place.dtype)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
         made = generators({"facts": chosen.data / FACTS if chosen.data else None})

@@ -39,7 +39,7 @@ from etude.console.watching import Console
 from etude.recipes.adapt import adapt_named
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
 from etude.recipes.knowledge_first import adaptation_of
-from etude.settings.configuration import dotted, resolved
+from etude.settings.configuration import flatten, to_plain_values
 from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder
 from etude.training.settings import PracticeSettings
@@ -91,11 +91,11 @@ class Orders:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         practice = self._settings(arm, seed)
         adaptation = adaptation_of(practice)
-        own = resolved(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
-        return {"practice": own, "adaptation": resolved(adaptation) if adaptation else adapt_defaults()}  # which raw has no use for
+        own = to_plain_values(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
+        return {"practice": own, "adaptation": to_plain_values(adaptation) if adaptation else adapt_defaults()}  # which raw has no use for
 
     def defaults(self) -> dict[str, Any]:
-        return dotted({"practice": practice_defaults(), "adaptation": adapt_defaults()})
+        return flatten({"practice": practice_defaults(), "adaptation": adapt_defaults()})
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Make the recipe's adaptation under `out/adapted`, whose model is kept, and its practice under `out/runs`; each is resumed or only
@@ -116,7 +116,7 @@ class Orders:
         return cell | (knowledge_of(adapted) if adaptation else {})
 
     def _adapt(self, settings: AdaptSettings, folder: Path, data: Path | None) -> None:
-        check_run(folder, adapt_defaults(), lambda: resolved(settings))
+        check_run(folder, adapt_defaults(), lambda: to_plain_values(settings))
         if RunFolder(folder).read_json("result.json") is None:
             if not folder.exists():
                 begin_measured(folder, settings)
@@ -127,7 +127,7 @@ class Orders:
 
 def begin_measured(folder: Path, settings: AdaptSettings) -> None:
     """Begin an adaptation with what another one beside it measured of the same model before it learned, if there is one."""
-    own = resolved(settings)
+    own = to_plain_values(settings)
     for measured in sorted(folder.parent.glob("*/evaluation/base.json")):
         source = measured.parents[1]
         kept = yaml.safe_load((source / "configuration.yaml").read_text())

@@ -48,7 +48,7 @@ from etude.models.interpolation import interpolate
 from etude.models.load import load_model
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import logprobs_of, probe_for
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
@@ -171,8 +171,8 @@ class Retaining(Arms):
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         end, factor = BETWEEN.get(arm, (arm, None))
         more = {"sft_steps": list(self.sft_steps)} if end == "sft" else {}
-        measured = dict(self.sizes) | {"known": resolved(self.known)}
-        return resolved(self._settings(end, seed)) | {"measured": measured, "factor": factor} | more
+        measured = dict(self.sizes) | {"known": to_plain_values(self.known)}
+        return to_plain_values(self._settings(end, seed)) | {"measured": measured, "factor": factor} | more
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Compute a cell; its model stays under `out/runs`, for those between."""
@@ -203,7 +203,7 @@ class Retaining(Arms):
         if settings.learn.lora.rank:  # adapters on the start itself, whose warm start trained all weights
             settings = replace(settings, model=str(runs["start"] / "model"), warm_start=WarmStart())
         if not folder.exists() and settings.warm_start.steps:
-            share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, resolved(settings))
+            share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, to_plain_values(settings))
         result = run_of(settings, self.recipe, folder, chosen.data)
         for checkpoint in (folder / "checkpoints").glob("step-*"):
             shutil.rmtree(checkpoint)
@@ -213,7 +213,7 @@ class Retaining(Arms):
         """Learn from more demonstrations; keep the model on the way whose accuracy on dev tasks is nearest to that of rl."""
         settings, folder = self._settings("sft", seed), runs["sft"]
         shutil.rmtree(folder, ignore_errors=True)
-        kept = RunFolder.start(folder, resolved(settings), resume=False)
+        kept = RunFolder.start(folder, to_plain_values(settings), resume=False)
         target, dev = RunFolder(runs["rl"]).read_json("measured.json")["dev"], {}
         with prepared_run(settings, self.recipe, kept, chosen.data) as run:
             load_checkpoint(runs["start"] / "checkpoints" / "warm_start", run.model)

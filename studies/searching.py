@@ -24,7 +24,7 @@ from matplotlib.ticker import MultipleLocator
 
 from etude.console.watching import Console
 from etude.recipes.evaluate import evaluate
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder, environment
 from etude.training.settings import PracticeSettings
@@ -83,7 +83,7 @@ class Answering:
         return settings_of(self.recipe, changes)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self._settings(seed)) | {"way": CASES[arm], "answered": self.n}
+        return to_plain_values(self._settings(seed)) | {"way": CASES[arm], "answered": self.n}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()

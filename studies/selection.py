@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
-from etude.knowledge.documents import Corpus, documents
+from etude.knowledge.documents import Corpus, read_documents
 from etude.knowledge.scorers import METHODS, Scorer
 from etude.knowledge.selection import Selection, select
 from etude.models.load import load_model
@@ -143,7 +143,7 @@ class Hidden(Table):
         hide(sections, other, seed, folder, TIMES)
         _, tokenizer = load_model(self.model)
         corpus = Corpus(path=[str(folder / "corpus.jsonl")], label_column="kind")
-        hidden = {document.origin: document.text for document in documents(corpus) if document.label == DOMAIN}
+        hidden = {document.origin: document.text for document in read_documents(corpus) if document.label == DOMAIN}
 
         def count_tokens(texts: Sequence[str]) -> list[int]:
             return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]

@@ -45,7 +45,7 @@ from etude.models.embedding import load_embedder
 from etude.models.load import load_model
 from etude.rollouts.prompts import render_prompts
 from etude.suites.retention_probe import logprobs_of
-from etude.tasks.actions import with_instruction
+from etude.tasks.actions import add_instruction
 from etude.tasks.task import Task
 from experiments.arms import TINY_RUN, Arms, difference, run_of, steps_of
 from experiments.cells import Cell, Options, compute, made_here
@@ -140,7 +140,7 @@ def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asked(engine: PrefixEngine, questions: Questions, data: Path | None, how: dict[str, Any]) -> dict[str, Any]:
     """Answer a set of questions: greedy answers as 1 and 0, and of the first questions what samples say; `how`: what a `Pool` takes."""
-    tasks = with_instruction(questions.load(data), INSTRUCTION)
+    tasks = add_instruction(questions.load(data), INSTRUCTION)
     prompts = render_prompts(engine.tokenizer, tasks, how["room_tokens"])
     greedy = [each.text for (each,) in engine.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, sampling=GREEDY)]
     found: dict[str, list[Any]] = {"agreement": [], "largest": [], "found": [], "given": []}

@@ -51,7 +51,7 @@ from etude.rollouts.search.settings import Search
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Node, Tree
 from etude.rollouts.tree_search import searched
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.tasks.task import Task
 from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder, environment
@@ -94,7 +94,7 @@ class Agreement:
         return settings_of(self.recipe, {**self.overrides, "seed": seed, "n": 2000})
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self._settings(seed)) | {"with_signal": self.beginnings, "training_steps": self.training_steps}
+        return to_plain_values(self._settings(seed)) | {"with_signal": self.beginnings, "training_steps": self.training_steps}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
@@ -103,7 +103,7 @@ class Agreement:
         """Compute values by every estimator, and what they cost."""
         settings = self._settings(seed)
         path = chosen.out / "runs" / f"{arm}-{seed}"
-        folder = RunFolder.start(path, resolved(settings), resume=path.exists(), defaults={})
+        folder = RunFolder.start(path, to_plain_values(settings), resume=path.exists(), defaults={})
         with prepared_run(settings, self.recipe, folder, chosen.data, Console()) as run:
             run.warm_start()
             nodes = self._nodes(run)

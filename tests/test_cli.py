@@ -95,7 +95,7 @@ MISTAKES = {
     "generate tiny-random --prompt a --num_samples 2": "num_samples is 2, but at temperature 0 all answers are equal",
     "report nowhere": "run folder 'nowhere' does not exist",
     "models fetch gpt": "unknown bundled model 'gpt'",
-    "report good.jsonl": "run folder 'good.jsonl' is no folder",
+    "report good.jsonl": "run folder 'good.jsonl' is not a folder",
     "report pickled": "pickled holds no run, since it has none of",
     "report pickled --out page.html": "pickled holds no run, since it has none of",
     "report --out page.html": "report needs the folder of a run",

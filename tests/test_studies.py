@@ -20,7 +20,7 @@ from etude.evaluation.long.asked import Asked
 from etude.evaluation.long.task import LongTask
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.recipes.adapt_settings import parse_adapt
-from etude.settings.configuration import find_configuration, resolved
+from etude.settings.configuration import find_configuration, to_plain_values
 from etude.tasks.task import Task
 from etude.training.run_folder import RunFolder
 from experiments import questions
@@ -843,7 +843,7 @@ def test_an_order_takes_what_another_measured_of_the_same_model_before_it_learne
     settings = parse_adapt(find_configuration("adapt", "anatomy"), [])
     rows = {"model": "base", "rows": [{"part": "far", "value": 0.5}]}
     first = RunFolder(tmp_path / "mixed-80")
-    first.begin(resolved(settings), precision="float32", device="cpu", weights="own")
+    first.begin(to_plain_values(settings), precision="float32", device="cpu", weights="own")
     first.release()
     order.begin_measured(tmp_path / "mixed-81", settings)
     assert not (tmp_path / "mixed-81").exists()  # nothing was measured yet

@@ -43,7 +43,7 @@ from etude.kv_cache.eviction import EvictionPolicy
 from etude.kv_cache.policies import EVICTION, RETRIEVAL
 from etude.kv_cache.scores.streaming_llm import StreamingLLM
 from etude.kv_cache.view import Peak, PolicyContext
-from etude.models.load import in_precision, load_model
+from etude.models.load import cast_weights, load_model
 from etude.training.run_folder import environment
 from experiments.benchmark import Argument, Benchmark
 from experiments.figures import save
@@ -89,7 +89,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
     working = WorkingCopy(model, place.dtype).model if place.dtype != torch.float32 else model
     shared = find_forward(model, working)
     forward = shared.forward if shared else None
-    model = in_precision(model, place.dtype)
+    model = cast_weights(model, place.dtype)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     speeds = {limit: bytes_a_second(ones(weights // 4)) for limit, ones in ONES.items()}
     shapes: list[dict[str, Any]] = []

@@ -15,7 +15,8 @@ from typing import Any
 from bench.time_to_score.contestants import COMPARABLE, Ours, Practising, Theirs, their_settings
 from etude.errors import UserError
 from etude.evaluation.measure import Suite, measure
-from etude.settings.configuration import arguments_from, find_configuration, resolved
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, to_plain_values
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
 from etude.training.measuring import measurement
@@ -57,7 +58,7 @@ class Plan:
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self.practice(seed)) | {"items": self.items, "measured_every": self.every}
+        return to_plain_values(self.practice(seed)) | {"items": self.items, "measured_every": self.every}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()

@@ -8,7 +8,7 @@ from etude.errors import UserError
 from etude.evaluation.report.panels import Panel
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.curriculum import Curriculum, CurriculumSettings
-from etude.tasks.families import own_levels
+from etude.tasks.families import curriculum_levels
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.training.callback import Callback, Excludes, Metrics
@@ -48,7 +48,7 @@ class CurriculumCallback(Callback):
         if self.settings.method != "levels":
             return None
         assert source.family is not None and size is not None
-        levels = self.settings.levels or own_levels(source.family, self.settings.own_levels)
+        levels = self.settings.levels or curriculum_levels(source.family, self.settings.own_levels)
         found: dict[str, Task] = {}
         for number, changes in enumerate(levels):
             own = replace(source, parameters={**source.parameters, **changes})
@@ -59,7 +59,7 @@ class CurriculumCallback(Callback):
     def prepare(self, run: "PracticeRun") -> None:
         tasks = run.settings.tasks
         if self.settings.method == "levels" and self.settings.own_levels and tasks.family:
-            names = [name for name in own_levels(tasks.family, self.settings.own_levels)[0] if name in tasks.parameters]
+            names = [name for name in curriculum_levels(tasks.family, self.settings.own_levels)[0] if name in tasks.parameters]
             if names:
                 run.reporter.say(
                     f"curriculum.own_levels practises on {tasks.family}'s own {', '.join(names)}; demonstrations and evaluation have those "

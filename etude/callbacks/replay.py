@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import UserError, at_least
 from etude.evaluation.report.panels import Panel
 from etude.rollouts.batch import RolloutBatch
-from etude.tasks.choices import choices_of, without_choices
+from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.files import ENDINGS, file_rows, find_file
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -145,4 +145,4 @@ def _answers(path: str, tokenizer: Any, room: int, data: Path | None, measured: 
 
 def _bare(task: Task) -> str:
     """Return the key of a task's question without its choices."""
-    return Task(without_choices(task.question, choices_of(task))).key
+    return Task(remove_choices(task.question, choices_of(task))).key

@@ -13,8 +13,9 @@ from etude.cards.head import head_of, measured, origin
 from etude.cards.use import LONGEST, Asked, use
 from etude.evaluation.report.numbers import short_reward
 from etude.evaluation.rewards import tells_more
+from etude.models.bundled import BUNDLED
 from etude.models.hub import is_hub_id
-from etude.models.load import BUNDLED, TINY, describe
+from etude.models.load import TINY, describe_weights
 from etude.tasks.task import Task
 from etude.training.asking import as_asked
 from etude.training.saving import told
@@ -93,7 +94,7 @@ def licence_in_words(licence: str | None) -> str:
 
 def named(model: str) -> str:
     """What a card calls a model."""
-    return describe(model) if model in BUNDLED or model == TINY or is_hub_id(model) else Path(model).name
+    return describe_weights(model) if model in BUNDLED or model == TINY or is_hub_id(model) else Path(model).name
 
 
 def _tasks(settings: PracticeSettings) -> str:

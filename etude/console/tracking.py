@@ -15,7 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from etude.console.watching import Watcher
 from etude.errors import UserError, unknown
-from etude.settings.configuration import dotted
+from etude.settings.configuration import flatten
 
 
 class Tracked:
@@ -32,7 +32,7 @@ class Tracked:
         self.inner = inner
         self.names = [_checked(name) for name in names]
         self.run = run
-        self._configuration = dotted(configuration)
+        self._configuration = flatten(configuration)
         self._trackers: dict[str, Any] | None = None
         self._step = 0
         self._warm_steps = int(self._configuration.get("warm_start.steps") or 0)

@@ -21,7 +21,7 @@ from etude.engine.fused import FusedForward
 from etude.engine.protocols import KeepHidden
 from etude.engine.sampling import GREEDY, sample
 from etude.errors import UserError
-from etude.models.heads import head_on
+from etude.models.heads import head_on_positions
 
 _TOGETHER = 512
 """Tokens of completions, and rows of the head, that are computed at once: logits of a large vocabulary are large."""
@@ -204,7 +204,7 @@ def read_behind(
     cache, before = preallocated_cache(model.config), list(prompt[:-1])
     is_kept = bool(before) and all(type(layer) is PreallocatedLayer for layer in cache.layers)
     if is_kept:
-        with head_on(model, torch.zeros(1, dtype=torch.long, device=device)):
+        with head_on_positions(model, torch.zeros(1, dtype=torch.long, device=device)):
             model(input_ids=torch.tensor([before], device=device), use_cache=True, **{cache_argument(model): cache})
         before = []
     order, first = sorted(range(len(completions)), key=lambda number: len(completions[number])), 0
@@ -223,7 +223,7 @@ def read_behind(
         lens = Lens(model, layers, final_norm=final_norm, at=partial(_at, places_N))
         rows_B = torch.zeros(len(chosen), dtype=torch.long)
         kept = {cache_argument(model): select_rows(cache, rows_B, tokens_BT.shape[1])} if is_kept else {}
-        with lens.reading(), head_on(model, places_N):
+        with lens.reading(), head_on_positions(model, places_N):
             logits_NV = model(input_ids=tokens_BT, use_cache=is_kept, **kept).logits.float()
         lens.check(logits_NV)
         yield chosen, logits_NV, lens

@@ -10,7 +10,7 @@ from etude.device.machine_settings import Machine
 from etude.device.processor import best_device, has_bfloat16
 from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
-from etude.models.load import describe, positions_of
+from etude.models.load import describe_weights, max_positions
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ def threads_of(machine: Machine, before: Mapping[str, Any] | None = None) -> int
 def device_facts(place: Device, model: str) -> dict[str, Any]:
     """Return what a run's environment records of its device. `model`: the name of the weights."""
     kernels = kernels_for(torch.device(place.device), place.dtype) is not None
-    return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe(model)}
+    return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe_weights(model)}
 
 
 def max_prompt_tokens(model: Any, max_new_tokens: int) -> int:
     """Return the most tokens of a prompt after which `max_new_tokens` fit into the model's positions. Raises UserError if none do."""
-    positions = positions_of(model)
+    positions = max_positions(model)
     if max_new_tokens >= positions:
         raise UserError(f"max_new_tokens {max_new_tokens} leaves no room for a prompt: the model has {positions} positions")
     return positions - max_new_tokens

@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache
 
 from etude.engine.cache import attends, cache_argument, preallocated_cache, select_rows
 from etude.engine.protocols import Context
-from etude.models.heads import head_on
+from etude.models.heads import head_on_positions
 
 
 @dataclass
@@ -61,7 +61,7 @@ class CopiedContext:
         positions_BT = (self.mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         last_B = torch.arange(1, rows + 1, device=tokens_BT.device) * width - 1
         mask_BT = self.mask_BT if attends(self.cache) else self.mask_BT[:, -width:]
-        with head_on(self.model, last_B):  # `logits_to_keep=1` leaves a strided view, for which torch copies the head once a row
+        with head_on_positions(self.model, last_B):  # `logits_to_keep=1` leaves a strided view, for which torch copies the head once a row
             return self.model(
                 input_ids=tokens_BT,
                 attention_mask=mask_BT,

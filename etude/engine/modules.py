@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 
 from etude.engine.attention import Attend
 from etude.engine.protocols import KeepHidden
-from etude.models.heads import head_on
+from etude.models.heads import head_on_positions
 
 NAME = "etude_attend"
 """Transformers' name for attention that is left to an `Attend`."""
@@ -44,7 +44,7 @@ class ModulesForward:
     ) -> torch.Tensor:
         """Return the logits [M, V] after the chosen tokens; no hidden states are kept."""
         no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is
-        with _leaving_attention(self.model), head_on(self.model, chosen_M):
+        with _leaving_attention(self.model), head_on_positions(self.model, chosen_M):
             found = self.model(
                 input_ids=tokens_N[None], attention_mask=no_mask, position_ids=positions_N[None], use_cache=False, attend=attend
             )

@@ -40,7 +40,7 @@ from etude.engine.protocols import Context, Join, OnCompletions, OnPrefix, OnSam
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
 from etude.models.adapters import base_of, has_adapters
-from etude.models.load import end_tokens, positions_of
+from etude.models.load import end_tokens, max_positions
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25
@@ -72,7 +72,7 @@ class TransformersEngine:
         self.computed_tokens = 0
         """Tokens that the model has computed so far, of prompts and of completions."""
         base = base_of(model)
-        self.positions = positions_of(base)
+        self.positions = max_positions(base)
         """The most tokens of a prompt and its completion together."""
         cache_argument(base)  # raises for a model that takes no cache
         self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)

@@ -21,7 +21,7 @@ from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
 from etude.evaluation.retention import beginning, token_ids
 from etude.randomness import seed_for
-from etude.tasks.choices import choices_of, without_choices
+from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.task import Task
 
 SCORINGS = ("per_byte", "sum", "calibrated")
@@ -54,7 +54,7 @@ def question_of(task: Task) -> Asked:
     choices = tuple(choices_of(task))
     if task.answer is None:
         raise UserError(f"{task.origin} has no answer: a question needs one")
-    shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"
+    shown = f"Question: {remove_choices(task.question, choices)}\nAnswer:"
     return Asked(shown, choices or (task.answer,), ord(task.answer) - ord("A") if choices else 0, task.origin)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
 from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
-from etude.tasks.choices import choices_of, without_choices
+from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.task import Task
 
 OLD_KNOWLEDGE = Path(__file__).with_name("old_knowledge")
@@ -75,7 +75,7 @@ def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
     choices = choices_of(task)
     if not choices or task.answer is None:
         raise UserError(f"retention.choices: {task.origin} needs choices and an answer")
-    shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"
+    shown = f"Question: {remove_choices(task.question, choices)}\nAnswer:"
     prompt = token_ids(tokenizer, shown)
     tokens = tuple(token_ids(tokenizer, f"{shown} {choice}")[len(prompt) :] for choice in choices)
     length = len(start) + len(prompt) + max(map(len, tokens))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from etude.models.embedding import Embed
-from etude.tasks.aliases import words_said
+from etude.tasks.aliases import plain_words
 
 
 def truth(text: str, true: Sequence[str], false: Sequence[str]) -> float:
@@ -20,8 +20,8 @@ def truth(text: str, true: Sequence[str], false: Sequence[str]) -> float:
     >>> truth("Veins carry blood", ["Veins carry blood to the heart"], ["Nerves feel pain"]) > 0
     True
     """
-    words = words_said(text)
-    nearest = [max((rouge_l(words, words_said(answer)) for answer in answers), default=0.0) for answers in (true, false)]
+    words = plain_words(text)
+    nearest = [max((rouge_l(words, plain_words(answer)) for answer in answers), default=0.0) for answers in (true, false)]
     return nearest[0] - nearest[1]
 
 

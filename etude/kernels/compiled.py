@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from etude.kernels.library_cache import checked_folder, find_library, store_library
-from etude.models.load import cache_folder
+from etude.models.bundled import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,3 @@
-"""Knowledge: documents → training text: selection, quality, near-duplicates, leaks; passages and stages."""
+"""Training text for domain adaptation: load documents, select and filter them, remove near-duplicates and contamination, write passages,
+mix.
+"""

@@ -1,18 +1,18 @@
-"""Stages of training text: which pieces of which source each step reads, fixed beforehand.
+"""Data mixture: fix beforehand which pieces of which source each training step reads.
 
-A stage reads `tokens` in steps of about `tokens_per_step`, its sources in the shares that their weights say. The next piece is always of
-the source that lacks most,
+A stage reads `tokens` in steps of about `tokens_per_step`, from its sources in proportion to their weights. The next piece always comes
+from the source that is furthest below its share,
 
     argmax over sources of  weight · (tokens read so far + the piece's)  -  tokens read of the source
 
-so that at every moment the shares are right within one piece, whatever the lengths of pieces. A source gives all its pieces in an order of
-its own before one comes again. The schedule depends on the sizes, the weights and the key alone: who goes on after a kill makes it again.
+so the shares are right within one piece at every moment, whatever the lengths of pieces. A source gives all its pieces in an order of its
+own before any piece is repeated. The schedule depends on the sizes, the weights and the key alone, so a resumed run computes the same one.
 
-Documents are cut into windows. A window's first token is predicted from the one before it, which stands before the window without being
-learned again, and a document's from the tokenizer's end of text: every token of a document is learned exactly once in a pass. Windows are
-examples of their own, so nothing attends from one document to another.
+Documents are cut into windows. The first token of a window is predicted from the token before it, which precedes the window as context
+without loss; the first token of a document is predicted from the tokenizer's end of text. So every token of a document is trained on
+exactly once in a pass. Windows are separate examples, so nothing attends from one document to another.
 
-Identity: one source, or weights of 0 for all but one: plain passes over it.
+Identity: one source, or weights of 0 for all but one, gives plain passes over it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Piece:
-    """Which piece of which source."""
+    """A piece of a source, by its index."""
 
     source: str
     place: int
@@ -36,16 +36,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class StudyStage:
-    """A stretch of training with weights of its own."""
+    """Settings of a training stage with its own mixture weights."""
 
     name: str
     weights: Mapping[str, float]
-    """Source to its share of the tokens; they need not sum to 1."""
+    """The weight of each source, its share of the tokens; they need not sum to 1."""
     tokens: int
-    """Learned in the whole stage, within a step."""
+    """Tokens to train on in the whole stage, within a step."""
 
     def check(self, name: str, sources: Iterable[str]) -> None:
-        """Raise UserError for a source that is not there, and for weights that are none."""
+        """Raise UserError for an unknown source and for weights that are negative or all 0."""
         known = set(sources)
         at_least(f"{name}.tokens", self.tokens, 1)
         for source, weight in self.weights.items():
@@ -58,7 +58,7 @@ class StudyStage:
 
 
 def windows(documents: Iterable[Ids], window_tokens: int, end_of_text: int) -> Iterator[tuple[Ids, Ids]]:
-    """(the token before, the window) of every document, which ends with the end of text.
+    """Yield (the token before, the window) for every document; a document ends with the end of text.
 
     >>> list(windows([(5, 6, 7), (8,)], 2, 0))
     [((0,), (5, 6)), ((6,), (7, 0)), ((0,), (8, 0))]
@@ -70,7 +70,10 @@ def windows(documents: Iterable[Ids], window_tokens: int, end_of_text: int) -> I
 
 
 def schedule(sizes: Mapping[str, Sequence[int]], stage: StudyStage, tokens_per_step: int, key: int) -> list[list[Piece]]:
-    """The pieces of every step; `sizes` are the tokens of each source's pieces. A step ends with the piece that fills it."""
+    """Return the pieces of every step; `sizes` holds the tokens of each source's pieces.
+
+    A step ends with the piece that fills it. Raises UserError for a source without pieces.
+    """
     weights = {name: weight for name, weight in stage.weights.items() if weight > 0}
     for name in weights:
         if not len(sizes[name]):
@@ -97,13 +100,13 @@ def schedule(sizes: Mapping[str, Sequence[int]], stage: StudyStage, tokens_per_s
 
 
 def _endless(count: int, key: int) -> Iterator[int]:
-    """All places in a new order for every pass."""
+    """Yield all indices without end, in a new order for every pass."""
     for number in range(2**31):
         yield from map(int, np.random.default_rng(seed_for(key, number)).permutation(count))
 
 
 def passes(steps: Sequence[Sequence[Piece]], sizes: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """How often a schedule reads each source, by its tokens."""
+    """Return how many passes a schedule makes over each source, by tokens."""
     read = dict.fromkeys(sizes, 0)
     for step in steps:
         for piece in step:

@@ -1,15 +1,15 @@
-"""Passages: how a piece of knowledge is used, as text to learn from.
+"""Passages: training text that applies a piece of knowledge to solved problems.
 
-A passage joins several solved problems on one piece of knowledge, for each a paragraph with the answer and its reason, and last a
-paragraph on what they share and where each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). Who writes is a
-function behind one interface (`etude.knowledge.writers`),
+A passage joins several solved problems on one piece of knowledge. Each has a paragraph with its answer and the reason; a last paragraph
+says what they share and how each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). The writer is a function
+(`etude.knowledge.writers`),
 
-    writer(assignments) -> for each what was written, or why nothing was
+    writer(assignments) -> for each assignment the text, or the reason why there is none
 
-and what is written is checked: it may not contradict a gold answer, hold a question that is asked later, or repeat another passage. What
-is rejected is kept with its reason, beside what is not.
+and its text is checked: it may not contradict a gold answer, contain an evaluation question, or repeat another passage. Rejected text is
+kept too, with the reason.
 
-Departure: problems are of one piece of knowledge by their words (`etude.knowledge.rarity`), not by what a model takes them for.
+Departure: problems are matched to a piece of knowledge by their words (`etude.knowledge.idf`), not by a model.
 """
 
 import re
@@ -17,31 +17,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from etude.knowledge.duplicates import Seen
-from etude.knowledge.leaks import Leaks
+from etude.knowledge.contamination import ContaminationCheck
+from etude.knowledge.duplicates import NearDuplicateIndex
 from etude.tasks.answers import answer_form
-from etude.tasks.choices import choices_of, without_choices
+from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.task import Task, canonical_words
 from etude.tasks.verifiers import VERIFIERS
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u201c\"(])")
 _LEAST_WORDS, _MOST_WORDS = 6, 60
-"""Of a sentence that may be a reason."""
+"""Length of a sentence that may be a reason, in words."""
 _AT_ONCE = 32
-"""Assignments that a writer gets together, and at most so many that a kill loses."""
+"""Assignments that a writer gets in one call; a kill loses at most this many."""
 _LONGEST_SAID = 4000
 _WORDED_FREELY = 4
-"""Words from which on an answer that is to be exact may be worded otherwise."""
+"""Words from which on an answer to the verifier `exact` counts as free-form."""
 
 Row = dict[str, Any]
-"""`place` of the assignment, `sources`, and `text`; or `rejected`, the reason, with what was `said`."""
+"""The assignment's `place` and `sources`, and its `text`, or `rejected` (the reason) with what it `said`."""
 NO_REPLY = "no reply"
-"""Why there is no passage where a writer did not answer, who may do so another time."""
+"""The rejection reason if a writer did not answer; a resumed run asks again."""
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """A piece of knowledge: a heading and what is said below it."""
+    """A piece of knowledge: a heading and the text below it."""
 
     heading: str
     text: str
@@ -49,91 +49,95 @@ class Knowledge:
 
     @property
     def sentences(self) -> list[str]:
-        """Of prose: neither headings nor lists."""
-        return [part for line in self.text.split("\n") for part in sentences_of(line) if _LEAST_WORDS <= len(part.split()) <= _MOST_WORDS]
+        """The sentences of the prose, without headings and lists."""
+        return [
+            part for line in self.text.split("\n") for part in split_sentences(line) if _LEAST_WORDS <= len(part.split()) <= _MOST_WORDS
+        ]
 
 
-def sentences_of(line: str) -> list[str]:
-    """The sentences of a line that come to an end."""
+def split_sentences(line: str) -> list[str]:
+    """Return the complete sentences of a line."""
     return [part for part in (" ".join(part.split()) for part in _SENTENCE.split(line)) if part.endswith((".", "!"))]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a passage is to be on."""
+    """The piece of knowledge and the problems that a passage is to cover."""
 
     knowledge: Knowledge
     tasks: tuple[Task, ...]
 
 
-class Written(NamedTuple):
-    """What a writer made of an assignment."""
+class WriterOutput(NamedTuple):
+    """The output of a writer for one assignment."""
 
     reasons: tuple[str | None, ...] = ()
-    """For each problem why its answer is right; None leaves the problem out."""
+    """The reason for each problem's answer; None leaves the problem out."""
     shared: str = ""
-    """What the problems share, and where each is special."""
+    """What the problems share, and how each is special."""
     answers: tuple[str, ...] = ()
-    """What the writer takes for the right answers; nothing where it copies the gold ones."""
+    """The answers that the writer found; empty if it copies the gold ones."""
     problem: str = ""
-    """Why nothing was written, in words that are the same for the same cause."""
+    """Why nothing was written, in the same words for the same cause."""
     said: str = ""
-    """What came instead, whole."""
+    """The rejected output, whole."""
 
 
-Writer = Callable[[Sequence[Assignment]], Sequence[Written]]
+Writer = Callable[[Sequence[Assignment]], Sequence[WriterOutput]]
 
 
 def answer_text(task: Task) -> str:
-    """The right answer in words: of a question with choices the choice."""
+    """Return the right answer as text; for multiple choice, the text of the choice."""
     choices = choices_of(task)
     return choices[ord(task.answer) - ord("A")] if choices and task.answer else task.answer or ""
 
 
-def is_worded_freely(task: Task) -> bool:
-    """Whether the right answer is one of many wordings: a sentence, or what the verifier `words` compares."""
+def is_free_form(task: Task) -> bool:
+    """Return whether the gold answer is free-form: a sentence, or one that the verifier `words` compares."""
     gold = task.answer or ""
     is_sentence = answer_form(gold) == "text" and sum(word.isalpha() and len(word) > 1 for word in canonical_words(gold)) >= _WORDED_FREELY
     return task.verifier == "words" or (task.verifier == "exact" and is_sentence)
 
 
-def is_right(said: str, task: Task, least: float) -> bool:
-    """Whether an answer is the gold one, by the task's verifier, one of `CHEAP`, a name but for articles; where that is worded freely,
-    whether the F1 of their words is `least`.
+def agrees_with_gold(said: str, task: Task, least: float) -> bool:
+    """Return whether an answer agrees with the gold one.
+
+    The task's verifier decides, which must be one of `CHEAP`; articles are ignored in a name. A free-form answer needs an F1 of words of at
+    least `least`.
     """
     is_name = task.verifier == "exact" and (task.answer or "").replace(" ", "").isalpha()
-    if is_name or is_worded_freely(task):
-        return (VERIFIERS["words"](said, task).score or 0.0) >= (least if is_worded_freely(task) else 1.0)
+    if is_name or is_free_form(task):
+        return (VERIFIERS["words"](said, task).score or 0.0) >= (least if is_free_form(task) else 1.0)
     return VERIFIERS[task.verifier](said, task).is_right
 
 
-def compose(assignment: Assignment, written: Written) -> str:
-    """The passage: heading, each problem with its gold answer and the reason, and what they share."""
+def compose(assignment: Assignment, written: WriterOutput) -> str:
+    """Join the passage: heading, each problem with its gold answer and the reason, and what they share."""
     heading = assignment.knowledge.heading
     parts = [heading] if heading else []
     for task, reason in zip(assignment.tasks, written.reasons, strict=True):
         if reason is not None:
-            question, answer = without_choices(task.question, choices_of(task)), answer_text(task)
+            question, answer = remove_choices(task.question, choices_of(task)), answer_text(task)
             parts.append(f"Question: {question}\nAnswer: {answer}{'' if answer.endswith(('.', '!', '?')) else '.'} {reason}")
     return "\n\n".join([*parts, written.shared] if written.shared else parts)
 
 
 @dataclass
-class Writing:
-    """Has passages written, and checks them."""
+class PassageBuilder:
+    """Has a writer write passages, and checks them."""
 
     writer: Writer
-    leaks: Leaks
+    leaks: ContaminationCheck
     similarity: float = 0.8
     min_agreement: float = 0.3
-    """F1 of words at which an answer that may be worded freely agrees with the gold one."""
+    """F1 of words at which a free-form answer agrees with the gold one."""
 
     def rows(self, assignments: Sequence[Assignment], kept: Sequence[Row] = ()) -> Iterator[Row]:
-        """A row for every assignment that none of the kept rows is of; they name its `place`."""
-        seen = Seen(self.similarity)
+        """Yield a row for every assignment that has none among the `kept` rows, which name its `place`."""
+        seen = NearDuplicateIndex(self.similarity)
         for row in kept:
             if "text" in row:
-                seen.admit(row["place"], canonical_words(row["text"]))
+                seen.add(row["place"], canonical_words(row["text"]))
         done = {row["place"] for row in kept}
         missing = [place for place in range(len(assignments)) if place not in done]
         for start in range(0, len(missing), _AT_ONCE):
@@ -142,7 +146,7 @@ class Writing:
             for place, assignment, written in zip(places, batch, self.writer(batch), strict=True):
                 yield {"place": place} | self._row(assignment, written, seen, place)
 
-    def _row(self, assignment: Assignment, written: Written, seen: Seen, key: int) -> Row:
+    def _row(self, assignment: Assignment, written: WriterOutput, seen: NearDuplicateIndex, key: int) -> Row:
         known = [task for task, reason in zip(assignment.tasks, written.reasons, strict=False) if reason is not None]
         row: Row = {"sources": [assignment.knowledge.origin, *(task.origin for task in (known or assignment.tasks))]}
         if written.problem:
@@ -151,18 +155,18 @@ class Writing:
         flaw = self._flaw(text, assignment, written, seen, key)
         return row | ({"rejected": flaw, "said": text} if flaw else {"text": text})
 
-    def _flaw(self, text: str, assignment: Assignment, written: Written, seen: Seen, key: int) -> str | None:
-        """Why a passage is not good enough, if it is not."""
+    def _flaw(self, text: str, assignment: Assignment, written: WriterOutput, seen: NearDuplicateIndex, key: int) -> str | None:
+        """Return why a passage is rejected, or None."""
         pairs = zip(written.answers, assignment.tasks, strict=True) if written.answers else ()
-        if not all(is_right(said, task, self.min_agreement) for said, task in pairs):
+        if not all(agrees_with_gold(said, task, self.min_agreement) for said, task in pairs):
             return "contradicts the gold answer"
         words = canonical_words(text)
-        if self.leaks.worst(words):
+        if self.leaks.find_worst(words):
             return "holds a question that is asked"
-        return "repeats another" if seen.admit(key, words) is not None else None
+        return "repeats another" if seen.add(key, words) is not None else None
 
 
-def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many rows were rejected for each reason, most first."""
+def count_rejections(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the rejected rows by reason, most frequent first."""
     reasons = [row["rejected"] for row in rows if "rejected" in row]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))}

@@ -1,12 +1,12 @@
-"""A corpus that is there wherever Python is: what it says of itself, as files for `etude adapt python`.
+"""Build a small corpus from Python's own documentation, as files for `etude adapt python`.
 
     python -m etude.knowledge.python_reference DIR
 
-pages.jsonl        the language's reference (of `pydoc`) and what modules of the standard library say at their beginning: text to read
-questions.jsonl    "What does shutil.move do?", with the first sentences of four functions of a module as choices; a column `module`
-glossary.jsonl     methods of built-in types (term) by what they say of themselves (definition), among others of their type (section)
+    pages.jsonl        the language reference (of `pydoc`) and the module docstrings of the standard library: text to train on
+    questions.jsonl    "What does shutil.move do?", with the first sentences of four functions of a module as choices; a column `module`
+    glossary.jsonl     methods of built-in types (term) with the first sentence of their docstrings (definition), by type (section)
 
-The pages say of methods what they do in other words than the methods themselves. Sources are read, never imported.
+The pages describe methods in other words than the methods' docstrings. Sources are parsed, never imported.
 """
 
 import ast
@@ -25,13 +25,13 @@ from etude.randomness import seed_for
 Row = dict[str, Any]
 
 _LEAST_WORDS = 4
-"""Of a sentence that is asked for."""
+"""Least words of a sentence that is asked for."""
 _CHOICES = 4
 _TYPES = (str, bytes, bytearray, list, dict, set, frozenset, int, float)
 
 
 def write(folder: Path) -> dict[str, int]:
-    """Write the three files; rows by name. Raises UserError where Python came without its reference or its sources."""
+    """Write the three files and return their numbers of rows. Raises UserError if this Python lacks its reference or its sources."""
     modules, topics = list(_modules()), list(_topics())
     sets = {"pages": [*topics, *_beginnings(modules)], "questions": list(_questions(modules)), "glossary": list(_methods())}
     if not topics or not all(sets.values()):
@@ -44,7 +44,7 @@ def write(folder: Path) -> dict[str, int]:
 
 
 def _topics() -> Iterator[Row]:
-    """The reference, a page for each of its subjects."""
+    """Yield the language reference, a page for each subject."""
     try:
         from pydoc_data.topics import topics
     except ImportError:  # some distributions leave it out
@@ -54,7 +54,7 @@ def _topics() -> Iterator[Row]:
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:
-    """Names and syntax trees of the standard library's modules that are written in Python."""
+    """Yield names and syntax trees of the standard library's modules that are written in Python."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     for name in sorted(sys.stdlib_module_names):
         places = (folder / f"{name}.py", folder / name / "__init__.py")
@@ -70,11 +70,11 @@ def _beginnings(modules: list[tuple[str, ast.Module]]) -> Iterator[Row]:
 
 
 def _questions(modules: list[tuple[str, ast.Module]]) -> Iterator[Row]:
-    """Every function of a module that has enough of them, with three others' sentences."""
+    """Yield a question for every function of a module that has enough functions, with three other functions' sentences as choices."""
     for module, tree in modules:
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-        told = {node.name: _first_sentence(ast.get_docstring(node), node.name) for node in functions}
-        sentences = {name: sentence for name, sentence in told.items() if sentence}
+        first_sentences = {node.name: _first_sentence(ast.get_docstring(node), node.name) for node in functions}
+        sentences = {name: sentence for name, sentence in first_sentences.items() if sentence}
         for name, sentence in sentences.items():
             others = [other for other in dict.fromkeys(sentences.values()) if other != sentence]
             if len(others) >= _CHOICES - 1:
@@ -96,7 +96,7 @@ def _methods() -> Iterator[Row]:
 
 
 def _first_sentence(text: str | None, name: str) -> str | None:
-    """The first sentence, None where it is short, or names what it is about.
+    """Return the first sentence; None if it is short or contains the name it describes.
 
     >>> _first_sentence("Return the upper case.\\n\\nMore.", "upper"), _first_sentence("Return a copy of all items.", "copy")
     (None, None)
@@ -110,6 +110,7 @@ def _first_sentence(text: str | None, name: str) -> str | None:
 
 
 def main() -> None:
+    """Run the command. Raises SystemExit for wrong arguments or a failure."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         raise SystemExit("usage: python -m etude.knowledge.python_reference DIR")
     try:

@@ -1,14 +1,15 @@
-"""Is a text worth reading? Rules that a function checks, each with a name; the first that fails is why a document is left out.
+"""Quality filter: heuristic rules that a document must pass, each with a name; the first that fails is reported.
 
 After Gopher's rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1), which most web corpora use: too few or too many words, words too
-short or too long on average, symbols for words, too few words with a letter, too few stop words, lines that are all bullets or all cut off;
-and repetition: duplicate lines, and a pair of words that makes up the text. Departures: the least number of words is 20 and not 50, since
-pieces are short here; the replacement character, which stands where bytes were no text, may be one in a thousand.
+short or too long on average, too many symbols, too few words with a letter, too few stop words, lines that are nearly all bullets or cut
+off; and repetition: duplicate lines, and one word pair that makes up much of the text. Departures: the least number of words is 20 instead
+of 50, since pieces are short here; the replacement character, which stands for undecodable bytes, may be at most one character in a
+thousand.
 
 `min_explaining` asks for text that teaches, by its wording: phrases that define, give a reason or an example. It is a cheap stand-in for a
 model's score of educational value (FineWeb-Edu, Penedo et al. 2024).
 
-Identity: `rules` empty lets everything pass but documents without text.
+Identity: with empty `rules` every document with text passes.
 """
 
 import re
@@ -33,16 +34,16 @@ _EXPLAINS = re.compile(
 
 @dataclass(frozen=True)
 class Quality:
-    """Which rules a document has to pass."""
+    """Settings of the quality filter."""
 
     rules: list[str] = field(default_factory=lambda: list(RULES))
-    """Names of rules; none for no filter."""
+    """Names of rules; an empty list turns the filter off."""
     min_words: int = 20
     min_explaining: float = 0.0
-    """The least number of explaining phrases for every sentence, on average; 0 asks for none."""
+    """The least number of explaining phrases per sentence, on average; 0 asks for none."""
 
     def check(self, name: str) -> None:
-        """Raise UserError for a rule that is not in the table."""
+        """Raise UserError for an unknown rule and for numbers out of range."""
         for rule in self.rules:
             check_known(f"rule of {name}.rules", rule, RULES)
         at_least(f"{name}.min_words", self.min_words, 1)
@@ -50,10 +51,10 @@ class Quality:
             raise UserError(f"{name}.min_explaining must be 0 (off) or more, got {self.min_explaining}")
 
 
-def flaw(text: str, quality: Quality) -> str | None:
-    """The name of the first rule that a text breaks, or None.
+def find_broken_rule(text: str, quality: Quality) -> str | None:
+    """Return the name of the first rule that a text breaks, or None.
 
-    >>> flaw("Buy now! " * 40, Quality())
+    >>> find_broken_rule("Buy now! " * 40, Quality())
     'stop words'
     """
     words = text.split()
@@ -62,10 +63,10 @@ def flaw(text: str, quality: Quality) -> str | None:
     return next((name for name in quality.rules if not RULES[name](text, words, quality)), None)
 
 
-def explaining(text: str) -> float:
-    """Explaining phrases for every sentence.
+def explaining_rate(text: str) -> float:
+    """Return the number of explaining phrases per sentence.
 
-    >>> explaining("A cell is called a neuron. It fires because of sodium. It is small.") == 2 / 3
+    >>> explaining_rate("A cell is called a neuron. It fires because of sodium. It is small.") == 2 / 3
     True
     """
     return len(_EXPLAINS.findall(text)) / max(1, len(_SENTENCE.findall(text)))
@@ -121,7 +122,7 @@ def _is_decoded(text: str, words: list[str], quality: Quality) -> bool:
 
 
 def _explains(text: str, words: list[str], quality: Quality) -> bool:
-    return explaining(text) >= quality.min_explaining
+    return explaining_rate(text) >= quality.min_explaining
 
 
 def _lines(text: str) -> list[str]:

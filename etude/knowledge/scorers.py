@@ -1,18 +1,19 @@
-"""How much a text is of the domain: scorers, by name. Higher is more of it.
+"""Domain scorers: score how much a text belongs to the domain, by the name of a method. A higher score is more in-domain.
 
-classifier   a linear classifier of hashed words and pairs of words, as log-odds of "domain" (TRAIT and DeepSeekMath select by fastText,
-             whose features these are; fastText is no longer kept, so scikit-learn fits them)
-importance   the mean over a text's hashed n-grams of log p(n-gram | domain) - log p(n-gram | corpus): the importance weight of DSIR (Xie
-             et al. 2023, arXiv 2302.03169), which sums them and samples by it; here the best are taken, whatever their length
-perplexity   minus the nats a token under a language model: what it finds likely (CCNet, Wenzek et al. 2020, with a model of the domain)
-random       a number of its own for each text: the control
-all          0 for every text: the corpus is the domain
+    classifier   a linear classifier of hashed words and word pairs; the score is the log-odds of "domain" (TRAIT and DeepSeekMath select
+                 with fastText, whose features these are; fastText is no longer maintained, so scikit-learn fits them)
+    importance   the mean over a text's hashed n-grams of log p(n-gram | domain) - log p(n-gram | corpus): the importance weight of DSIR
+                 (Xie et al. 2023, arXiv 2302.03169), which sums them and resamples by it; here the best are taken, whatever their length
+    perplexity   minus the nats per token under a language model: a likely text scores high (CCNet, Wenzek et al. 2020, with a model of
+                 the domain)
+    random       a random number for each text: the control
+    all          0 for every text: the corpus is the domain
 
-The corpus that the first two are fitted against holds some of the domain itself. So they are fitted without what a fit on the other half
-of the corpus's texts takes for the domain (as two-step methods learn from positive and unlabelled texts; Bekker & Davis 2020),
-and the classifier's odds 0 are no border: where the domain ends is said by examples that were held out.
+The corpus that the first two are fitted against contains some in-domain text. So texts that a fit on the other half of the corpus
+classifies as in-domain are left out of the fit (as two-step methods of learning from positive and unlabelled texts do; Bekker & Davis
+2020). Log-odds of 0 are not the threshold: held-out examples set it.
 
-A fitted scorer is numbers alone, so that other processes read it from a file.
+A fitted scorer is only numbers, so that other processes read it from a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,90 +27,92 @@ from safetensors.numpy import save_file
 from etude.randomness import seed_for
 
 _FEATURES = {"classifier": 2**20, "importance": 10_000}
-"""Columns that n-grams are hashed to: enough for few collisions, and DSIR's own number."""
+"""Number of hash buckets of n-grams: enough for few collisions, and DSIR's own number."""
 _NORM = {"classifier": "l2", "importance": "l1"}
-"""Of a row: length 1, so that a long text is no surer; sum 1, so that a score is a mean."""
+"""Norm of a row: l2, so that a long text is not surer; l1, so that a score is a mean."""
 
 
 class Scorer(Protocol):
-    """Says how much each text is of the domain."""
+    """Scores how much each text belongs to the domain."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """float32, one number for each text."""
+        """Return one float32 score for each text."""
 
 
-class Linear:
-    """A weight for every hashed word and pair of words, and a constant."""
+class LinearScorer:
+    """A linear scorer: a weight for every hashed word and pair of words, and a constant."""
 
     def __init__(self, method: str, weights: np.ndarray, constant: float) -> None:
         self.method, self.weights, self.constant = method, weights, constant
-        self.least = -np.inf
-        """What is below is not of the domain."""
-        self._hashed = hashing(method, _NORM[method])
+        self.threshold = -np.inf
+        """Texts with a lower score are not in-domain."""
+        self._hashed = make_vectorizer(method, _NORM[method])
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         return (self._hashed(texts) @ self.weights + self.constant).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        facts = {"method": self.method, "constant": repr(self.constant), "least": repr(float(self.least))}
+        """Write the weights, the constant and the threshold to a safetensors file."""
+        facts = {"method": self.method, "constant": repr(self.constant), "least": repr(float(self.threshold))}
         save_file({"weights": self.weights}, path, metadata=facts)
 
     @classmethod
-    def load(cls, path: Path) -> "Linear":
+    def load(cls, path: Path) -> "LinearScorer":
+        """Read a scorer that `save` wrote."""
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata()
             scorer = cls(facts["method"], file.get_tensor("weights"), float(facts["constant"]))
-        scorer.least = float(facts["least"])
+        scorer.threshold = float(facts["least"])
         return scorer
 
 
-def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Sequence[str], found: float, seed: int) -> Linear:
-    """The scorer of a method in `FITTED`, with its `least`: the score that a share `found` of the held-out examples reaches."""
+def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Sequence[str], found: float, seed: int) -> LinearScorer:
+    """Fit the scorer of a method in `FITTED`, with the threshold that a share `found` of the held-out examples reaches."""
     others: list[str] = []
-    for own, rest in ((corpus[::2], corpus[1::2]), (corpus[1::2], corpus[::2])):
-        first = FITTED[method](domain, rest, seed)
-        is_domain = first(own) >= least_of(first, held_out, found)
-        others += [text for text, is_one in zip(own, is_domain, strict=True) if not is_one]
+    for half, other_half in ((corpus[::2], corpus[1::2]), (corpus[1::2], corpus[::2])):
+        first = FITTED[method](domain, other_half, seed)
+        is_domain = first(half) >= threshold_at_recall(first, held_out, found)
+        others += [text for text, is_one in zip(half, is_domain, strict=True) if not is_one]
     scorer = FITTED[method](domain, others or corpus, seed)
-    scorer.least = least_of(scorer, held_out, found)
+    scorer.threshold = threshold_at_recall(scorer, held_out, found)
     return scorer
 
 
-def least_of(scorer: Scorer, held_out: Sequence[str], found: float) -> float:
-    """The score that a share `found` of examples reaches, which the scorer was not fitted on."""
+def threshold_at_recall(scorer: Scorer, held_out: Sequence[str], found: float) -> float:
+    """Return the score that a share `found` of the held-out examples reaches."""
     return float(np.quantile(scorer(held_out), 1 - found))
 
 
-def hashing(method: str, norm: str | None) -> Callable[[Sequence[str]], Any]:
-    """Texts → sparse rows of hashed words and pairs of words: counts, or rows of norm 1."""
+def make_vectorizer(method: str, norm: str | None) -> Callable[[Sequence[str]], Any]:
+    """Return a function from texts to sparse rows of hashed words and word pairs: counts, or rows of norm 1."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    how: dict[str, Any] = {"ngram_range": (1, 2), "alternate_sign": False, "token_pattern": r"\w+|[^\w\s]", "dtype": np.float32}
-    return HashingVectorizer(n_features=_FEATURES[method], norm=norm, **how).transform  # type: ignore[no-any-return]
+    options: dict[str, Any] = {"ngram_range": (1, 2), "alternate_sign": False, "token_pattern": r"\w+|[^\w\s]", "dtype": np.float32}
+    return HashingVectorizer(n_features=_FEATURES[method], norm=norm, **options).transform  # type: ignore[no-any-return]
 
 
-def fit_classifier(domain: Sequence[str], corpus: Sequence[str], seed: int) -> Linear:
-    """Logistic regression by stochastic gradient descent, averaged over ten passes, both sides of equal weight in all."""
+def fit_classifier(domain: Sequence[str], corpus: Sequence[str], seed: int) -> LinearScorer:
+    """Fit a logistic regression by stochastic gradient descent, averaged over ten passes, with equal total weight of both classes."""
     from sklearn.linear_model import SGDClassifier
 
-    how: dict[str, Any] = {"loss": "log_loss", "alpha": 1e-6, "max_iter": 10, "tol": None, "random_state": seed % 2**32}
-    linear = SGDClassifier(average=True, class_weight="balanced", **how)
-    linear.fit(hashing("classifier", _NORM["classifier"])([*domain, *corpus]), [1] * len(domain) + [0] * len(corpus))
-    return Linear("classifier", linear.coef_[0].astype(np.float32), float(linear.intercept_[0]))
+    options: dict[str, Any] = {"loss": "log_loss", "alpha": 1e-6, "max_iter": 10, "tol": None, "random_state": seed % 2**32}
+    linear = SGDClassifier(average=True, class_weight="balanced", **options)
+    linear.fit(make_vectorizer("classifier", _NORM["classifier"])([*domain, *corpus]), [1] * len(domain) + [0] * len(corpus))
+    return LinearScorer("classifier", linear.coef_[0].astype(np.float32), float(linear.intercept_[0]))
 
 
-def fit_importance(domain: Sequence[str], corpus: Sequence[str], seed: int) -> Linear:
-    """log p(feature | domain) - log p(feature | corpus), each feature counted once more than it was seen."""
+def fit_importance(domain: Sequence[str], corpus: Sequence[str], seed: int) -> LinearScorer:
+    """Fit the weights log p(feature | domain) - log p(feature | corpus), with add-one smoothing."""
 
     def log_shares(texts: Sequence[str]) -> np.ndarray:
-        counts = np.asarray(hashing("importance", None)(texts).sum(axis=0), dtype=np.float64).ravel() + 1
+        counts = np.asarray(make_vectorizer("importance", None)(texts).sum(axis=0), dtype=np.float64).ravel() + 1
         return np.log(counts / counts.sum())
 
-    return Linear("importance", (log_shares(domain) - log_shares(corpus)).astype(np.float32), 0.0)
+    return LinearScorer("importance", (log_shares(domain) - log_shares(corpus)).astype(np.float32), 0.0)
 
 
-class Random:
-    """Numbers that depend on the text alone."""
+class RandomScorer:
+    """A scorer whose scores are random numbers that depend on the text alone: the control."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -118,12 +121,15 @@ class Random:
         return np.array([seed_for(self.seed, "random selection", text) / 2**64 for text in texts], dtype=np.float32)
 
 
-class Same:
-    """No text before another."""
+class ConstantScorer:
+    """A scorer that gives every text 0."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         return np.zeros(len(texts), dtype=np.float32)
 
 
-FITTED: Mapping[str, Callable[[Sequence[str], Sequence[str], int], Linear]] = {"classifier": fit_classifier, "importance": fit_importance}
+FITTED: Mapping[str, Callable[[Sequence[str], Sequence[str], int], LinearScorer]] = {
+    "classifier": fit_classifier,
+    "importance": fit_importance,
+}
 METHODS = (*FITTED, "perplexity", "random", "all")

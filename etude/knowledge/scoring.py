@@ -1,10 +1,10 @@
-"""Every document of a corpus scored and checked, in blocks, in several processes, kept as it goes on.
+"""Score and filter every document of a corpus, in blocks, in several processes, resumable.
 
-    blocks/000012.safetensors    of the documents of block 12, in their order: score, words, flaw, is_domain
+    blocks/000012.safetensors    for each document of block 12, in order: score, words, flaw, is_domain
 
-A block is a run of documents of about `block_bytes`. Its file appears by one rename, so that whoever is killed goes on with the blocks
-that are missing, none twice. A block's file names the documents it was made of: a corpus that is another one than before is refused.
-Memory is that of a few blocks, and of one row of numbers for each document in the end.
+A block is a run of documents of about `block_bytes`. Its file appears by one rename, so a killed run goes on with the missing blocks and
+scores none twice. A block's file holds a hash of its documents: a corpus that changed is refused. Memory is that of a few blocks, and at
+the end one row of numbers for each document.
 """
 
 import hashlib
@@ -26,24 +26,24 @@ from safetensors.numpy import save_file
 
 from etude.errors import UserError
 from etude.knowledge.documents import Document
-from etude.knowledge.quality import NO_TEXT, RULES, Quality, flaw
+from etude.knowledge.quality import NO_TEXT, RULES, Quality, find_broken_rule
 from etude.knowledge.scorers import Scorer
 from etude.processes import kill_with_parent
 
 FLAWS = ("", NO_TEXT, *RULES)
-"""What the numbers of a block's `flaw` mean."""
+"""The names for the numbers in a block's `flaw`."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of every document of a corpus, in its order."""
+    """The columns of all blocks: one entry for each document of a corpus, in order."""
 
     score: np.ndarray
     words: np.ndarray
     flaw: np.ndarray
-    """Place in `FLAWS`; 0 for none."""
+    """Index into `FLAWS`; 0 if no rule is broken."""
     is_domain: np.ndarray
-    """Whether its label says so."""
+    """Whether its label is one of the domain's."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Block:
 
     @property
     def key(self) -> str:
-        """Tells these documents from others."""
+        """A hash of the documents."""
         digest = hashlib.blake2b(digest_size=8)
         for document in self.documents:
             digest.update(f"{document.origin}\x1f{document.text}\x1e".encode(errors="replace"))
         return digest.hexdigest()
 
 
-def in_blocks(documents: Iterable[Document], block_bytes: int) -> Iterator[Block]:
-    """The documents in runs of about `block_bytes`."""
+def split_into_blocks(documents: Iterable[Document], block_bytes: int) -> Iterator[Block]:
+    """Split documents into runs of about `block_bytes`."""
     held: list[Document] = []
     size = number = 0
     for document in documents:
@@ -87,16 +87,17 @@ def score_all(
     block_bytes: int,
     tell: Callable[[int], None] = lambda bytes: None,
 ) -> Scores:
-    """Score every document, go on where a process before was stopped, and return what all blocks say.
+    """Score every document, skipping blocks that an earlier process scored, and return all scores.
 
-    `workers` 0 scores in this process, which a scorer that runs a model needs. `tell` hears how many bytes of text each block had.
+    `workers` 0 scores in this process, which a scorer that runs a model needs. `tell` gets the number of bytes of text in each block.
+    Raises UserError if a worker process is killed or the corpus changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
 
     def missing() -> Iterator[Block]:
         nonlocal count
-        for block in in_blocks(documents, block_bytes):
+        for block in split_into_blocks(documents, block_bytes):
             count += 1
             if not _is_kept(_path(folder, block.number), block):
                 yield block
@@ -121,14 +122,14 @@ def score_all(
         except BrokenProcessPool as error:
             raise UserError(
                 f"a process that scores text was killed, perhaps for its memory: lower selection.workers (now {workers}); what was scored "
-                'is kept. A script of your own needs its calls behind `if __name__ == "__main__":`'
+                'is kept. A script of your own needs its calls below `if __name__ == "__main__":`'
             ) from error
     return _read(folder, count)
 
 
 @contextmanager
 def _without_current_folder() -> Iterator[None]:
-    """Have interpreters that are started import nothing from the current folder, which `python -c` looks at first."""
+    """Keep interpreters that are started from importing from the current folder, which `python -c` looks at first."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -143,7 +144,7 @@ _prepared: tuple[Scorer, Quality, Sequence[str], Path]
 
 
 def _prepare(parent: int, *parts: Any) -> None:
-    """What every block of a worker process needs."""
+    """Prepare a worker process: keep what every block needs, and end with the parent."""
     global _prepared
     kill_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent says when it is over
@@ -155,9 +156,9 @@ def _score_prepared(block: Block) -> int:
 
 
 def _score(block: Block, scorer: Scorer, quality: Quality, domain_labels: Sequence[str], folder: Path) -> int:
-    """Write the block's file; returns its bytes."""
+    """Write the block's file and return its bytes of text."""
     texts = [document.text for document in block.documents]
-    flaws = [FLAWS.index(flaw(text, quality) or "") for text in texts]
+    flaws = [FLAWS.index(find_broken_rule(text, quality) or "") for text in texts]
     values: dict[str, np.ndarray] = {
         "score": np.asarray(scorer(texts), dtype=np.float32),
         "words": np.array([len(text.split()) for text in texts], dtype=np.int32),

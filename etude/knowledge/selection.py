@@ -1,18 +1,18 @@
-"""Selection: from a general corpus the documents of a domain, and general ones to replay beside them.
+"""Data selection: select a domain's documents from a general corpus, and general ones for replay.
 
-    sample the corpus → fit a scorer (domain against corpus) → score and check every document → take the best until the budget is full,
-    without near-duplicates and without what holds a question that is asked later → draw general documents the same way
+    sample the corpus → fit a scorer (domain against corpus) → score and filter every document → take the best until the budget is full,
+    without near-duplicates and contamination → take random general documents the same way
 
-after TRAIT (2024.emnlp-main.1162): in-domain text selected by a classifier, filtered by quality, with general text as replay. There a
-threshold says what is taken; here the best until `budget_tokens`, and nothing below `min_score`.
+after TRAIT (2024.emnlp-main.1162): in-domain text selected by a classifier, filtered by quality, with general text as replay. TRAIT takes
+all documents above a threshold; here the best are taken up to `budget_tokens`, and nothing below `min_score`.
 
     scorer.safetensors    the fitted scorer
-    blocks/               what every document scored (`etude.knowledge.scoring`)
-    selected.jsonl        text, heading, origin, score, tokens of what was taken, in the corpus's order
-    replay.jsonl          the same of general documents
-    selection.json        what was taken, what was left out, and why; precision and recall where labels say what is of the domain
+    blocks/               the scores of every document (`etude.knowledge.scoring`)
+    selected.jsonl        text, heading, origin, score and tokens of the selected documents, in the corpus's order
+    replay.jsonl          the same for general documents
+    selection.json        what was selected and left out, and why; precision and recall if labels mark the domain
 
-Every file appears by one rename; whoever is killed goes on, and what is there is not made again. `selection.json` comes last.
+Every file appears by one rename; a killed run goes on and makes nothing twice. `selection.json` is written last.
 """
 
 import hashlib
@@ -20,11 +20,9 @@ import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,55 +30,51 @@ import numpy as np
 
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.statistics import wilson_interval
-from etude.knowledge.documents import Corpus, Document, documents
-from etude.knowledge.duplicates import Seen
-from etude.knowledge.grading import Grading
-from etude.knowledge.leaks import Leaks
+from etude.knowledge.budget import BudgetFiller, CountTokens
+from etude.knowledge.contamination import ContaminationCheck
+from etude.knowledge.documents import Corpus, Document, read_documents
+from etude.knowledge.duplicates import NearDuplicateIndex
+from etude.knowledge.grading import DocumentGrader
 from etude.knowledge.quality import Quality
-from etude.knowledge.scorers import METHODS, Linear, Random, Same, Scorer, fit, least_of
+from etude.knowledge.scorers import METHODS, ConstantScorer, LinearScorer, RandomScorer, Scorer, fit, threshold_at_recall
 from etude.knowledge.scoring import FLAWS, Scores, score_all
 from etude.randomness import seed_for
-from etude.tasks.task import canonical_words
 from etude.training.run_folder import write_atomically
 
 _EVERY_SECONDS = 10
-_LEAST_AT_ONCE = 500
-"""Documents for which the corpus is read again."""
-_GRADED_AT_ONCE = 64
-
-CountTokens = Callable[[Sequence[str]], list[int]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is taken of a corpus."""
+    """Settings of data selection."""
 
     method: str = "classifier"
-    """classifier, importance, perplexity, random (the control), or all, where the corpus is the domain."""
+    """classifier, importance, perplexity, random (the control), or all (the whole corpus is in-domain)."""
     budget_tokens: int = 1_000_000
-    """What is taken has as many tokens at most."""
+    """The most tokens to select."""
     min_score: float | None = None
-    """Nothing below is taken; unless given it is the score that a share `found` of held-out examples reaches; none of random and all."""
+    """Documents with a lower score are not selected. Default: the score that a share `found` of held-out examples reaches; no limit for
+    random and all."""
     found: float = 0.95
-    """A fifth of the domain's examples is held out, and so much of it is to be found; the rest is where the domain ends."""
+    """The share of held-out domain examples (a fifth is held out) that the default threshold keeps, that is, the intended recall."""
     samples: int = 2000
-    """So many documents of the domain and of the corpus, at most, the scorer is fitted on."""
+    """The most documents of the domain and of the corpus that the scorer is fitted on."""
     quality: Quality = field(default_factory=Quality)
     similarity: float = 0.8
-    """A document with so much of another one's wording (Jaccard, of pieces of five words) is left out; at 1 one with the same words."""
+    """A document with this Jaccard similarity (word 5-grams) to another one is left out; at 1 only one with the same words."""
     leak_share: float = 0.5
-    """A document with this share of a question's wording is left out."""
+    """A document with this share of an evaluation question's n-grams is left out."""
     replay_tokens: int = 0
-    """General text to keep beside, drawn from what passes the rules and was not taken."""
+    """General text to keep for replay, sampled from what passes the rules and was not selected."""
     domain_labels: list[str] = field(default_factory=list)
-    """What `label_column` says of documents of the domain: what was taken is judged by it, nothing is taken by it."""
+    """Values of `label_column` that mark in-domain documents; they measure the selection and select nothing."""
     workers: int = 1
-    """Processes that score; 0 scores in this one."""
+    """Processes that score; 0 scores in the main process."""
     block_bytes: int = 4_000_000
-    """Text that is scored and kept at once."""
+    """Bytes of text that are scored and kept at once."""
 
     def check(self, name: str) -> None:
-        """Raise UserError for what cannot be."""
+        """Raise UserError for an unknown method and for numbers out of range."""
         check_known(f"{name}.method", self.method, METHODS)
         at_least(f"{name}.budget_tokens", self.budget_tokens, 1)
         at_least(f"{name}.samples", self.samples, 10)
@@ -94,7 +88,7 @@ class Selection:
 
 
 def check_packages() -> None:
-    """Raise UserError where a package that selection needs is not installed."""
+    """Raise UserError if a package that selection needs is not installed."""
     if not all(map(find_spec, ("sklearn", "datasketch"))):
         raise UserError("selection needs scikit-learn and datasketch: pip install 'etude[knowledge]'")
 
@@ -102,7 +96,7 @@ def check_packages() -> None:
 def select(
     corpus: Corpus,
     domain: Corpus,
-    how: Selection,
+    settings: Selection,
     folder: Path,
     *,
     count_tokens: CountTokens,
@@ -110,52 +104,54 @@ def select(
     seed: int = 0,
     data: Path | None = None,
     scorer: Callable[[], Scorer] | None = None,
-    grading: Grading | None = None,
+    grading: DocumentGrader | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Select into `folder`, or go on there; returns what `selection.json` holds.
+    """Select documents into `folder`, or go on there; return the content of `selection.json`.
 
-    `domain` are examples of the domain, `questions` (by name) what must not be in the text; `scorer` makes the one of method perplexity,
-    which scores in this process; what is taken, but not what is replayed, is graded by `grading`.
-    Raises UserError where nothing is left to take.
+    `domain` holds examples of the domain, `questions` (by name) what must not be in the text. `scorer` makes the scorer of method
+    perplexity, which scores in this process. `grading` grades documents to select, but not those for replay. Raises UserError if nothing
+    can be selected, or if the folder holds a selection of other settings.
     """
     done = folder / "selection.json"
-    settings = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(how), "seed": seed, "questions": _key(questions)}
-    settings |= {"grader": {name: getattr(grading.how, name) for name in ("model", "min_grade", "max_characters")}} if grading else {}
-    facts = json.loads(json.dumps(settings))
+    described = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(settings), "seed": seed, "questions": _hash(questions)}
+    described |= {"grader": {name: getattr(grading.settings, name) for name in ("model", "min_grade", "max_characters")}} if grading else {}
+    facts = json.loads(json.dumps(described))
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
         _check_same(found["settings"], facts, folder)
         return found
-    _begin(folder, facts)
-    fitted, least = _scorer(corpus, domain, how, folder, seed, data, scorer() if scorer else None)
-    workers = 0 if scorer else how.workers
-    work: dict[str, Any] = {"domain_labels": how.domain_labels, "workers": workers, "block_bytes": how.block_bytes}
-    scores = score_all(documents(corpus, data), fitted, how.quality, folder / "blocks", tell=_progress(tell), **work)
-    taking = _Taking(corpus, data, scores, Leaks(questions, how.leak_share), Seen(how.similarity), count_tokens)
+    _keep_settings(folder, facts)
+    fitted, least = _load_or_fit_scorer(corpus, domain, settings, folder, seed, data, scorer() if scorer else None)
+    workers = 0 if scorer else settings.workers
+    work: dict[str, Any] = {"domain_labels": settings.domain_labels, "workers": workers, "block_bytes": settings.block_bytes}
+    scores = score_all(read_documents(corpus, data), fitted, settings.quality, folder / "blocks", tell=_progress(tell), **work)
+    filler = BudgetFiller(
+        corpus, data, scores, ContaminationCheck(questions, settings.leak_share), NearDuplicateIndex(settings.similarity), count_tokens
+    )
     usable = scores.flaw == 0
     of_domain = np.flatnonzero(usable & (scores.score >= least))
     best = of_domain[np.argsort(-scores.score[of_domain], kind="stable")]
-    taken = taking.take(best, how.budget_tokens, folder / "selected.jsonl", grading)
+    taken = filler.fill(best, settings.budget_tokens, folder / "selected.jsonl", grading)
     if not taken:
-        raise UserError(_why_nothing(scores, least, how, taking))
-    spoken_for = [*taking.considered, *(of_domain if np.isfinite(least) else ())]
+        raise UserError(_explain_empty(scores, least, settings, filler))
+    spoken_for = [*filler.considered, *(of_domain if np.isfinite(least) else ())]
     general = np.setdiff1d(np.flatnonzero(usable), spoken_for)
     order = np.random.default_rng(seed_for(seed, "replay text")).permutation(general)
-    replayed = taking.take(order, how.replay_tokens, folder / "replay.jsonl")
+    replayed = filler.fill(order, settings.replay_tokens, folder / "replay.jsonl")
     graded = {"grades": grading.report()} if grading else {}
-    report = _report(scores, least, taking, taken, replayed, how) | graded | {"settings": facts}
+    report = _report(scores, least, filler, taken, replayed, settings) | graded | {"settings": facts}
     write_atomically(done, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
 
-def _key(questions: Mapping[str, str]) -> str:
-    """Tells these questions from others."""
+def _hash(questions: Mapping[str, str]) -> str:
+    """Return a hash of the questions."""
     return hashlib.blake2b(json.dumps(sorted(questions.items())).encode(), digest_size=8).hexdigest()
 
 
-def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Keep the settings of a selection that begins, or see that it goes on with the same ones."""
+def _keep_settings(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Keep the settings of a new selection, or check that a resumed one has the same."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "settings.json"
     if kept.exists():
@@ -165,7 +161,7 @@ def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _progress(tell: Callable[[str], None]) -> Callable[[int], None]:
-    """Hears of text that was scored, and says every ten seconds how much it is."""
+    """Return a function that adds up scored bytes and reports them every ten seconds."""
     start = said = time.monotonic()
     total = 0
 
@@ -187,186 +183,83 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path)
         raise UserError(f"{folder} holds a selection of other settings ({', '.join(changed)}): remove it, or name another folder")
 
 
-def _scorer(
-    corpus: Corpus, domain: Corpus, how: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
+def _load_or_fit_scorer(
+    corpus: Corpus, domain: Corpus, settings: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
 ) -> tuple[Scorer, float]:
-    """The scorer, which is given, kept or fitted on samples, and the least score that is taken."""
-    if how.method in ("random", "all"):
-        unfitted = Random(seed) if how.method == "random" else Same()
-        return unfitted, -np.inf if how.min_score is None else how.min_score
+    """Return the scorer (given, kept or newly fitted) and the least score that is selected."""
+    if settings.method in ("random", "all"):
+        unfitted = RandomScorer(seed) if settings.method == "random" else ConstantScorer()
+        return unfitted, -np.inf if settings.min_score is None else settings.min_score
     kept = folder / "scorer.safetensors"
     if given is not None:
-        if how.min_score is not None:
-            return given, how.min_score
-        scorer, least = given, least_of(given, _examples(domain, data, how.samples, seed)[0], how.found)
+        if settings.min_score is not None:
+            return given, settings.min_score
+        scorer, least = given, threshold_at_recall(given, _examples(domain, data, settings.samples, seed)[0], settings.found)
     elif kept.exists():
-        scorer, least = (fitted := Linear.load(kept)), fitted.least
+        scorer, least = (fitted := LinearScorer.load(kept)), fitted.threshold
     else:
-        held_out, examples = _examples(domain, data, how.samples, seed)
-        others = _sample(documents(corpus, data), how.samples, seed, "corpus")
+        held_out, examples = _examples(domain, data, settings.samples, seed)
+        others = _sample(read_documents(corpus, data), settings.samples, seed, "corpus")
         if len(others) < 2:
             raise UserError(f"the corpus has {len(others)} documents with text: give at least 2 to tell the domain from")
-        fitted = fit(how.method, examples, held_out, others, how.found, seed_for(seed, "scorer"))
+        fitted = fit(settings.method, examples, held_out, others, settings.found, seed_for(seed, "scorer"))
         fitted.save(partial := kept.with_name(kept.name + ".partial"))
         partial.rename(kept)
-        scorer, least = fitted, fitted.least
-    return scorer, least if how.min_score is None else how.min_score
+        scorer, least = fitted, fitted.threshold
+    return scorer, least if settings.min_score is None else settings.min_score
 
 
 def _examples(domain: Corpus, data: Path | None, samples: int, seed: int) -> tuple[list[str], list[str]]:
-    """A fifth of the domain's examples, which is held out, and the others."""
-    examples = _sample(documents(domain, data), samples, seed, "domain")
+    """Return a fifth of the domain's examples, held out, and the others."""
+    examples = _sample(read_documents(domain, data), samples, seed, "domain")
     if len(examples) < 10:
         raise UserError(f"the examples of the domain are {len(examples)} documents with text: give at least 10")
     return examples[: len(examples) // 5], examples[len(examples) // 5 :]
 
 
 def _sample(source: Iterable[Document], count: int, seed: int, name: str) -> list[str]:
-    """`count` texts, each as likely as any other, in the order of their keys; the same whatever else was drawn."""
+    """Sample `count` texts uniformly, in the order of their hashes, independently of other samples."""
     keyed = ((seed_for(seed, name, document.origin), document.text) for document in source if document.text)
     return [text for _, text in heapq.nsmallest(count, keyed)]
 
 
-class _Taking:
-    """Takes documents in an order of preference until a budget is full; what was taken before is known."""
-
-    def __init__(self, corpus: Corpus, data: Path | None, scores: Scores, leaks: Leaks, seen: Seen, count_tokens: CountTokens) -> None:
-        self.corpus, self.data, self.scores, self.leaks, self.seen, self.count_tokens = corpus, data, scores, leaks, seen, count_tokens
-        self.considered: set[int] = set()
-        self.copies: list[dict[str, str]] = []
-        self.leaking: list[dict[str, Any]] = []
-        self._tokens_a_word = 1.5
-        self._origins: dict[int, str] = {}
-
-    def take(self, order: np.ndarray, budget_tokens: int, path: Path, grading: Grading | None = None) -> dict[int, int]:
-        """Write the best of `order` to `path`; returns the tokens of each that was taken, by its place in the corpus.
-
-        The corpus is read once for as many of the order as should fill the budget, and again where near-duplicates and leaks left room. Of
-        two near-duplicates the one stays that the corpus has first, at the better one's rank. What is over the budget goes, the last first,
-        and what alone is longer.
-        """
-        partial, tokens = path.with_name(path.name + ".partial"), dict[int, int]()
-        rank = {int(place): number for number, place in enumerate(order)}
-        with partial.open("w", encoding="utf-8") as out:
-            at = 0
-            while at < len(order) and sum(tokens.values()) < budget_tokens:
-                admitted = max(len(tokens), 1) / max(at, 1)
-                missing = (budget_tokens - sum(tokens.values())) * 1.1 / min(1.0, admitted)
-                upto = np.cumsum(self.scores.words[order[at:]]) * self._tokens_a_word
-                count = max(int(np.searchsorted(upto, missing)) + 1, _LEAST_AT_ONCE if at else 1)
-                for place, row in _good(self._admitted(set(map(int, order[at : at + count])), rank), grading):
-                    if row["tokens"] > budget_tokens:
-                        continue
-                    tokens[place] = row["tokens"]
-                    out.write(json.dumps({"place": place, **row}, ensure_ascii=False) + "\n")
-                at += count
-        kept, total = dict[int, int](), 0
-        for place in sorted(tokens, key=rank.__getitem__):
-            if total + tokens[place] > budget_tokens:
-                break
-            kept[place] = tokens[place]
-            total += tokens[place]
-        _keep(partial, kept, path)
-        return kept
-
-    def _admitted(self, wanted: set[int], rank: dict[int, int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Those of the wanted documents that are neither copies nor leaks, in the corpus's order; what a copy is like takes its rank over,
-        where that is the better one.
-        """
-        self.considered |= wanted
-        words = tokens = 0
-        with closing(documents(self.corpus, self.data)) as all_documents:  # type: ignore[type-var]
-            for place, document in enumerate(all_documents):
-                if place not in wanted:
-                    continue
-                wanted.discard(place)
-                canonical = canonical_words(document.text)
-                if leak := self.leaks.worst(canonical):
-                    self.leaking.append({"origin": document.origin, **leak._asdict()})
-                elif (like := self.seen.admit(place, canonical)) is not None:
-                    self.copies.append({"origin": document.origin, "like": self._origins[like]})
-                    rank[like] = min(rank.get(like, rank[place]), rank[place])
-                else:
-                    self._origins[place] = document.origin
-                    count = self.count_tokens([document.text])[0]
-                    words, tokens = words + int(self.scores.words[place]), tokens + count
-                    score = round(float(self.scores.score[place]), 4)
-                    named = {"heading": document.heading} if document.heading else {}
-                    yield place, {"text": document.text, **named, "origin": document.origin, "score": score, "tokens": count}
-                if not wanted:
-                    break
-        if words:
-            self._tokens_a_word = tokens / words
-
-
-def _good(rows: Iterable[tuple[int, dict[str, Any]]], grading: Grading | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Those whose text is graded well enough, all of them where nobody grades."""
-    if grading is None:
-        yield from rows
-        return
-    rows = iter(rows)
-    while batch := list(islice(rows, _GRADED_AT_ONCE)):
-        are_good = grading.are_good([row["text"] for _, row in batch])
-        yield from (pair for pair, is_good in zip(batch, are_good, strict=True) if is_good)
-
-
-def _keep(partial: Path, kept: Mapping[int, int], path: Path) -> None:
-    """The rows of `partial` that are kept, in the corpus's order, as `path`."""
-    chosen = path.with_name(path.name + ".chosen")
-    rows: list[tuple[int, int]] = []
-    with partial.open("rb") as lines:
-        begin = 0
-        for line in lines:
-            place = json.loads(line)["place"]
-            if place in kept:
-                rows.append((place, begin))
-            begin += len(line)
-        with chosen.open("w", encoding="utf-8") as out:
-            for _, begin in sorted(rows):
-                lines.seek(begin)
-                row = json.loads(lines.readline())
-                out.write(json.dumps({name: value for name, value in row.items() if name != "place"}, ensure_ascii=False) + "\n")
-    chosen.rename(path)
-    partial.unlink()
-
-
-def _why_nothing(scores: Scores, least: float, how: Selection, taking: _Taking) -> str:
-    flaws, below = _flaws(scores), int(((scores.flaw == 0) & (scores.score < least)).sum())
+def _explain_empty(scores: Scores, least: float, settings: Selection, filler: BudgetFiller) -> str:
+    flaws, below = _count_broken_rules(scores), int(((scores.flaw == 0) & (scores.score < least)).sum())
     worst = f" (most: {max(flaws, key=lambda name: flaws[name])})" if flaws else ""
     return (
         f"nothing was selected: of {len(scores.score)} documents {sum(flaws.values())} break a rule{worst}, {below} score below "
-        f"{least:.3g}, {len(taking.leaking)} hold a question that is asked, {len(taking.copies)} are copies, and the others are longer "
-        f"than budget_tokens {how.budget_tokens}: give other examples, a lower min_score, fewer rules or a larger budget"
+        f"{least:.3g}, {len(filler.contaminated)} hold a question that is asked, {len(filler.duplicates)} are copies, and the others are "
+        f"longer than budget_tokens {settings.budget_tokens}: give other examples, a lower min_score, fewer rules or a larger budget"
     )
 
 
-def _flaws(scores: Scores) -> dict[str, int]:
-    """How many documents break which rule."""
+def _count_broken_rules(scores: Scores) -> dict[str, int]:
+    """Count the documents that break each rule."""
     counts = Counter(scores.flaw.tolist())
     return {FLAWS[number]: counts[number] for number in sorted(counts) if number}
 
 
 def _report(
-    scores: Scores, least: float, taking: _Taking, taken: Mapping[int, int], replayed: Mapping[int, int], how: Selection
+    scores: Scores, least: float, filler: BudgetFiller, taken: Mapping[int, int], replayed: Mapping[int, int], settings: Selection
 ) -> dict[str, Any]:
-    judged = {"judged": _judged(scores.is_domain, list(taken))} if how.domain_labels else {}
+    judged = {"judged": _precision_and_recall(scores.is_domain, list(taken))} if settings.domain_labels else {}
     return judged | {
         "documents": len(scores.score),
         "words": int(scores.words.sum()),
-        "flaws": _flaws(scores),
+        "flaws": _count_broken_rules(scores),
         "least": least if np.isfinite(least) else None,
         "above_least": int(((scores.flaw == 0) & (scores.score >= least)).sum()),
-        "considered": len(taking.considered),
-        "copies": taking.copies,
-        "leaks": taking.leaking,
-        "unchecked_questions": taking.leaks.unchecked,
+        "considered": len(filler.considered),
+        "copies": filler.duplicates,
+        "leaks": filler.contaminated,
+        "unchecked_questions": filler.contamination.unchecked,
         "selected": {"documents": len(taken), "tokens": sum(taken.values())},
         "replay": {"documents": len(replayed), "tokens": sum(replayed.values())},
     }
 
 
-def _judged(is_domain: np.ndarray, taken: list[int]) -> dict[str, float]:
-    """Precision and recall of what was taken, by labels, over documents."""
+def _precision_and_recall(is_domain: np.ndarray, taken: list[int]) -> dict[str, float]:
+    """Return precision and recall of the selected documents by their labels."""
     right, found = int(is_domain[taken].sum()), dict[str, float]()
     for name, n in (("precision", len(taken)), ("recall", int(is_domain.sum()))):
         if n:

@@ -26,7 +26,7 @@ from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
 from etude.learn.moments import load_moments, moments_of
 from etude.learn.optimiser import Optimiser
-from etude.models.adapters import adapters_off, dropping_out, has_adapters
+from etude.models.adapters import adapter_dropout, disable_adapters, has_adapters
 from etude.randomness import seed_for
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -138,7 +138,7 @@ class Learner:
         """A context for the forward pass of a micro-batch of this update."""
         if self.dropout_seed is None:
             return nullcontext()
-        return dropping_out(self.model, seed_for(self.dropout_seed, self.updates, batch))
+        return adapter_dropout(self.model, seed_for(self.dropout_seed, self.updates, batch))
 
     def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Log-probs of the examples' completion tokens under the model, or under the reference: at the temperature of sampling of those in
@@ -148,7 +148,7 @@ class Learner:
             raise ValueError("a model without adapters needs a reference to be compared with")
         model = self.reference if reference and self.reference is not None else self.model
         options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "temperature": self._temperatures(examples)}
-        with adapters_off(model) if reference and self.reference is None else nullcontext():
+        with disable_adapters(model) if reference and self.reference is None else nullcontext():
             return completion_logprobs(model, examples, self.dtype, shares_prefixes=self.shares_prefixes, **options)
 
     def with_reference(self, examples: Sequence[Example]) -> list[Example]:

@@ -13,7 +13,7 @@ import torch
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
-from etude.models.heads import head_on, states_before_head
+from etude.models.heads import head_on_positions, states_before_head
 
 _ROWS = 16
 """Rows of logits that are turned into float32 together, so that they stay in the processor's cache."""
@@ -39,7 +39,7 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
     if fused:
         logprobs_M, entropy_M = fused.logprobs(batch, entropy_slopes=entropy_slopes)
         return Outputs(logprobs_M[batch.triple_N], entropy_M[batch.triple_N])
-    with head_on(model, batch.sources_M):
+    with head_on_positions(model, batch.sources_M):
         logits_MV = _read(model, batch, dtype).logits
     logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, batch.temperatures_M, entropy_slopes)
     return Outputs(logprobs_M[batch.triple_N], entropy_M[batch.triple_N])

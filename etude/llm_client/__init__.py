@@ -1,1 +1,1 @@
-"""Models that are asked by chat messages, wherever they run."""
+"""LLM client: ask a chat model, on an OpenAI-compatible server or loaded here."""

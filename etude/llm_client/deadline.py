@@ -1,9 +1,9 @@
-"""HTTP requests that end with their time, whatever the server does.
+"""HTTP requests with a deadline for the whole request.
 
-The time-out of urllib is one for each operation of a socket, so that a server which sends a byte now and then is never late. Here it is the
-time of the request from its beginning to the last byte of the body: sending, a proxy's reply, status lines and headers (a row of
-`100 Continue` among them), body. Before every operation the socket gets the time that is left. Not covered: the look-up of the host's name,
-and a second address of the host, which is tried after the first and has the whole time again.
+The time-out of urllib applies to each socket operation, so a server that sends a byte now and then never times out. Here the time runs from
+the beginning of the request to the last byte of the body: sending, a proxy's reply, status lines and headers (a row of `100 Continue` too),
+body. Before every operation the socket gets the time that is left. Not covered: the look-up of the host's name, and a second address of the
+host, which is tried after the first with the whole time again.
 """
 
 import io
@@ -17,34 +17,36 @@ from urllib.request import HTTPHandler, HTTPSHandler, Request
 _AT_ONCE_BYTES = 1 << 16
 
 
-class Late(TimeoutError):
-    """The time of a request was over before its reply was whole."""
+class DeadlineExceeded(TimeoutError):
+    """The deadline passed before the reply was complete."""
 
 
 class HTTPByDeadline(HTTPHandler):
-    """For `urllib.request.build_opener`: http addresses."""
+    """Handler of http addresses for `urllib.request.build_opener`."""
 
     def http_open(self, req: Request) -> Any:
+        """Open a request with a deadline."""
         return self.do_open(_PlainConnection, req)  # type: ignore[arg-type]
 
 
 class HTTPSByDeadline(HTTPSHandler):
-    """For `urllib.request.build_opener`: https addresses."""
+    """Handler of https addresses for `urllib.request.build_opener`."""
 
     def https_open(self, req: Request) -> Any:
+        """Open a request with a deadline."""
         return self.do_open(_SecureConnection, req, context=self._context)  # type: ignore[arg-type, attr-defined]
 
 
 def _left(deadline: float) -> float:
-    """Seconds until a time of `time.monotonic`. Raises Late where there are none."""
+    """Return the seconds until `deadline` (a time of `time.monotonic`). Raises Late if it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise Late("timed out")
+        raise DeadlineExceeded("timed out")
     return left
 
 
 class _Reader(io.RawIOBase):
-    """What a socket receives until the deadline."""
+    """A raw stream of what a socket receives until the deadline."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock, self._file, self._deadline = sock, sock.makefile("rb", buffering=0), deadline
@@ -57,7 +59,7 @@ class _Reader(io.RawIOBase):
         try:
             return self._file.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
         except TimeoutError:
-            raise Late("timed out") from None
+            raise DeadlineExceeded("timed out") from None
 
     def close(self) -> None:
         self._file.close()
@@ -65,7 +67,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Timed:
-    """The part of a socket that an HTTP connection uses, until the deadline."""
+    """The part of a socket that an HTTP connection uses, with a deadline."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock, self._deadline = sock, deadline
@@ -77,7 +79,7 @@ class _Timed:
             try:
                 unsent = unsent[self._sock.send(unsent[:_AT_ONCE_BYTES]) :]
             except TimeoutError:
-                raise Late("timed out") from None
+                raise DeadlineExceeded("timed out") from None
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb"
@@ -92,7 +94,7 @@ def _response(sock: Any, *args: Any, deadline: float, **named: Any) -> HTTPRespo
 
 
 class _Connection(HTTPConnection):
-    """Its `timeout` is that of the whole request, and begins here."""
+    """An HTTP connection whose `timeout` covers the whole request, and starts when it is made."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -112,7 +114,7 @@ class _PlainConnection(_Connection):
 
 
 class _SecureConnection(HTTPSConnection, _Connection):
-    """The handshake comes between the two `connect`."""
+    """An HTTPS connection with a deadline; the TLS handshake comes between the two `connect`."""
 
     def connect(self) -> None:
         super().connect()

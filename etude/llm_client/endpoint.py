@@ -1,12 +1,15 @@
-"""An OpenAI-compatible server over HTTP: chat messages in, replies out (POST BASE/chat/completions).
+"""Client of an OpenAI-compatible server: chat messages in, replies out (POST BASE/chat/completions).
 
-A request ends with its `timeout_seconds`, whatever the server does (`etude.llm_client.deadline`). Status 429, 5xx and broken connections
-are tried again, waiting twice as long each time, or as long as the server asks for. What concerns one request (a time-out, a refusal, an
-answer that is none) leaves that request without a reply. What concerns them all (nobody there, no such model, no right to ask, too many
-requests to the end) ends the call with a `UserError` where not one request was answered, nor a plain question behind them, so that a run
-stops and can go on later instead of learning nothing; where that is answered, it was the texts that were refused. No redirect is followed,
-and a key for an http address is sent through no proxy, which could read it: the key goes to the address that was named. Nothing that is
-returned or raised holds it: it is hidden in what the server says before anything is cut.
+A request ends after `timeout_seconds`, whatever the server does (`etude.llm_client.deadline`). Status 429, 5xx and broken connections are
+retried with doubled waiting times, or after the time that the server asks for.
+
+A problem of one request (a time-out, a refusal, a reply without an answer) leaves that request without a reply. A problem of all requests
+(no server, no such model, no permission, too many requests to the end) raises `UserError` if no request was answered and a plain test
+question after them is not answered either. So a run stops and can be resumed, instead of learning from nothing. If the test question is
+answered, the texts were refused.
+
+No redirect is followed, and a key for an http address is sent through no proxy that could read it: the key only goes to the named address.
+Nothing that is returned or raised contains it: it is replaced in the server's text before anything is cut.
 """
 
 import http.client
@@ -21,22 +24,22 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from etude.errors import UserError
-from etude.llm_client.deadline import HTTPByDeadline, HTTPSByDeadline, Late
+from etude.llm_client.deadline import DeadlineExceeded, HTTPByDeadline, HTTPSByDeadline
 from etude.llm_client.model import ChatModel, Messages, Reply
 
 WAIT_SECONDS = 0.5
-"""Before the first try again."""
+"""Waiting time before the first retry."""
 _LONGEST_WAIT_SECONDS = 60.0
 _MAX_BYTES = 8 * 2**20
 _LONGEST_SAID = 300
 _NOBODY, _BUSY = 0, 429
 _OUTAGE = frozenset({_NOBODY, 301, 302, 303, 307, 308, 401, 402, 403, 404, 405, _BUSY, 502, 503})
-"""What is wrong with all requests alike."""
+"""Statuses that concern all requests alike."""
 _READY: Messages = ({"role": "user", "content": "Reply with the one word: ready"},)
 
 
 class _Failed(Exception):
-    """A request without a reply: the problem, and what was said of it elsewhere, whole."""
+    """A request without a reply: the problem, and the server's own text, whole."""
 
     def __init__(self, problem: str, said: str = "", *, status: int = 200, again: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(problem)
@@ -57,25 +60,27 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 class Endpoint:
-    """A server that is asked by some threads at once. They end with the process, whatever they wait for."""
+    """A client that asks the server in several threads, which end with the process."""
 
-    def __init__(self, how: ChatModel) -> None:
-        """Raises UserError where the variable that is to hold the key is not set."""
-        assert how.url is not None and how.model is not None
-        self.how = how
-        self._address = f"{how.url.rstrip('/')}/chat/completions"
-        self._key = os.environ.get(how.key_variable, "").strip() if how.key_variable else ""
-        if how.key_variable and not self._key:
-            raise UserError(f"{how.section}.key_variable: the environment variable {how.key_variable} is not set: put the API key there")
+    def __init__(self, settings: ChatModel) -> None:
+        """Read the API key and prepare the connection. Raises UserError if the key's variable is not set or holds no key."""
+        assert settings.url is not None and settings.model is not None
+        self.settings = settings
+        self._address = f"{settings.url.rstrip('/')}/chat/completions"
+        self._key = os.environ.get(settings.key_variable, "").strip() if settings.key_variable else ""
+        if settings.key_variable and not self._key:
+            raise UserError(
+                f"{settings.section}.key_variable: the environment variable {settings.key_variable} is not set: put the API key there"
+            )
         if not all("!" <= character <= "~" for character in self._key):
             raise UserError(
-                f"{how.section}.key_variable: what {how.key_variable} holds is no API key: it has blanks or letters outside of ASCII"
+                f"{settings.section}.key_variable: {settings.key_variable} holds no API key: it has blanks or letters outside of ASCII"
             )
-        is_in_the_clear = bool(self._key) and urlsplit(how.url).scheme == "http"
+        is_in_the_clear = bool(self._key) and urlsplit(settings.url).scheme == "http"
         self._opener = build_opener(_NoRedirect, HTTPByDeadline, HTTPSByDeadline, *([ProxyHandler({})] if is_in_the_clear else []))
 
     def check(self) -> None:
-        """Ask one question, so that a server that can't be used is known before there is anything to ask it. Raises UserError."""
+        """Ask one test question, so that an unusable server is found before there is work. Raises UserError."""
         try:
             self._posted(_READY)
         except _Failed as failed:
@@ -83,7 +88,10 @@ class Endpoint:
                 raise self._unusable(failed) from None
 
     def ask(self, conversations: Sequence[Messages]) -> list[Reply]:
-        """A reply to each, in order. Raises UserError where none was answered and what is wrong would keep all others from it too."""
+        """Return a reply to each conversation, in order.
+
+        Raises UserError if none was answered and the problem would affect all others too.
+        """
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, Reply | _Failed | Exception, int]] = queue.SimpleQueue()
         stopped = threading.Event()
@@ -98,8 +106,8 @@ class Endpoint:
                     return
                 done.put((place, *self._tried(conversations[place], stopped)))
 
-        for _ in range(min(self.how.concurrency, len(conversations))):
-            threading.Thread(target=work, name=self.how.section, daemon=True).start()
+        for _ in range(min(self.settings.concurrency, len(conversations))):
+            threading.Thread(target=work, name=self.settings.section, daemon=True).start()
         replies: dict[int, Reply] = {}
         outages: list[_Failed] = []
         try:
@@ -107,7 +115,7 @@ class Endpoint:
                 place, found, retries = done.get()
                 if isinstance(found, _Failed):
                     outages += [found] if found.is_outage else []
-                    found = Reply(None, f"the {self.how.section} did not answer: {found}", retries)
+                    found = Reply(None, f"the {self.settings.section} did not answer: {found}", retries)
                 elif isinstance(found, Exception):
                     raise found
                 replies[place] = found
@@ -118,7 +126,7 @@ class Endpoint:
         return [replies[place] for place in range(len(conversations))]
 
     def _confirm(self, outages: Sequence[_Failed]) -> None:
-        """Raises UserError unless a plain question is answered, which shows that it was these texts that were refused."""
+        """Raise UserError unless a plain question is answered, which shows that only these texts were refused."""
         try:
             for failed in outages:
                 if failed.status == _BUSY:  # which is wrong with no text, whatever is answered now
@@ -128,46 +136,51 @@ class Endpoint:
             raise self._unusable(failed) from None
 
     def _tried(self, messages: Messages, stopped: threading.Event) -> tuple[Reply | Exception, int]:
-        """The reply or why there is none, and how often the request was made again."""
+        """Return the reply or the failure, and the number of retries."""
         retries = 0
         while True:
             try:
                 return self._posted(messages)._replace(retries=retries), retries
             except _Failed as failed:
                 wait = max(WAIT_SECONDS * 2**retries, failed.wait_seconds)
-                if not failed.again or retries == self.how.retries or stopped.wait(min(wait, _LONGEST_WAIT_SECONDS)):
+                if not failed.again or retries == self.settings.retries or stopped.wait(min(wait, _LONGEST_WAIT_SECONDS)):
                     return failed, retries
                 retries += 1
-            except Exception as error:  # for whoever waits for it
+            except Exception as error:  # passed on to the waiting thread
                 return error, retries
 
     def _posted(self, messages: Messages) -> Reply:
-        """The reply; raises _Failed. What a server says may repeat the key, so all of it is hidden here."""
+        """Send a request and return the reply, or raise _Failed; the key is hidden in all text from the server."""
         try:
             reply = self._answered(messages)
         except _Failed as failed:
             failed.said = self._hidden(failed.said)
             raise
-        return reply._replace(text=self._hidden(_whole(reply.text or "")))
+        return reply._replace(text=self._hidden(_replace_surrogates(reply.text or "")))
 
     def _answered(self, messages: Messages) -> Reply:
-        how = self.how
-        body = {"model": how.model, "messages": list(messages), "temperature": how.temperature, "max_tokens": how.max_new_tokens}
-        body = {name: value for name, value in {**body, **how.request}.items() if value is not None}
+        settings = self.settings
+        body = {
+            "model": settings.model,
+            "messages": list(messages),
+            "temperature": settings.temperature,
+            "max_tokens": settings.max_new_tokens,
+        }
+        body = {name: value for name, value in {**body, **settings.request}.items() if value is not None}
         headers = {"Content-Type": "application/json", "User-Agent": "etude"} | (
             {"Authorization": f"Bearer {self._key}"} if self._key else {}
         )
         request = Request(self._address, json.dumps(body).encode(), headers, method="POST")
         try:
-            with self._opener.open(request, timeout=how.timeout_seconds) as response:
+            with self._opener.open(request, timeout=settings.timeout_seconds) as response:
                 return _reply(_read(response))
         except HTTPError as error:
             with error:
-                raise _refused(error) from None
+                raise _status_failure(error) from None
         except (URLError, OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            if isinstance(reason, Late):
-                raise _Failed(f"no reply within {how.timeout_seconds:g} s") from None
+            if isinstance(reason, DeadlineExceeded):
+                raise _Failed(f"no reply within {settings.timeout_seconds:g} s") from None
             said = str(reason) or type(error).__name__
             raise _Failed("no connection", said, status=_NOBODY, again=True) from None
 
@@ -175,20 +188,20 @@ class Endpoint:
         return text.replace(self._key, "[key]") if self._key else text
 
     def _unusable(self, failed: _Failed) -> UserError:
-        who = self.how.section
+        who = self.settings.section
         return UserError(
-            f"{who}.url {self.how.url} can't be used as a {who} ({failed}): see that the server runs, and that {who}.url, {who}.model and "
-            f"{who}.key_variable are right; a run that has begun goes on with --resume"
+            f"{who}.url {self.settings.url} can't be used as a {who} ({failed}): see that the server runs, and that {who}.url, {who}.model "
+            f"and {who}.key_variable are right; a run that has begun goes on with --resume"
         )
 
 
-def _whole(text: str) -> str:
-    """The text with halves of characters replaced, which JSON can spell and no file can hold."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON can spell and no file can hold."""
     return text.encode(errors="replace").decode()
 
 
 def _read(response: Any) -> bytes:
-    """The whole body, of a size that a reply can have."""
+    """Read the whole body. Raises _Failed if it is too long."""
     found = bytearray()
     while piece := response.read1(1 << 16):
         found += piece
@@ -197,7 +210,7 @@ def _read(response: Any) -> bytes:
     return bytes(found)
 
 
-def _refused(error: HTTPError) -> _Failed:
+def _status_failure(error: HTTPError) -> _Failed:
     try:
         said = _read(error).decode(errors="replace")
     except (_Failed, OSError, http.client.HTTPException):

@@ -1,4 +1,4 @@
-"""A model that is asked by chat messages: on an OpenAI-compatible server (`etude.llm_client.endpoint`), or loaded here."""
+"""Settings and types of a chat model: on an OpenAI-compatible server (`etude.llm_client.endpoint`), or loaded here."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,46 +14,46 @@ Messages = Sequence[Mapping[str, str]]
 
 
 class Reply(NamedTuple):
-    """What a model said."""
+    """The reply of a chat model."""
 
     text: str | None
     problem: str = ""
-    """Why there is no text."""
+    """The reason if there is no text."""
     retries: int = 0
-    """How often it was asked again."""
+    """Number of retries."""
     is_cut_off: bool = False
-    """Whether its longest length ended it."""
+    """Whether it reached the maximal length."""
 
 
 Ask = Callable[[Sequence[Messages]], Sequence[Reply]]
-"""Puts chat messages to a model, many conversations at once: a reply to each, in order."""
+"""A function that sends many conversations to a model and returns a reply to each, in order."""
 
 
 @dataclass(frozen=True)
 class ChatModel:
-    """Which model is asked, and how it is reached; what it is asked for gives the settings their section's name."""
+    """Settings of a chat model; subclasses add settings for their use, and name their section."""
 
     section: ClassVar[str]
-    """What the settings are called, and who answers: `judge`, `writer`."""
+    """The name of the settings, and of the model in messages: `judge`, `writer`."""
 
     model: str | None = None
-    """Who is asked: the model's name on the server `url`, or, without one, a model to load here (a bundled name, a folder, a .gguf file or
-    a hub id)."""
+    """The model's name on the server `url`, or, without a url, a model to load here (a bundled name, a folder, a .gguf file or a hub id).
+    """
     url: str | None = None
     """Base address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1."""
     key_variable: str | None = None
     """Name of the environment variable that holds the server's API key; no key is sent unless given. The key itself is written nowhere."""
     temperature: float = 0.0
     max_new_tokens: int = 512
-    """Longest reply; one that is cut off there is not read."""
+    """Longest reply, in tokens; a reply that is cut off there is not used."""
     request: dict[str, Any] = field(default_factory=dict)
-    """More fields for the server's requests; null leaves one out: {max_tokens: null, max_completion_tokens: 2048}."""
+    """Further fields of the server's requests; null removes one: {max_tokens: null, max_completion_tokens: 2048}."""
     timeout_seconds: float = 60.0
-    """Time for one reply of the server; a request that took longer is not made again."""
+    """Time limit of one reply from the server, in seconds; a request that exceeds it is not retried."""
     retries: int = 4
-    """How often a request is made again after status 429, 5xx or a broken connection, each time waiting twice as long."""
+    """Retries after status 429, 5xx or a broken connection, each after twice the waiting time."""
     concurrency: int = 8
-    """Requests at once."""
+    """Concurrent requests."""
 
     def __post_init__(self) -> None:
         for name, bound in {"max_new_tokens": 1, "retries": 0, "concurrency": 1}.items():
@@ -64,11 +64,11 @@ class ChatModel:
             raise UserError(f"{self.section}.temperature must be 0 (greedy) or more, got {self.temperature}")
         if self.url is not None:
             self._check_url(self.url)
-        elif of_server := [name for name in self.told() if name in _OF_SERVERS]:
+        elif of_server := [name for name in self.changed_settings() if name in _OF_SERVERS]:
             raise UserError(f"{self.section}.{of_server[0]} has no effect without {self.section}.url: name the server, or leave it out")
 
-    def told(self) -> list[str]:
-        """The settings that are not what they are where nobody says otherwise."""
+    def changed_settings(self) -> list[str]:
+        """Return the names of the settings that differ from their defaults."""
         return [each.name for each in fields(self) if getattr(self, each.name) != _default(each)]
 
     def _check_url(self, url: str) -> None:

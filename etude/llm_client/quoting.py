@@ -1,12 +1,12 @@
-"""Texts that a model is shown as data."""
+"""Quote untrusted text in a prompt."""
 
 import hashlib
 
 
-def fenced(name: str, text: str) -> str:
-    """A text between a BEGIN and an END line whose mark is a hash of the text, so that nothing in the text can be its END line.
+def quote_untrusted(name: str, text: str) -> str:
+    """Quote a text between a BEGIN and an END line that carry a hash of the text, so that nothing in the text can be its END line.
 
-    >>> print(fenced("ATTEMPT", "4"))
+    >>> print(quote_untrusted("ATTEMPT", "4"))
     BEGIN ATTEMPT 5c7651fb4838b651
     4
     END ATTEMPT 5c7651fb4838b651

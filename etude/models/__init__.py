@@ -1,1 +1,1 @@
-"""Models: load and save them, check their files, add adapters, and make them readable by other programs."""
+"""Models: load, save and check them, add LoRA adapters, and write folders that other programs can read."""

@@ -1,6 +1,6 @@
-"""Folders of LoRA adapters as PEFT writes and reads them: `adapter_config.json`, which names the base, and `adapter_model.safetensors`.
+"""Read and write LoRA adapter folders in PEFT's format: `adapter_config.json`, which names the base model, and `adapter_model.safetensors`.
 
-What a folder's configuration says is data: only plain LoRA is read, no pickle, and nothing that would import code.
+A folder's configuration is untrusted data: only plain LoRA is read, no pickle, and nothing that would import code.
 """
 
 import copy
@@ -16,16 +16,16 @@ from etude.errors import UserError
 
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _IMPORTS = "megatron_config"
-"""The key by which PEFT imports a module that the configuration names."""
+"""The key that makes PEFT import a module."""
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and no model of its own."""
+    """Return whether a folder holds an adapter and no full model."""
     return (folder / CONFIGURATION).is_file() and not (folder / "config.json").exists()
 
 
 def save_adapter(model: Any, folder: Path, base: str) -> None:
-    """Write the adapters of a peft model into a folder; `base` is what transformers loads its base by: a folder or a hub id."""
+    """Write a peft model's adapters into a folder; `base` is the folder or hub id from which transformers loads the base model."""
     from peft import get_peft_model_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,9 +38,9 @@ def save_adapter(model: Any, folder: Path, base: str) -> None:
 
 
 def base_of_adapter(name: str, folder: Path) -> str:
-    """The model that an adapter's folder is for: a folder, seen from here or from the adapter's, or a name.
+    """Return the base model that an adapter's configuration names: a name, or a folder relative to here or to the adapter.
 
-    Raises UserError for an adapter that can't be merged, and for one without a base.
+    Raises UserError for an adapter that cannot be merged, and for one without a base.
     """
     values = _configuration(name, folder)
     if values.get("peft_type") != "LORA":
@@ -63,8 +63,8 @@ def base_of_adapter(name: str, folder: Path) -> str:
     return found
 
 
-def merged_adapter(model: Any, folder: Path) -> Any:
-    """The base model with an adapter's folder merged into its weights. Raises ValueError where these are not the base's layers."""
+def merge_adapter(model: Any, folder: Path) -> Any:
+    """Merge an adapter's folder into its base model's weights and return the model. Raises ValueError if the layers do not match."""
     from peft import PeftModel, get_peft_model_state_dict
 
     with warnings.catch_warnings():

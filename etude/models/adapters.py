@@ -1,6 +1,6 @@
-"""LoRA adapters through peft, and the plain weights that a model with adapters stands for.
+"""Add LoRA adapters through peft, and compute the merged weights.
 
-Identity: a fresh adapter (B = 0) and a disabled one are the base model.
+Identity: a model with a fresh adapter (B = 0) or a disabled one equals the base model.
 """
 
 import warnings
@@ -15,9 +15,9 @@ from etude.models.lora_settings import LoRA
 
 
 def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
-    """The model with trainable adapters (base weights frozen), or the model itself where the rank is 0.
+    """Add trainable LoRA adapters to a model and freeze its base weights; return the model itself if the rank is 0.
 
-    Raises UserError for target modules that the model has not.
+    Raises UserError for target modules that the model lacks.
     """
     if lora.rank == 0:
         return model
@@ -40,7 +40,7 @@ def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
 
 
 def check_targets(model: Any, lora: LoRA) -> None:
-    """Raise UserError where `lora.target_modules` names a layer that the model has not, or its head."""
+    """Raise UserError if `lora.target_modules` names a layer that the model lacks, or its LM head."""
     head = model.get_output_embeddings()
     linear = [name for name, module in model.named_modules() if _is_linear(module) and module is not head]
     for target in lora.target_modules:
@@ -53,8 +53,8 @@ def _is_linear(module: Any) -> bool:
 
 
 @contextmanager
-def dropping_out(model: Any, seed: int) -> Iterator[None]:
-    """Within the context adapters with dropout drop out of what they read, by `seed` alone; what surrounds them stays as it is."""
+def adapter_dropout(model: Any, seed: int) -> Iterator[None]:
+    """Apply adapter dropout within the context, with random numbers from `seed` alone; the global random state is left alone."""
     dropouts = [module for name, module in model.named_modules() if ".lora_dropout." in name] if has_adapters(model) else []
     dropouts = [module for module in dropouts if getattr(module, "p", 0.0)]
     if not dropouts:
@@ -72,29 +72,30 @@ def dropping_out(model: Any, seed: int) -> Iterator[None]:
                 module.eval()
 
 
-def adapters_off(model: Any) -> AbstractContextManager[Any]:
-    """A context in which a model with adapters is its base model."""
+def disable_adapters(model: Any) -> AbstractContextManager[Any]:
+    """Return a context in which a model with adapters acts as its base model."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
 def base_of(model: Any) -> Any:
-    """The plain model inside one with adapters, or the model itself."""
+    """Return the plain model inside one with adapters, or the model itself."""
     return model.get_base_model() if has_adapters(model) else model
 
 
 def has_adapters(model: Any) -> bool:
+    """Return whether a model has adapters."""
     return hasattr(model, "get_base_model")
 
 
 def base_weights(model: Any) -> dict[str, torch.Tensor]:
-    """The state dict of the plain model that a model with adapters stands on; the model's own tensors."""
+    """Return the state dict of a model's base weights without the adapters; the tensors are the model's own."""
     base = base_of(model)
     return {name.replace(".base_layer.", "."): value for name, value in base.state_dict().items() if ".lora_" not in name}
 
 
 @torch.no_grad()
 def merged_weights(model: Any) -> dict[str, torch.Tensor]:
-    """The state dict of the plain model that `model` stands for; weights with adapters are new tensors, the rest are the model's own."""
+    """Return the state dict with adapters merged; weights with adapters are new tensors, the rest are the model's own."""
     if not has_adapters(model):
         return model.state_dict()
     weights = base_weights(model)

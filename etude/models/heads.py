@@ -1,6 +1,6 @@
-"""The LM head on chosen positions only: in the update on completion tokens, in the engine on the last position of each row.
+"""Run the LM head on chosen positions only, or collect its input there.
 
-And what it reads there, for a head of another kind.
+The update needs logits of completion tokens only, the engine those of the last position of each row.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,12 @@ import torch
 
 
 @contextmanager
-def head_on(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
-    """Within the context the model's LM head sees only the flat (row·T + position) hidden states `positions_N`: logits are [N, V].
+def head_on_positions(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
+    """Restrict the LM head, within the context, to the hidden states at the flat positions (row·T + position) `positions_N`: logits are [N,
+    V].
 
-    A hook on the head rather than a call of the decoder, so that what an architecture does after its head (soft caps, scales) still holds.
+    This is a hook on the head and not a call of the decoder, so whatever an architecture does after its head (soft caps, scales) still
+    applies.
     """
 
     def choose(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -29,9 +31,9 @@ def head_on(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
 
 @contextmanager
 def states_before_head(model: Any, positions_N: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """Within the context a forward pass puts into the list what the LM head reads at the flat positions `positions_N`, [N, E].
+    """Collect, within the context, the LM head's input at the flat positions `positions_N` in the list, [N, E] for each forward pass.
 
-    The head itself runs on one position of each row, so that it costs next to nothing.
+    The head itself runs on one position of each row, so it costs almost nothing.
     """
     found: list[torch.Tensor] = []
 

@@ -1,15 +1,14 @@
-"""Is the Hugging Face hub there? Asked once before a model or a data set is loaded from it.
+"""Check that the Hugging Face hub is reachable, once, before a model or a data set is loaded from it.
 
-Without a network huggingface_hub tries each file again for 25 s and says so in every line. Here one request is made, through
-huggingface_hub's own client, so that proxies, certificates and a mirror in `HF_ENDPOINT` count. Any response at all means that the hub is
-there. Without one huggingface_hub and datasets are in their offline mode for as long as the loading takes: what is in the cache is loaded,
-anything else fails at once.
+Without a network huggingface_hub retries each file for 25 s and prints every attempt. Here one request is made, through huggingface_hub's
+own client, so that proxies, certificates and a mirror in `HF_ENDPOINT` apply. Any response means that the hub is reachable. Without a
+response, huggingface_hub and datasets are in offline mode during loading: what is in the cache is loaded, anything else fails at once.
 
-A name that can't be resolved and a connection that is refused are told at once. Where nothing answers, a connection has to be made within
-`CONNECT_SECONDS`, and a response has to come within `RESPONSE_SECONDS` of that: a slow network is one that connects. `HF_HUB_ETAG_TIMEOUT`,
-huggingface_hub's own variable for slow networks, takes the place of both.
+An unknown host name and a refused connection are reported at once. Otherwise a connection must be made within `CONNECT_SECONDS`, and a
+response must come within `RESPONSE_SECONDS` after that: a slow network still connects. `HF_HUB_ETAG_TIMEOUT`, huggingface_hub's own
+variable for slow networks, replaces both.
 
-A command asks before it imports what takes seconds (`check_there`), so that a name which is nowhere is told at once.
+A command checks before it imports slow modules (`check_available`), so that a wrong name is reported at once.
 """
 
 import os
@@ -27,27 +26,27 @@ from etude.errors import UserError
 CONNECT_SECONDS = 2.0
 RESPONSE_SECONDS = 10.0
 ID = re.compile(r"[\w.-]+/[\w.-]+")
-"""What a model or data set of the hub is called."""
+"""The form of a model's or data set's id on the hub."""
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model or data set is one of the hub, as far as its name tells."""
+    """Return whether a model or data set is on the hub, judging by its name."""
     is_local = name.startswith((".", "~")) or name.endswith(".gguf") or Path(name).exists()
     return bool(ID.fullmatch(name)) and not is_local
 
 
-def check_there(model: str | None = None, dataset: str | None = None) -> None:
-    """Raise UserError where the names of a model or a data set are of the hub, which is not there, and nothing is in the cache."""
+def check_available(model: str | None = None, dataset: str | None = None) -> None:
+    """Raise UserError if a model or data set must come from the hub, which is unreachable, and nothing of it is in the cache."""
     named = {kind: name for kind, name in (("model", model), ("dataset", dataset)) if name is not None and is_hub_id(name)}
     lacking = {kind: name for kind, name in named.items() if not _is_cached(kind, name)}
     if lacking:
         with hub_if_reachable() as unreachable:
             for kind, name in lacking.items() if unreachable else ():
-                raise nowhere(kind, name, str(unreachable))
+                raise missing_and_unreachable(kind, name, str(unreachable))
 
 
-def nowhere(kind: str, name: str, unreachable: str) -> UserError:
-    """What is said of a model or data set that is not in the cache where there is no hub."""
+def missing_and_unreachable(kind: str, name: str, unreachable: str) -> UserError:
+    """Return the error for a model or data set that is not in the cache while the hub is unreachable."""
     instead = "name a folder" if kind == "model" else "give a file with tasks.path"
     return UserError(
         f"{kind} {name!r} is not in the cache, and {unreachable}: load it once where there is a network, {instead}, or set HF_ENDPOINT "
@@ -56,7 +55,7 @@ def nowhere(kind: str, name: str, unreachable: str) -> UserError:
 
 
 def _is_cached(kind: str, name: str) -> bool:
-    """Whether anything of it was loaded before: files of the hub, or of a data set the tables that `datasets` made of it."""
+    """Return whether any part was loaded before: files of the hub, or for a data set the tables that `datasets` made of it."""
     from huggingface_hub import constants
 
     places = [Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"]
@@ -68,7 +67,7 @@ def _is_cached(kind: str, name: str) -> bool:
 
 @contextmanager
 def hub_if_reachable() -> Iterator[str | None]:
-    """What is loaded within comes from the hub and its cache, or from the cache alone where there is no hub; gives why there is none."""
+    """Load from the hub and its cache within the context, or from the cache alone if the hub is unreachable; yields the reason, or None."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -86,11 +85,11 @@ def hub_if_reachable() -> Iterator[str | None]:
 
 
 def _problem(endpoint: str) -> str | None:
-    """Why the hub can't be reached, in words; None where it answers."""
+    """Describe why the hub cannot be reached; None if it responds."""
     from huggingface_hub.utils import get_session
 
-    told = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
-    connect, response = (float(told),) * 2 if told.isdigit() else (CONNECT_SECONDS, RESPONSE_SECONDS)
+    etag_timeout = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
+    connect, response = (float(etag_timeout),) * 2 if etag_timeout.isdigit() else (CONNECT_SECONDS, RESPONSE_SECONDS)
     connected, ended = threading.Event(), threading.Event()
     problems: list[str] = []
 

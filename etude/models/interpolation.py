@@ -1,15 +1,16 @@
-"""Models between two models: weights (1 - a) · start + a · end, with one a for all or one for each group of layers.
+"""Interpolate the weights of two models: (1 - a) · start + a · end, with one a for all layers or one for each group of layers.
 
-Between a model and what became of it by practice lie models that have more of the old knowledge and less of the new skill (Lin et al. 2023,
-arXiv 2309.06256, section 4: averaging has a better front of both than replay, penalties and LoRA there; an a for each group of layers is
-their section 5, whose factors are learned where these are given or chosen). Nothing is trained. Both have to be of one architecture.
+Models between a base model and its practised version keep more of the old knowledge and have less of the new skill (Lin et al. 2023, arXiv
+2309.06256, section 4: averaging has a better trade-off of both than replay, penalties and LoRA there; one a for each group of layers is
+their section 5, which learns the factors, while here they are given or chosen). Nothing is trained. Both models must have the same
+architecture.
 
-group        weights
-embeddings   of the tokens, and a head that is tied to them
-early        the first third of the layers; `middle` and `late` the others
-head         the last norm and a head of its own
+    group        weights
+    embeddings   token embeddings, and a head tied to them
+    early        the first third of the layers; `middle` and `late` are the others
+    head         the last norm and an untied head
 
-Identity: a = 0 gives start, a = 1 end, to the byte.
+Identity: a = 0 gives start, a = 1 gives end, byte for byte.
 """
 
 import re
@@ -21,18 +22,20 @@ from typing import Any
 import torch
 
 from etude.errors import UserError, check_known
-from etude.models.load import keep_asking, load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import copy_prompt_settings, save_model
 
 GROUPS = ("embeddings", "early", "middle", "late", "head")
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
 @torch.no_grad()
-def interpolated(
+def interpolate_weights(
     start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], factor_of: Callable[[str], float]
 ) -> dict[str, torch.Tensor]:
-    """(1 - a) · start + a · end of every weight, a by its name; what is no float is the end's, or at a = 0 the start's. Raises UserError
-    for weights of two architectures.
+    """Compute (1 - a) · start + a · end for every weight, with a by the weight's name.
+
+    Integer weights are the end's, or the start's at a = 0. Raises UserError for weights of two architectures.
     """
     if start.keys() != end.keys() or any(start[name].shape != end[name].shape for name in start):
         odd = sorted(start.keys() ^ end.keys()) or [name for name in start if start[name].shape != end[name].shape]
@@ -47,7 +50,7 @@ def _between(start: torch.Tensor, end: torch.Tensor, factor: float) -> torch.Ten
 
 
 def group_of(name: str, num_layers: int, is_tied: bool) -> str:
-    """Which group a weight belongs to, by its name."""
+    """Return the group that a weight belongs to, by its name."""
     layer = _LAYER.search(name)
     if layer is not None and num_layers:
         return ("early", "middle", "late")[min(2, 3 * int(layer[1]) // num_layers)]
@@ -56,8 +59,10 @@ def group_of(name: str, num_layers: int, is_tied: bool) -> str:
 
 
 def interpolate(start: str, end: str, out: Path, *, factor: float | None = None, groups: Mapping[str, float] | None = None) -> Path:
-    """Write the model between two models as a Hugging Face folder: tokenizer and way of asking are the end's. `groups` have factors of
-    their own, the others take `factor`; without it they stay at the start's.
+    """Write the interpolated model as a Hugging Face folder, with the end model's tokenizer and prompt settings.
+
+    `groups` sets factors of single groups, `factor` that of the others; without it they stay at the start's weights. Raises UserError if
+    `out` exists, for factors outside [0, 1], and for two architectures.
     """
     if out.exists():
         raise UserError(f"{out} exists already: name a new folder")
@@ -66,10 +71,10 @@ def interpolate(start: str, end: str, out: Path, *, factor: float | None = None,
     model, tokenizer = load_model(end)
     text: Any = model.config.get_text_config()
     weights, layers, is_tied = model.state_dict(), getattr(text, "num_hidden_layers", 0), bool(getattr(text, "tie_word_embeddings", False))
-    model.load_state_dict(interpolated(first.state_dict(), weights, lambda name: factors[group_of(name, layers, is_tied)]))
+    model.load_state_dict(interpolate_weights(first.state_dict(), weights, lambda name: factors[group_of(name, layers, is_tied)]))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, tokenizer, out)
-    keep_asking(end, out)
+    copy_prompt_settings(end, out)
     return out
 
 
@@ -85,23 +90,24 @@ def _factors(factor: float | None, groups: Mapping[str, float]) -> dict[str, flo
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a model between two models is worth."""
+class MeasuredModel:
+    """The measured skill and knowledge of an interpolated model."""
 
     factor: float
     skill: float
-    """Of the new task, on items that nothing else is told of afterwards."""
+    """Score on the new task, on items that are used for nothing else."""
     knowledge: float
-    """What it knows of old, such as choice accuracy."""
+    """Score on old knowledge, such as choice accuracy."""
 
 
-def best_factor(measure: Callable[[float], tuple[float, float]], factors: Sequence[float], *, keeps: float = 0.98) -> Measured:
-    """The factor of the highest skill among those that keep a share `keeps` of the start's knowledge (factor 0, which is measured too); of
-    equal ones the lowest.
+def best_factor(measure: Callable[[float], tuple[float, float]], factors: Sequence[float], *, keeps: float = 0.98) -> MeasuredModel:
+    """Return the factor with the highest skill among those that keep a share `keeps` of the start's knowledge; the lowest of equal ones.
+
+    The start (factor 0) is measured too.
 
     >>> best_factor(lambda a: (a, 1 - a * a), [0.1, 0.5, 1.0], keeps=0.9).factor
     0.1
     """
-    found = [Measured(factor, *measure(factor)) for factor in sorted({0.0, *factors})]
+    found = [MeasuredModel(factor, *measure(factor)) for factor in sorted({0.0, *factors})]
     kept = [each for each in found if each.knowledge >= keeps * found[0].knowledge]
     return max(kept, key=lambda each: (each.skill, -each.factor))

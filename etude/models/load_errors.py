@@ -1,11 +1,12 @@
-"""Tell in one sentence why a model can't be loaded, whatever the libraries raise."""
+"""Report in one sentence why a model cannot be loaded, whatever the libraries raise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from etude.errors import UserError
-from etude.models.hub import hub_if_reachable, nowhere
+from etude.models.hub import hub_if_reachable, missing_and_unreachable
 from etude.models.model_folder import INDEX, SETTINGS, check_files
 
 _MEANT = {
@@ -13,13 +14,15 @@ _MEANT = {
     "needs is not installed (sentencepiece, tiktoken)",
     "You set `ignore_mismatched_sizes`": "the sizes in config.json are not those of its weights",
 }
-"""Messages by how they begin, and what they mean here."""
+"""Beginnings of error messages, and what they mean."""
 
 
 @contextmanager
-def one_sentence(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
-    """Within, whatever goes wrong is a UserError that names the model. A hub id has its small files checked as a folder's are before
-    anything else is loaded of it; where there is no hub it comes from the cache, or is told of at once.
+def explain_load_errors(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
+    """Convert any error within the context to a UserError that names the model.
+
+    The small files of a hub id are checked like those of a folder before anything else is loaded. If the hub is unreachable the model comes
+    from the cache, or a UserError is raised at once.
     """
     with hub_if_reachable() if is_hub_id else nullcontext() as unreachable:
         try:
@@ -31,18 +34,18 @@ def one_sentence(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
         except BaseException as error:
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
-            raise UserError(f"model {name!r} can't be loaded: {sentence_of(error)}") from error
+            raise UserError(f"model {name!r} can't be loaded: {first_sentence(error)}") from error
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether it is a Rust library's, such as of tokenizers, which Python's `Exception` does not cover."""
+    """Return whether an error is a panic of a Rust library such as tokenizers, which is no `Exception` in Python."""
     return type(error).__name__ == "PanicException"
 
 
-def sentence_of(error: BaseException) -> str:
-    """What an exception says, without what comes after its first sentence.
+def first_sentence(error: BaseException) -> str:
+    """Return the first sentence of an exception's message.
 
-    >>> sentence_of(ValueError("Validation error for field 'width':\\n    expected int\\nand a page more"))
+    >>> first_sentence(ValueError("Validation error for field 'width':\\n    expected int\\nand a page more"))
     "Validation error for field 'width': expected int"
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -62,9 +65,15 @@ def _check_hub_files(name: str, unreachable: str | None) -> None:
     from transformers.utils import cached_file
 
     if unreachable and not isinstance(try_to_load_from_cache(name, SETTINGS[0]), str):
-        raise nowhere("model", name, unreachable)
+        raise missing_and_unreachable("model", name, unreachable)
     found = cached_file(name, SETTINGS[0])
     for file in (INDEX, *SETTINGS[1:]):
         cached_file(name, file, _raise_exceptions_for_missing_entries=False)
     if found is not None:
         check_files(name, Path(found).parent)
+
+
+def check_complete(info: Mapping[str, Any]) -> None:
+    """Raise ValueError if weights are missing, for which transformers would make random ones."""
+    if info["missing_keys"]:
+        raise ValueError(f"its files lack {', '.join(sorted(info['missing_keys'])[:3])}")

@@ -1,4 +1,4 @@
-"""Which adapters are trained, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of LoRA adapters; imports no torch, so that settings can be read and checked without it."""
 
 from dataclasses import dataclass, field
 
@@ -7,18 +7,18 @@ from etude.errors import UserError
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685); the head and the embeddings stay as they are."""
+    """Settings of low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685); the LM head and the embeddings stay frozen."""
 
     rank: int = 0
-    """0 trains all weights; otherwise the rank of the adapters."""
+    """Rank of the adapters; 0 trains all weights."""
     alpha: float | None = None
-    """Scale numerator, twice the rank unless given."""
+    """Numerator of the scale alpha / rank; twice the rank unless given."""
     target_modules: list[str] = field(default_factory=list)
-    """Names of the linear layers that get adapters, such as [q_proj, v_proj]; all but the head unless given."""
+    """Names of the linear layers that get adapters, such as [q_proj, v_proj]; all but the LM head unless given."""
     dropout: float = 0.0
-    """The share of what an adapter reads that is dropped out in updates that imitate (adaptation, warm start, learn.method imitation); 0 is
-    off. A policy gradient and pairs compare the model with itself, so that they have none. What is dropped depends on the seed, the update
-    and its micro-batches: another machine.update_batch_tokens gives other numbers."""
+    """Dropout rate of the adapters' inputs in supervised updates (adaptation, warm start, learn.method imitation); 0 is off. Policy
+    gradients and preference losses compare the model with itself and use no dropout. What is dropped depends on the seed, the update and
+    its micro-batches: another machine.update_batch_tokens gives other numbers."""
 
     def __post_init__(self) -> None:
         if self.rank < 0:

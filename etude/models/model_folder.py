@@ -1,4 +1,4 @@
-"""Check a model folder before transformers reads it: it may come from a stranger.
+"""Check an untrusted model folder before transformers reads it.
 
 | file | what is refused |
 |---|---|
@@ -20,16 +20,16 @@ from typing import Any
 from etude.errors import UserError
 
 MAX_BYTES = 10_000_000
-"""Of a file of settings."""
+"""Largest configuration file, in bytes."""
 MAX_LAYERS = 1000
-"""Where the weights have fewer tensors; else a layer has one tensor at least."""
+"""Most layers if the weights have fewer tensors than this; otherwise a layer needs at least one tensor."""
 SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 INDEX = "model.safetensors.index.json"
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
 
 
 def check_files(name: str, folder: Path) -> None:
-    """Raise UserError, which begins with the model's name, for the first file of a folder that is not to be read."""
+    """Raise UserError, which begins with the model's name, for the first file of a folder that must not be read."""
     try:
         for file in SETTINGS:
             if (folder / file).exists():
@@ -67,11 +67,11 @@ def _check_configuration(settings: Mapping[str, Any], folder: Path) -> None:
         if key in _LAYERS and isinstance(value, int):
             most = most or max(MAX_LAYERS, sum(map(num_tensors, folder.glob("*.safetensors"))))
             if not 1 <= value <= most:
-                raise UserError(f"config.json: {key} must be a whole number from 1 to {most:,}, as its weights have it, got {value}")
+                raise UserError(f"config.json: {key} must be a whole number from 1 to {most:,}, which its weights can fill, got {value}")
 
 
 def _check_index(index: Path) -> None:
-    """Refuse an index of weights that leads out of its folder, or to anything but safetensors: transformers would follow it."""
+    """Raise UserError for an index that names weights outside its folder or other files than safetensors, which transformers would load."""
     try:
         files = sorted({str(file) for file in _object(index)["weight_map"].values()})
     except (KeyError, AttributeError) as error:
@@ -82,7 +82,7 @@ def _check_index(index: Path) -> None:
 
 
 def num_tensors(path: Path) -> int:
-    """How many tensors a safetensors file has, by its header alone; 0 where that can't be read, which the loading tells of."""
+    """Count the tensors of a safetensors file by its header; 0 if the header cannot be read, which loading reports later."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(os.fstat(file.fileno()).st_size, 100_000_000):
@@ -98,7 +98,7 @@ def _is_beside(file: Any) -> bool:
 
 
 def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth; a file of settings is not deep, or it would not have been read."""
+    """Yield every key with its value, at any depth; recursion is safe, since JSON that is too deep was refused before."""
     if isinstance(settings, Mapping):
         yield from settings.items()
     for inner in settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ():

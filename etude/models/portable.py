@@ -1,4 +1,4 @@
-"""Configuration files that older programs read too: what transformers 5 writes under new names is written under the old ones beside them.
+"""Write configuration files that older programs read too: names of transformers 4 beside those of transformers 5.
 
 file                    transformers 5                      transformers 4, and what was written for it
 tokenizer_config.json   a class that is tokenizer.json      PreTrainedTokenizerFast, which both read as that file says; Llama's, Gemma's and
@@ -26,26 +26,26 @@ _OF_CLASS = ("padding_side", "truncation_side", "model_input_names")
 _GLOBAL = {"gpt_neox": "rotary_emb_base", "gpt_neox_japanese": "rotary_emb_base", "modernbert-decoder": "global_rope_theta"}
 _LOCAL = {"gemma3_text": "rope_local_base_freq", "gemma3n_text": "rope_local_base_freq", "modernbert-decoder": "local_rope_theta"}
 _PARTIAL = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
-"""What version 4 calls the base of the angles (of all layers, of those with a window) and the share of a head that is turned, where it is
-not `rope_theta` and `partial_rotary_factor`; by model type."""
+"""Version 4's names of the rotary base (of all layers, of those with a window) and the rotary share of a head, by model type, if they
+differ from `rope_theta` and `partial_rotary_factor`."""
 
 
 def make_portable(folder: Path, tokenizer: Any) -> None:
-    """Add the old names to the configuration files of a folder that transformers 5 wrote, that of `tokenizer` among them."""
-    told, config = folder / "tokenizer_config.json", folder / "config.json"
-    if told.is_file():
-        values = {name: value for name, value in _read(told).items() if name not in _ABOUT_LOADING}
+    """Add the old names to the configuration files of a folder that transformers 5 wrote, and to those of `tokenizer`."""
+    tokenizer_file, config = folder / "tokenizer_config.json", folder / "config.json"
+    if tokenizer_file.is_file():
+        values = {name: value for name, value in _read(tokenizer_file).items() if name not in _ABOUT_LOADING}
         if isinstance(values.get("extra_special_tokens"), list):
             values["additional_special_tokens"] = values.pop("extra_special_tokens")
         if (folder / "tokenizer.json").is_file() and "auto_map" not in values:
             values |= {"tokenizer_class": "PreTrainedTokenizerFast", **{name: getattr(tokenizer, name) for name in _OF_CLASS}}
-        _write(told, values)
+        _write(tokenizer_file, values)
     if config.is_file() and _of_5(both := with_old_names(_read(config))) == _of_5(_read(config)):
         _write(config, both)
 
 
 def with_old_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a `config.json` with those that version 4 reads beside them.
+    """Return the values of a `config.json` together with the names that version 4 reads.
 
     >>> with_old_names({"model_type": "llama", "rope_parameters": {"rope_type": "default", "rope_theta": 1e5}})["rope_theta"]
     100000.0
@@ -68,7 +68,7 @@ def with_old_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_one(parameters: Mapping[str, Any], base: str, share: str) -> dict[str, Any]:
-    """The old names of one set of parameters; without a scaling there is none to write."""
+    """Return the old names of one set of rotary parameters; without scaling, none of scaling."""
     scaling = {name: value for name, value in parameters.items() if name not in ("rope_theta", "partial_rotary_factor")}
     names = {base: parameters.get("rope_theta"), share: parameters.get("partial_rotary_factor")}
     names["rope_scaling"] = scaling if scaling.get("rope_type", "default") != "default" else None
@@ -76,7 +76,7 @@ def _of_one(parameters: Mapping[str, Any], base: str, share: str) -> dict[str, A
 
 
 def _of_5(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What version 5 reads in a `config.json`; None for an architecture that comes with its own code."""
+    """Return what version 5 reads in a `config.json`; None for an architecture with its own code."""
     try:
         read: dict[str, Any] = AutoConfig.for_model(**copy.deepcopy(dict(values))).to_dict()
     except ValueError:

@@ -21,9 +21,9 @@ from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, question_of
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import beginning, token_ids
-from etude.knowledge.documents import documents, files_of
-from etude.knowledge.grading import Grading, asking
-from etude.knowledge.leaks import Leaks
+from etude.knowledge.contamination import ContaminationCheck
+from etude.knowledge.documents import list_files, read_documents
+from etude.knowledge.grading import DocumentGrader, build_messages
 from etude.knowledge.mixture import Piece, passes, schedule, windows
 from etude.knowledge.selection import check_packages, select
 from etude.learn.example import Example, demonstration
@@ -31,7 +31,8 @@ from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.llm_client.local import check, ready
 from etude.models.adapters import add_lora, check_targets
-from etude.models.load import describe, load_model, save_model
+from etude.models.load import describe_weights, load_model
+from etude.models.save import save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
@@ -39,11 +40,12 @@ from etude.recipes.no_effect_adapt import without_effect
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.rollouts.prompts import render_answer, without_control
-from etude.settings.configuration import arguments_from, resolved
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import to_plain_values
 from etude.suites.domain import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
 from etude.suites.domain_changes import change_in_words, changes
 from etude.suites.retention_probe import logprobs_of
-from etude.tasks.files import places_of
+from etude.tasks.files import candidate_paths
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task, canonical_words
 from etude.training.fingerprints import fingerprint_of
@@ -132,7 +134,7 @@ class Adaptation(Run):
         check_models(settings, self.tasks, self.place, self.folder.path)
         inputs = {f"the questions of {part} {name}": fingerprint_of(map(_told, own)) for (part, name), own in self.asked.items()}
         inputs |= {f"the text {name}": fingerprint_of([text]) for name, text in self.texts}
-        for sentence in self.folder.begin(resolved(settings), inputs, **device_facts(self.place, settings.model)):
+        for sentence in self.folder.begin(to_plain_values(settings), inputs, **device_facts(self.place, settings.model)):
             self.reporter.say(sentence)
         if unread := without_effect(settings):
             self.reporter.say(f"without effect: {'; '.join(unread)}")
@@ -151,8 +153,8 @@ class Adaptation(Run):
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data_folder}
         target = self.folder.path / "selection"
         if settings.grader.is_on and not (target / "selection.json").exists():
-            graders = ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed)
-            how["grading"] = Grading(graders, settings.grader, target / "grades.jsonl")
+            graders = ready(settings.grader, self.place, settings.machine, build_messages("?"), settings.seed)
+            how["grading"] = DocumentGrader(graders, settings.grader, target / "grades.jsonl")
         self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.reporter.say, **how)
         found, replayed = self.selected, self.selected["replay"]["tokens"]
         general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
@@ -207,10 +209,10 @@ class Adaptation(Run):
         """General text for a pass: a sample of ten times as much, so that a corpus without end may be named."""
         settings, found, words = self.settings, list[str](), 0
         wanted = settings.study.replay_share * settings.study.tokens / _TOKENS_A_WORD
-        leaks = Leaks(self.questions, settings.selection.leak_share)
+        leaks = ContaminationCheck(self.questions, settings.selection.leak_share)
         left_out = 0
-        for document in documents(settings.general, self.data_folder):
-            if leaks.worst(canonical_words(document.text)):
+        for document in read_documents(settings.general, self.data_folder):
+            if leaks.find_worst(canonical_words(document.text)):
                 left_out += 1
             elif document.text:
                 found.append(document.text)
@@ -288,7 +290,7 @@ class Adaptation(Run):
             "recipe": self.name,
             "status": "finished",
             "seed": self.settings.seed,
-            "weights": describe(self.settings.model),
+            "weights": describe_weights(self.settings.model),
             "selection": {name: self.selected[name] for name in ("documents", "selected", "replay", "flaws")},
             "stages": self.stages,
             "before": list(before),
@@ -307,7 +309,7 @@ class Adaptation(Run):
 def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Device, run: Path) -> None:
     """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
     if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
-        check(settings.grader, place, settings.machine, asking("?"))
+        check(settings.grader, place, settings.machine, build_messages("?"))
     if settings.study.tasks_as == "passages" and tasks:
         check_writer(settings, tasks, place, run)
 
@@ -324,11 +326,11 @@ def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions,
     and for a text that is measured and read in training.
     """
     corpora = (settings.corpus, settings.domain, settings.general)
-    read = {file.resolve() for corpus in corpora for _, file in files_of(corpus, data)}
+    read = {file.resolve() for corpus in corpora for _, file in list_files(corpus, data)}
     check_packages()  # only now, so that a path which is wrong is told of first
     asked, texts = questions_of_suite(settings.suite, data), texts_of_suite(settings.suite, data)
     for path in settings.suite.text:
-        places = [place.resolve() for place in places_of(path, data) if place.is_file()]
+        places = [place.resolve() for place in candidate_paths(path, data) if place.is_file()]
         if places and places[0] in read:
             raise UserError(f"suite.text {path} is read in training, so that its perplexity would say nothing: name another text")
     kinds = settings.tasks.kinds() if settings.study.needs_tasks else []

@@ -14,7 +14,7 @@ from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.optimiser import Optimiser
 from etude.models.lora_settings import LoRA
-from etude.settings.configuration import dotted, parse, resolved
+from etude.settings.configuration import flatten, parse, to_plain_values
 from etude.suites.domain_settings import DomainSuite
 from etude.tasks.sources import SOURCES, TaskSource
 
@@ -173,7 +173,7 @@ class AdaptSettings:
                 f"study.replay_share {self.study.replay_share} needs general text: name some with general.path, let the selection keep "
                 "some with selection.replay_tokens, or set study.replay_share 0"
             )
-        if (told := self.writer.told()) and (self.study.tasks_as != "passages" or not self.study.needs_tasks):
+        if (told := self.writer.changed_settings()) and (self.study.tasks_as != "passages" or not self.study.needs_tasks):
             raise UserError(f"writer.{told[-1]} has no effect without passages: set study.tasks_as passages, or leave it out")
         at_least("checkpoint_every", self.checkpoint_every, 0)
         if self.study.needs_tasks and not self.tasks.is_given:
@@ -188,7 +188,7 @@ def adapt_defaults() -> dict[str, Any]:
     found = AdaptSettings(
         corpus=Corpus(path=["any"]), selection=Selection(method="all"), study=Study(order="knowledge_only", replay_share=0.0)
     )
-    return {name: value for name, value in dotted(resolved(found)).items() if name not in said}
+    return {name: value for name, value in flatten(to_plain_values(found)).items() if name not in said}
 
 
 def parse_adapt(path: Path, overrides: Sequence[str]) -> AdaptSettings:

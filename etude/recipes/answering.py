@@ -15,7 +15,7 @@ from etude.rollouts.search.settings import REFINE
 from etude.rollouts.search.worth import likelihood
 from etude.rollouts.tree import Node, Tree
 from etude.rollouts.tree_search import Items, grown
-from etude.tasks.answers import voted_answer
+from etude.tasks.answers import comparable_answer
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,4 @@ def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node
     """Every answer votes with its share of the policy's answers, times these weights."""
     shares = tree.shares()
     votes = [share if weights is None else float(share) * weights[node] for node, share in shares.items()]
-    return list(shares)[majority([voted_answer(tree.text_of(node)) for node in shares], votes)]
+    return list(shares)[majority([comparable_answer(tree.text_of(node)) for node in shares], votes)]

@@ -9,7 +9,8 @@ from typing import Any
 from transformers.utils import logging
 
 from etude.errors import UserError
-from etude.settings.configuration import a_type, find_configuration, not_plain
+from etude.settings.arguments import not_plain_error, type_with_article
+from etude.settings.configuration import find_configuration
 
 
 def model_name(model: Any) -> str:
@@ -17,8 +18,8 @@ def model_name(model: Any) -> str:
     if isinstance(model, str | os.PathLike):
         return str(os.fspath(model))
     if hasattr(model, "save_pretrained"):
-        raise not_plain("model", model)
-    raise UserError(f"model must be a bundled name, a folder, a .gguf file or a hub id, got {a_type(model)}")
+        raise not_plain_error("model", model)
+    raise UserError(f"model must be a bundled name, a folder, a .gguf file or a hub id, got {type_with_article(model)}")
 
 
 def configuration_for(command: str, given: Any) -> Path:

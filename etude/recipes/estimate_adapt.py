@@ -12,7 +12,7 @@ from etude.device.limits import within_limits
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, ask
-from etude.knowledge.documents import documents
+from etude.knowledge.documents import read_documents
 from etude.knowledge.mixture import windows
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
@@ -86,7 +86,7 @@ def _batch(settings: AdaptSettings, tokenizer: Any, room: int, data: Path | None
     """As much of the corpus as an update reads, or all of it."""
     study = settings.study
     window = min(study.window_tokens, room - 1)
-    texts = (tuple(tokenizer(each.text, add_special_tokens=False)["input_ids"]) for each in documents(settings.corpus, data))
+    texts = (tuple(tokenizer(each.text, add_special_tokens=False)["input_ids"]) for each in read_documents(settings.corpus, data))
     pieces = windows(texts, window, end_of_text(tokenizer))
     found = [demonstration(before, after) for before, after in islice(pieces, max(1, study.tokens_per_step // window))]
     if not found:

@@ -18,15 +18,16 @@ from etude.errors import UserError
 from etude.evaluation.measure import Answered, Measurement, Suite, measure
 from etude.evaluation.preferred import Compare, preferred
 from etude.llm_client.local import ready
-from etude.models.load import describe, load_model
+from etude.models.load import describe_weights, load_model
 from etude.recipes.answering import answered
 from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
-from etude.rewards.judge import JudgeFeedback, put
+from etude.rewards.judge import JudgeFeedback, build_messages
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.search.growing import Value
 from etude.rollouts.search.settings import REFINE
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.settings.unused import unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import Actions
@@ -73,7 +74,7 @@ def evaluate(
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     compare: Compare | None = None
     if settings.judge.model is not None:
-        compare = JudgeFeedback(ready(settings.judge, place, settings.machine, put("?")), settings.judge).judge
+        compare = JudgeFeedback(ready(settings.judge, place, settings.machine, build_messages("?")), settings.judge).judge
     pages = []
     feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.right_at)
     with within_limits(settings.machine), feedback as outcome:
@@ -97,7 +98,7 @@ def evaluate(
             watcher.measured(Path(model).name, [page["row"]])
     return {
         "model": model,
-        "weights": describe(model),
+        "weights": describe_weights(model),
         "seed": settings.seed,
         "evaluation": [{"model": model, **page["row"]} for page in pages],
         "items": {page["suite"]: page["items"] for page in pages},

@@ -16,7 +16,7 @@ from etude.rewards.judge import Judging
 from etude.rewards.outcome import Isolation
 from etude.rewards.unscored import check_max_share
 from etude.rollouts.thinking import Thoughts
-from etude.settings.configuration import dotted, find_configuration, parse, resolved
+from etude.settings.configuration import find_configuration, flatten, parse, to_plain_values
 from etude.training.asking import as_asked, only_asking, remembered
 from etude.training.parse import parse_practice
 
@@ -85,7 +85,13 @@ def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     if "recipe" not in given:
         return asked
     recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
-    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "seed": recipe.seed}
+    taken = as_asked(recipe) | {"evaluation": to_plain_values(recipe.evaluation), "seed": recipe.seed}
     taken |= {"timeout_seconds": recipe.timeout_seconds, "isolate_verifiers": recipe.isolate_verifiers}
     taken |= {"max_unscored_share": recipe.max_unscored_share}
-    return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "right_at": recipe.tasks.right_at, "columns": recipe.tasks.columns}
+    return {
+        **asked,
+        **flatten(taken),
+        "verifier": recipe.tasks.verifier,
+        "right_at": recipe.tasks.right_at,
+        "columns": recipe.tasks.columns,
+    }

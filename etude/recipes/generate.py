@@ -22,10 +22,10 @@ from etude.rollouts.prompts import render_prompts
 from etude.rollouts.sampler import Items
 from etude.rollouts.search.growing import Value
 from etude.rollouts.thought import forced
-from etude.settings.configuration import a_type, arguments_from
+from etude.settings.arguments import arguments_from, type_with_article
 from etude.settings.unused import Sections, unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
-from etude.tasks.actions import with_instruction
+from etude.tasks.actions import add_instruction
 from etude.tasks.task import Task
 from etude.training.data import with_system
 from etude.training.step_model_files import value_for
@@ -60,7 +60,7 @@ def generate(
     model, prompts = model_name(model), [prompts] if isinstance(prompts, str) else list(prompts)
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
-            raise UserError(f"prompts[{number}] must be text, got {a_type(prompt)}")
+            raise UserError(f"prompts[{number}] must be text, got {type_with_article(prompt)}")
     if not isinstance(settings, GenerateSettings):
         settings = parse_generate(model, arguments_from(settings or {}, GenerateSettings))
     if not prompts:
@@ -80,7 +80,7 @@ def generate(
     budget = settings.thought.budget_tokens
     room = max_prompt_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
-    tasks = with_instruction(tasks, settings.instruction or "")
+    tasks = add_instruction(tasks, settings.instruction or "")
     rendered = render_prompts(tokenizer, tasks, room)
     streamed = TextStreamer(engine.text_of, write, settings.stop) if write and len(prompts) == settings.num_samples == 1 else None
     if settings.search.is_on:

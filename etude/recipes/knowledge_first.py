@@ -10,7 +10,8 @@ from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
-from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, flatten, to_plain_values
 from etude.training.run import Run
 from etude.training.run_folder import RunFolder, check_same, read_configuration
 from etude.training.settings import PracticeSettings
@@ -24,7 +25,7 @@ def adaptation_of(settings: PracticeSettings) -> AdaptSettings | None:
         return None
     if clash := {"model", "seed"} & settings.adaptation_settings.keys():
         raise UserError(f"adaptation_settings.{min(clash)} is practice's own: set {min(clash)} there")
-    usual, own = dotted(resolved(Machine())), dotted(resolved(settings.machine))
+    usual, own = flatten(to_plain_values(Machine())), flatten(to_plain_values(settings.machine))
     shared = {"seed": settings.seed, "model": settings.model}
     shared |= {f"machine.{name}": value for name, value in own.items() if value != usual[name]}
     changes = arguments_from({**shared, **settings.adaptation_settings})
@@ -36,7 +37,7 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
     folder = run / FOLDER
     if (folder / "configuration.yaml").exists():
         kept = read_configuration(folder / "configuration.yaml")
-        check_same({**adapt_defaults(), **dotted(kept)}, resolved(settings), folder)
+        check_same({**adapt_defaults(), **flatten(kept)}, to_plain_values(settings), folder)
     if not is_adapted(folder):
         _, _, tasks = gather_asked(settings, data)
         check_models(settings, tasks, resolve_device(settings.machine), folder)

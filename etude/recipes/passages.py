@@ -10,16 +10,16 @@ from pathlib import Path
 
 from etude.console.watching import Watcher
 from etude.device.machine import Device
-from etude.engine.protocols import Engine
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
 from etude.errors import UserError
-from etude.knowledge.leaks import Leaks
-from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, Writing, rejected
-from etude.knowledge.rarity import Rarity, assignments, together
-from etude.knowledge.writers.attempts import Attempts, attempted
-from etude.knowledge.writers.rules import rule_made
+from etude.knowledge.contamination import ContaminationCheck
+from etude.knowledge.idf import InverseDocumentFrequency, make_assignments, match_tasks
+from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, PassageBuilder, count_rejections
+from etude.knowledge.writers.attempts import Attempts, attempts_writer
+from etude.knowledge.writers.llm_writer import build_messages, llm_writer
+from etude.knowledge.writers.rules import rules_writer
 from etude.knowledge.writers.settings import PassageWriter
-from etude.knowledge.writers.told import asking, told
 from etude.llm_client.local import check, ready
 from etude.llm_client.model import Messages
 from etude.randomness import seed_for
@@ -29,7 +29,7 @@ from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP
 from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
 
-BuildEngine = Callable[[], Engine]
+BuildEngine = Callable[[], PrefixEngine]
 """Makes the engine of the model that is adapted, which may hold a copy of it."""
 
 
@@ -64,25 +64,25 @@ def write_passages(
     knowledge = [
         Knowledge(row.get("heading", ""), row["text"], row["origin"]) for row in read_jsonl(folder.path / "selection" / "selected.jsonl")
     ]
-    rarity = Rarity.of([each.text for each in knowledge])
-    todo = assignments(together(knowledge, tasks, rarity), how.most_tasks)
+    idf = InverseDocumentFrequency.fit([each.text for each in knowledge])
+    todo = make_assignments(match_tasks(knowledge, tasks, idf), how.most_tasks)
     kept = read_jsonl(path)
     if not folder.checkpoints():  # afterwards they are being learned
         kept = [row for row in kept if row.get("rejected") != NO_REPLY]
         write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # without a line that a kill tore
         if len(kept) < len(todo):
             if how.how == "rules":
-                writer = rule_made(rarity)
+                writer = rules_writer(idf)
             elif how.how == "model":
                 ask = ready(how, place, settings.machine, _example(tasks, how), settings.seed)
-                writer = told(ask, how.with_answer)
+                writer = llm_writer(ask, how.with_answer)
             else:
-                writer = attempted(own_attempts(engine(), how, room, settings.seed), rarity)
-            leaks = Leaks(questions, settings.selection.leak_share)
-            for row in Writing(writer, leaks, settings.selection.similarity, how.min_agreement).rows(todo, list(kept)):
+                writer = attempts_writer(own_attempts(engine(), how, room, settings.seed), idf)
+            leaks = ContaminationCheck(questions, settings.selection.leak_share)
+            for row in PassageBuilder(writer, leaks, settings.selection.similarity, how.min_agreement).rows(todo, list(kept)):
                 folder.append("passages.jsonl", row)
                 kept.append(row)
-    left_out = rejected(kept)
+    left_out = count_rejections(kept)
     found = [row["text"] for row in sorted(kept, key=lambda row: row["place"]) if "text" in row]
     said = "".join(f", {count:,} left out: {reason}" for reason, count in left_out.items())
     watcher.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
@@ -95,10 +95,10 @@ def write_passages(
 
 
 def _example(tasks: Sequence[Task], how: PassageWriter) -> Messages:
-    return asking(Assignment(Knowledge("", "?", ""), tuple(tasks[:1])), how.with_answer)
+    return build_messages(Assignment(Knowledge("", "?", ""), tuple(tasks[:1])), how.with_answer)
 
 
-def own_attempts(engine: Engine, how: PassageWriter, room: int, seed: int) -> Attempts:
+def own_attempts(engine: PrefixEngine, how: PassageWriter, room: int, seed: int) -> Attempts:
     """Attempts of the model as it is now, drawn by the prompt, whatever else is asked beside it; none at what is too long."""
 
     def attempts(prompts: Sequence[str]) -> list[list[str]]:

@@ -22,7 +22,7 @@ from etude.recipes.calls import configuration_for, settings_are_a_mapping, witho
 from etude.recipes.knowledge_first import adaptation_of, adapted, check_adaptation, told_by
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.batch import RolloutBatch
-from etude.settings.configuration import arguments_from
+from etude.settings.arguments import arguments_from
 from etude.training.callback import Callback, Decision
 from etude.training.callback_list import CallbackList
 from etude.training.conclude import conclude

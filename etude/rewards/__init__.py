@@ -1,1 +1,1 @@
-"""Feedback: verdicts on attempts, found in a child process that the run can outlive."""
+"""Rewards: score attempts by verifiers (in a child process), majority vote, a judge, form, or combinations of them."""

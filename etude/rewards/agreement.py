@@ -1,17 +1,17 @@
-"""Agreement as feedback: an attempt is as good as its answer is common among the attempts at its task. Nobody is asked what is right.
+"""Majority-vote reward: score an attempt by how many attempts at its task give the same answer, without a gold answer.
 
-With G attempts at a task of which n(a) give the answer a, m the answer of most (of several the first), and s = n(m) / G:
+With G attempts at a task, n(a) of them with the answer a, the majority answer m (the first of equals), and s = n(m) / G:
 
-    hard   score = 1 where an attempt's answer is m, else 0         TTRL, arXiv 2504.16084 eq. 2-4; SRT, arXiv 2505.21444 sec. 3
+    hard   score = 1 if an attempt's answer is m, else 0             TTRL, arXiv 2504.16084 eq. 2-4; SRT, arXiv 2505.21444 sec. 3
     soft   score = n(its answer) / G, 0 without an answer
-    both   no score at all (None) where s < `min_share`: the task is left out
+    both   no score (None) if s < `min_share`: the task is left out
 
-Departures: TTRL votes with 64 attempts and learns from 32 of them, here all that vote are learned from; abstention is ours, TTRL and SRT
-learn from every task (`min_share` 0, which is the identity). An attempt whose answer can't be read votes for nothing, but counts in G.
+Departures: TTRL votes with 64 attempts and trains on 32 of them, here all that vote are trained on; abstention is ours, TTRL and SRT train
+on every task (`min_share` 0, which is the identity). An attempt whose answer cannot be read votes for nothing, but counts in G.
 
-The majority is right where the model mostly is, and there practice on agreement does what practice on gold answers does. Elsewhere it makes
-the model surer of what is wrong, and a constant answer to everything is the best that it can score: see `etude.rollouts.collapse`. A few
-tasks with gold answers can say from which share of the votes on the majority is to be believed (`believed_share`).
+Where the majority is mostly right, practice on agreement does what practice on gold answers does. Elsewhere it makes the model more certain
+of wrong answers, and one constant answer to everything gets the best score: see `etude.rollouts.collapse`. A few tasks with gold answers
+can calibrate the vote share from which on the majority is trusted (`believed_share`).
 """
 
 from collections import Counter
@@ -25,17 +25,17 @@ from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
 
 COUNTED = ("agreement_tasks", "agreement_abstained")
-"""Tasks that were voted on, and those on which too few agreed."""
+"""Tasks that were voted on, and those with too little agreement."""
 NEVER = 2.0
-"""A share of the votes that no answer has."""
+"""A vote share that no answer can reach."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How attempts are scored by what most of them say."""
+    """Settings of the majority-vote reward."""
 
     score: Literal["hard", "soft"] = "hard"
-    """1 for the answer of most and 0 for the others, or for each the share of the attempts that give it."""
+    """hard: 1 for the majority answer and 0 for others; soft: the share of the attempts that give the same answer."""
     min_share: float = 0.0
     """A task is left out where the answer of most has a smaller share of the attempts; 0 leaves none out."""
 
@@ -45,7 +45,7 @@ class Agreement:
 
 
 class AgreementFeedback:
-    """Scores attempts by their agreement; all attempts of a call at one task vote together."""
+    """Scores attempts by majority vote; all attempts at one task in a call vote together."""
 
     def __init__(self, how: Agreement) -> None:
         self.how = how
@@ -54,7 +54,9 @@ class AgreementFeedback:
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        """One verdict for each (text, task), in order; `vote_share` among its parts is the share of the attempts with the same answer.
+        """Return one verdict for each (text, task), in order.
+
+        `vote_share` among its parts is the share of the attempts with the same answer.
 
         >>> task = Task("3 + 4?", verifier="numeric")
         >>> [verdict.score for verdict in AgreementFeedback(Agreement()).judge([("7", task), ("8", task), ("It is 7.", task)])]

@@ -1,14 +1,14 @@
-"""Combined feedback: several kinds of feedback as one score.
+"""Combined reward: the weighted mean of several rewards.
 
     score = Σ w_i s_i / Σ w_i        over the parts i, with weights w_i > 0 and any finite scores s_i
 
-Weights do not know the scales of the parts: a judge's scores lie in [0, 1], a verifier's may lie anywhere.
+Weights ignore the scales of the parts: a judge's scores lie in [0, 1], a verifier's may lie anywhere.
 
-Every part's score is kept in `parts` under its name, beside what the part itself has there. Where a part has no score (None: a verifier
-that crashed, a judge that did not answer), neither has the whole, since a mean of the others would be on another scale than that of the
-attempts beside it; unless the part is optional, which is then left out of both sums. Values of steps are those of the part that has them,
-where one alone has. Identity: one part, whatever its weight, is that feedback alone. An answer is right only where every part with a score
-says so: a high score of one part does not make up for another.
+Every part's score is kept in `parts` under its name, with the part's own entries. If a part has no score (None: a verifier that crashed, a
+judge that did not answer), the whole has none, since a mean of the others would be on another scale than that of other attempts. An
+optional part is left out of both sums instead. Step values come from the one part that has them; if several have, there are none. Identity:
+one part, whatever its weight, equals that reward alone. An answer is right only if every part with a score says so: a high score of one
+part does not make up for another.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +23,7 @@ Pairs = Sequence[tuple[str, Task]]
 
 
 class CombinedFeedback:
-    """The weighted mean of named parts."""
+    """Scores attempts by the weighted mean of named parts."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class CombinedFeedback:
         weights: Mapping[str, float] | None = None,
         optional: Collection[str] = (),
     ) -> None:
-        """`weights` are 1 unless given."""
+        """Set the parts and their weights (1 unless given). Raises UserError for a weight that is not above 0."""
         self.parts = dict(parts)
         self.weights = dict.fromkeys(parts, 1.0) if weights is None else dict(weights)
         self.optional = frozenset(optional)
         check_weights(self.weights, self.optional)
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
-        """One verdict for each (text, task), in order; every part is asked about all of them in one call.
+        """Return one verdict for each (text, task), in order; every part gets all of them in one call.
 
         >>> half, full = (lambda pairs: [Verdict(0.5)]), (lambda pairs: [Verdict(1.0)])
         >>> CombinedFeedback({"outcome": full, "judge": half}, {"outcome": 3, "judge": 1}).judge([("5", Task("2 + 3?"))])[0].score
@@ -66,7 +66,7 @@ class CombinedFeedback:
         return sum(self.weights[name] * score for name, score in scores.items()) / total if scores else None
 
     def _right_at(self, score: float, known: Mapping[str, Verdict]) -> float:
-        """The mean of the parts' thresholds; just above the score where it reaches that though a part says that the answer is not right."""
+        """Return the mean of the parts' thresholds, raised above the score if a part says that the answer is not right."""
         mean = self._mean({name: verdict.right_at for name, verdict in known.items()})
         assert mean is not None
         is_right = all(verdict.is_right for verdict in known.values())
@@ -74,7 +74,7 @@ class CombinedFeedback:
 
 
 def check_weights(weights: Mapping[str, float], optional: Collection[str] = ()) -> None:
-    """Raise UserError for weights that give no mean."""
+    """Raise UserError for a weight that is not above 0, and for an optional part without a weight."""
     for name, weight in weights.items():
         if not 0 < weight < float("inf"):
             raise UserError(f"feedback_weights.{name} must be above 0, got {weight}: leave a part out instead of giving it no weight")

@@ -1,10 +1,10 @@
-"""Feedback on form: does an answer consist of the actions that were asked for?
+"""Format reward: check that an answer consists of the requested tagged actions.
 
-form   1 where it does, else `malformed_score`, with what is wrong as the message (`etude.tasks.actions`)
-gate   other feedback, whose verdict a malformed answer never reaches: it gets `malformed_score` and is not judged further
+    form   1 if it does, else `malformed_score`, with the problem as the message (`etude.tasks.actions`)
+    gate   wraps another reward: a malformed answer gets `malformed_score` and is not judged further
 
-A form says nothing of what is in it, so on its own it teaches nothing but form: give it a small weight beside feedback that knows what is
-right. Identity: a gate of actions that are off has the scores of the feedback behind it.
+Form says nothing about content, so on its own this reward teaches only form: give it a small weight beside a reward that knows what is
+right. Identity: a gate whose actions are off gives the wrapped reward's scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,31 +25,32 @@ class FormFeedback:
         self.actions = actions
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
-        """One verdict for each (text, task), in order.
+        """Return one verdict for each (text, task), in order.
 
         >>> FormFeedback(Actions("divide")).judge([("<answer>5</answer>", Task("What is 2 + 3?"))])[0].message
         '0 <subproblem> where at least 2 are asked for'
         """
-        problems = [self.actions.problem(text) for text, _ in pairs]
+        problems = [self.actions.find_problem(text) for text, _ in pairs]
         return [
-            Verdict(self.actions.malformed_score, message=problem, words=_told(problem)) if problem else Verdict(1.0)
+            Verdict(self.actions.malformed_score, message=problem, words=_form_feedback(problem)) if problem else Verdict(1.0)
             for problem in problems
         ]
 
 
 class Gate:
-    """Lets well-formed answers through to `behind`, all of a call together."""
+    """Passes well-formed answers on to another reward, all answers of a call together."""
 
-    def __init__(self, actions: Actions, behind: Callable[[Pairs], Sequence[Verdict]]) -> None:
-        self.actions, self.behind = actions, behind
+    def __init__(self, actions: Actions, inner: Callable[[Pairs], Sequence[Verdict]]) -> None:
+        self.actions, self.inner = actions, inner
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
-        """One verdict for each (text, task), in order; malformed answers are not parsable, others are unless `behind` says otherwise.
+        """Return one verdict for each (text, task), in order; malformed answers are not parsable, others are unless the wrapped reward says
+        otherwise.
 
-        Raises UserError for a negative score below `malformed_score`: that would teach the model to spoil the form.
+        Raises UserError for a negative score below `malformed_score`, which would teach the model to break the form.
         """
-        problems = [self.actions.problem(text) for text, _ in pairs]
-        verdicts = self.behind([pair for pair, problem in zip(pairs, problems, strict=True) if not problem])
+        problems = [self.actions.find_problem(text) for text, _ in pairs]
+        verdicts = self.inner([pair for pair, problem in zip(pairs, problems, strict=True) if not problem])
         for verdict in verdicts:
             if verdict.score is not None and verdict.score < min(0.0, self.actions.malformed_score):
                 raise UserError(
@@ -61,11 +62,11 @@ class Gate:
 
     def _malformed(self, problem: str) -> Verdict:
         score = self.actions.malformed_score
-        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem, words=_told(problem))
+        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem, words=_form_feedback(problem))
 
 
-def _told(problem: str) -> str:
-    """What the model may be told."""
+def _form_feedback(problem: str) -> str:
+    """Write the feedback for the model."""
     return f"Your answer does not have the form that was asked for: {problem}."
 
 

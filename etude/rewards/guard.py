@@ -1,15 +1,15 @@
-"""The guard of the verifiers' processes, started by `etude.rewards.process`:
+"""The guard of the verifiers' processes, which `etude.rewards.process` starts:
 
     python -P -m etude.rewards.guard PARENT_PID MEMORY_BYTES isolated|open      (standard input is a socket to the parent)
 
     parent (the run)
-      guard               makes the scratch folder, outlives whatever happens below, ends when the parent does, even by SIGKILL
+      guard               makes the scratch folder, outlives any failure below, ends when the parent ends, even by SIGKILL
         worker            `etude.rewards.worker`: isolated; loads verifiers and judges nothing itself
           judge           a fork of the worker: runs the verifiers on items, and is killed when one of them hangs
 
-Where Landlock can, each is in a domain of its own within the one above, so that signals go down and never up: the guard ends all that is
-left below with one signal that nobody escapes by forking. Elsewhere the guard, which adopts orphans, kills its children until it has none,
-and what forks faster than that gets away. The guard runs no verifier, and ends as the worker ended.
+If Landlock allows it, each process is in its own domain within the one above, so that signals go down and never up: the guard kills
+everything below with one signal that nobody escapes by forking. Otherwise the guard, which adopts orphans, kills its children until it has
+none, and a process that forks faster than that escapes. The guard runs no verifier, and ends with the worker's exit status.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ from etude.rewards.worker import work
 
 PREFIX = "etude-verifiers-"
 SWEEP = signal.SIGUSR1
-"""Asks the guard to kill what was left to it, but for the worker."""
+"""Asks the guard to kill its children except the worker."""
 _PR_SET_CHILD_SUBREAPER = 36
 _HEARD = {signal.SIGTERM, signal.SIGCHLD, SWEEP}
 
@@ -57,7 +57,7 @@ def main(parent: int, memory_bytes: int, how: str) -> None:
 
 
 def watch_over(worker: int) -> int:
-    """Wait for the end of the worker or for SIGTERM, then kill and bury all that is left; returns the worker's status."""
+    """Wait for the end of the worker or for SIGTERM, then kill and reap all that is left; return the worker's status."""
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 0)  # the socket is the worker's: it must close when that ends
     status, is_sweeping = None, False
@@ -65,7 +65,7 @@ def watch_over(worker: int) -> int:
         heard = signal.sigwait(_HEARD)
         if heard == signal.SIGTERM:
             break
-        while (ended := _bury(os.WNOHANG))[0] > 0:
+        while (ended := _reap(os.WNOHANG))[0] > 0:
             status = ended[1] if ended[0] == worker else status
         is_sweeping = (is_sweeping or heard == SWEEP) and kill_children(but=worker)
     kill_domain()
@@ -73,14 +73,14 @@ def watch_over(worker: int) -> int:
         if status is None:  # which is known where there is no /proc too
             os.kill(worker, signal.SIGKILL)
         kill_children()
-        pid, found = _bury(0)
+        pid, found = _reap(0)
         if pid < 0:
             return signal.SIGKILL.value if status is None else status
         status = found if pid == worker else status
 
 
 def kill_children(but: int | None = None) -> bool:
-    """Kill the processes whose parent is this one; whether there were any, whose own children come next."""
+    """Kill the child processes; return whether there were any, since their own children become ours."""
     found = [child for child in children() if child != but]
     for child in found:
         with suppress(ProcessLookupError, PermissionError):
@@ -89,7 +89,7 @@ def kill_children(but: int | None = None) -> bool:
 
 
 def children() -> list[int]:
-    """Processes whose parent is this one; those of a child that dies become its own. None are known where there is no /proc."""
+    """Return the ids of the child processes; a dead child's children become ours. Without /proc, return none."""
     lists = list(Path("/proc/self/task").glob("*/children"))
     if lists:
         return [int(pid) for path in lists for pid in path.read_text().split()]
@@ -102,13 +102,13 @@ def children() -> list[int]:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none gets away."""
+    """Become the parent of every descendant whose own parent ends (child subreaper), so that none escapes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_like(status: int) -> None:
-    """End this process as another one ended."""
+    """End this process with the exit status of another."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number != signal.SIGKILL:
@@ -118,8 +118,8 @@ def end_like(status: int) -> None:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-def _bury(options: int) -> tuple[int, int]:
-    """A child that ended and its status; process 0 where none did, -1 where there is none."""
+def _reap(options: int) -> tuple[int, int]:
+    """Reap an ended child: its id and status; id 0 if none ended, -1 if there is none."""
     try:
         return os.waitpid(-1, options)
     except ChildProcessError:

@@ -1,20 +1,20 @@
-"""What the kernel keeps a verifier from, once it is asked to: Landlock for files and signals, seccomp for the network and the rest.
+"""Isolate a verifier with the kernel's means: Landlock for files and signals, seccomp for the network and other system calls.
 
-    files       nothing can be written, made, emptied or removed outside of a scratch folder, and of no file can mode, owner, times,
-                attributes or flags be changed, in the scratch folder neither. Reading stays open, and so do locks on files (`flock`)
-    network     no socket can be opened, Unix ones included
+    files       nothing can be written, made, truncated or removed outside of a scratch folder, and no file's mode, owner, times,
+                attributes or flags can be changed, not even in the scratch folder. Reading and file locks (`flock`) stay possible
+    network     no socket can be opened, Unix sockets included
     processes   no signals to processes outside, no tracing of them, no changes to their limits and priorities; no user namespace, no shared
-                memory and queues of System V or POSIX, no keyrings; root has no capability left but to read
+                memory and queues of System V or POSIX, no keyrings; root keeps no capability but to read
 
-Linux on x86-64 and arm64: `files` since 6.2 (Landlock 3), `network` since 3.5, `processes` since 6.12 (Landlock 6), elsewhere nothing.
-Where a kernel or a container refuses a part, the others still hold, and `isolate` says which. It can't be undone within the process, and
-holds for everything that it starts. Python's multiprocessing locks need shared memory, and do not work here. A program that a verifier
-compiles is no executable, since the linker may not change its mode: copy it into a file that was made with one,
-`os.open(name, os.O_CREAT | os.O_WRONLY, 0o755)`.
+Linux on x86-64 and arm64: `files` since 6.2 (Landlock 3), `network` since 3.5, `processes` since 6.12 (Landlock 6); other systems: nothing.
+If a kernel or a container refuses a part, the others still hold, and `isolate` reports which. It cannot be undone within the process, and
+applies to everything that it starts. Python's multiprocessing locks need shared memory, and do not work here. A program that a verifier
+compiles is not executable, since the linker may not change its mode: copy it into a file that was made executable, `os.open(name,
+os.O_CREAT | os.O_WRONLY, 0o755)`.
 
-Processes of one Landlock domain are one flock: `kill_domain` ends all of them at once, also those that fork and exit by turns, since the
-kernel sends a signal to "all" while nobody can fork, and the domain's scope keeps it within.
-Sources: the kernel's userspace-api/landlock.rst and seccomp_filter.rst; kill(2).
+`kill_domain` ends all processes of one Landlock domain at once, even those that fork and exit in turns: the kernel sends a signal to "all"
+while nobody can fork, and the domain's scope limits it to the domain. Sources: the kernel's userspace-api/landlock.rst and
+seccomp_filter.rst; kill(2).
 """
 
 import ctypes
@@ -36,9 +36,9 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _WRITE_FILE, _MOVE, _TRUNCATE, _IOCTL_DEV = 1 << 1, 1 << 13, 1 << 14, 1 << 15
 _WRITES = {1: _WRITE_FILE | sum(1 << bit for bit in range(4, 13)), 2: _MOVE, 3: _TRUNCATE, 5: _IOCTL_DEV}
-"""Rights to change files, by the version of Landlock that brought them: write; remove and make in folders; move; truncate; device calls."""
+"""Rights to change files, by the Landlock version that added them: write; remove and make in folders; move; truncate; device calls."""
 _EMPTIES_SINCE, _SCOPES_SINCE = 3, 6
-"""Versions that know of emptying files, and of scopes."""
+"""Landlock versions that support truncation, and scopes."""
 _SCOPES = (1 << 0) | (1 << 1)
 """Abstract Unix sockets and signals."""
 _CAP_DAC_READ_SEARCH = 1 << 2
@@ -67,28 +67,28 @@ _CALLS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
     "mq_open, mq_unlink": ((240, 241), (180, 181)),
     "add_key, request_key, keyctl": ((248, 249, 250), (217, 218, 219)),
 }
-"""Calls that are refused, with their numbers on x86-64 and on arm64."""
+"""Refused system calls, with their numbers on x86-64 and on arm64."""
 _OF_A_PROCESS = {
     "x86_64": ((302, 0), (203, 0), (141, 1), (144, 0), (142, 0), (314, 0), (251, 1)),
     "aarch64": ((261, 0), (122, 0), (140, 1), (119, 0), (118, 0), (274, 0), (30, 1)),
 }
-"""prlimit64, sched_setaffinity, setpriority, sched_setscheduler, sched_setparam, sched_setattr, ioprio_set, and which argument names a
-process: these are allowed for 0, the caller."""
+"""prlimit64, sched_setaffinity, setpriority, sched_setscheduler, sched_setparam, sched_setattr, ioprio_set, and the argument that names a
+process: they are allowed for 0, the caller."""
 _CLONE, _CLONE3, _IOCTL = {"x86_64": 56, "aarch64": 220}, 435, {"x86_64": 16, "aarch64": 29}
 _NAMESPACES = 0x7E020000
-"""The flags of `clone` that make namespaces. Those of `clone3` cannot be read by a filter: it is said to be unknown, and C libraries then
-use `clone`."""
+"""The flags of `clone` that make namespaces. A filter cannot read those of `clone3`, so `clone3` is reported as unknown, and C libraries
+then use `clone`."""
 _REFUSED_IOCTLS = (0x40086602, 0x40046602, 0x401C5820, 0x5412)
 """FS_IOC_SETFLAGS with 64 and 32 bits, FS_IOC_FSSETXATTR, TIOCSTI."""
 
 _is_confined = False
-"""Whether signals of this process, or of the one that it is a fork of, were seen not to leave its Landlock domain."""
+"""Whether signals of this process, or of its parent before a fork, were seen not to leave its Landlock domain."""
 
 
 def isolate(scratch: str, outside: int) -> list[str]:
-    """Close files (but `scratch`), network and processes to this process and to all that it starts; returns what is closed.
+    """Block files (except `scratch`), network and processes for this process and all that it starts; return what is blocked.
 
-    `outside` is a process of the same user that stays outside: whether it can still be signalled tells whether the rest is shut in.
+    `outside` is a process of the same user outside the domain: whether it can still be signalled shows whether the confinement works.
     """
     if not sys.platform.startswith("linux") or _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         return []
@@ -104,7 +104,7 @@ def isolate(scratch: str, outside: int) -> list[str]:
 
 
 def begin_domain(outside: int) -> bool:
-    """Keep the signals of this process, and of all that it starts, within a Landlock domain of their own; False where no kernel does.
+    """Confine the signals of this process, and of all that it starts, to a new Landlock domain; return False if the kernel cannot.
 
     `outside` is as for `isolate`.
     """
@@ -124,10 +124,10 @@ def begin_domain(outside: int) -> bool:
 
 
 def kill_domain() -> bool:
-    """Kill every process of this process's Landlock domain but itself, at once; False, and nothing done, where it has none."""
+    """Kill every other process of this process's Landlock domain at once; return False, doing nothing, without a domain."""
     if not _is_confined:  # the signal would go to every process of the user
         return False
-    with suppress(ProcessLookupError, PermissionError):  # nobody is there
+    with suppress(ProcessLookupError, PermissionError):  # no other process is there
         os.kill(-1, signal.SIGKILL)
     return True
 
@@ -138,18 +138,18 @@ def _sees_nothing_of(outside: int) -> bool:
         os.kill(outside, 0)
     except PermissionError:
         _is_confined = True
-    except ProcessLookupError:  # it is gone, and nothing can be told
+    except ProcessLookupError:  # it is gone, and nothing can be concluded
         pass
     return _is_confined
 
 
 def landlock_version() -> int:
-    """The kernel's version of Landlock; 0 where it has none, or where it is off."""
+    """Return the kernel's Landlock version; 0 if it has none or it is off."""
     return max(0, _libc.syscall(_CREATE_RULESET, None, 0, _QUERY_VERSION)) if sys.platform.startswith("linux") else 0
 
 
 def what_lacks(closed: Sequence[str]) -> str:
-    """What of files, network and processes is not closed here and what that needs, in words; "" where nothing is left open."""
+    """Describe which of files, network and processes are not blocked here, and what that needs; "" if all are blocked."""
     missing = [kind for kind in KINDS if kind not in closed]
     if not missing:
         return ""
@@ -163,7 +163,7 @@ def what_lacks(closed: Sequence[str]) -> str:
 
 
 def _drop_capabilities() -> bool:
-    """Give up the capabilities that root has, but for reading other users' files; True where no more than that is left."""
+    """Drop root's capabilities except reading other users' files; return whether no more than that is left."""
     get, put = {"x86_64": (125, 126), "aarch64": (90, 91)}.get(platform.machine(), (None, None))
     header, found = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0)), ctypes.create_string_buffer(24)
     if get is None or _libc.syscall(get, header, found):
@@ -203,7 +203,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def _seccomp(machine: str) -> bool:
-    """Refuse the calls with EPERM; calls in the manner of another architecture end the process, since their numbers mean other things."""
+    """Refuse the system calls with EPERM; calls of another architecture kill the process, since their numbers mean other things."""
     steps = [(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
     if machine == "x86_64":
         steps += [(_JUMP_AT_LEAST, 0, 1, _X32_CALLS), (_RETURN, 0, 0, _KILL)]
@@ -226,5 +226,5 @@ def _seccomp(machine: str) -> bool:
 
 
 def _argument(number: int) -> list[tuple[int, int, int, int]]:
-    """Load the low half of an argument: process ids, the flags of `clone` and the commands of `ioctl` are 32 bits."""
+    """Return the steps that load the low half of an argument: process ids, flags of `clone` and commands of `ioctl` have 32 bits."""
     return [(_LOAD, 0, 0, 16 + 8 * number)]

@@ -1,21 +1,21 @@
-"""A model judges attempts: by a rubric, one at a time, or two at a time against each other (`etude.rewards.pairwise`).
+"""LLM-as-a-judge reward: score attempts by a rubric, or compare them in pairs (`etude.rewards.pairwise`).
 
-    rubric    score = N / scale, from the judge's last line "Score: N"; of several judgements of one attempt their mean, and in
-              parts["judge_disagreement"] their standard deviation (population, on the scale of scores)
-    pairwise  score = share of an attempt's comparisons that it won, ties half; parts["judge_disagreement"] = share of its pairs in which
-              the verdict changed with the order of the two
+    rubric    score = N / scale, from the judge's last line "Score: N"; the mean of several judgements of one attempt, with their standard
+              deviation (population, on the scale of scores) in parts["judge_disagreement"]
+    pairwise  score = share of an attempt's comparisons that it won, a tie counts half; parts["judge_disagreement"] = share of its pairs in
+              which the verdict changed with the order of the two
 
-LLM-as-a-judge as in MT-Bench (Zheng et al. 2023, arXiv 2306.05685, sec. 3.1, and sec. 3.4 on swapping positions). A judge is asked about
-equal texts once, so that they get equal scores; attempts at a task that all have one text are equal, 0.5 in `pairwise`. What can't be read
-as a verdict (a reply that was cut off among it, whatever it ends with), and what was not answered, is no score (None), never 0.
+After MT-Bench (Zheng et al. 2023, arXiv 2306.05685, sec. 3.1, and sec. 3.4 on swapping positions). Equal texts are judged once, so that
+they get equal scores; if all attempts at a task have the same text, `pairwise` gives each 0.5. A reply that cannot be read as a verdict,
+was cut off, or is missing gives no score (None), never 0.
 
-A judge's reasons are a verdict's message, for people, and never its words: a judge that is able, with the gold answer before it or without,
-writes into them what is right, and a model that revises its attempt would copy that.
+A judge's reasons become a verdict's message, for people, and never its words: a good judge, with the gold answer or without, writes the
+right answer into them, and a model that revises its attempt would copy it.
 
-A judge can be fooled. What a policy writes is quoted between lines that it can't forge, control tokens that it spells are characters to a
-judge that is loaded here (what a server makes of them is the server's), and the judge is told that it is data, but a model may heed it all
-the same, prefers long and confident texts, and is no more right than it is able; a policy that learns from it finds that out. Measure by
-verifiers, and look at attempts that a judge likes and a verifier does not.
+A judge can be fooled. An attempt is quoted between lines that it cannot forge, control tokens in it are plain characters for a judge that
+is loaded here (a server may differ), and the judge is told that it is data. A model may obey it all the same, prefers long and confident
+texts, and is only as right as it is able; a policy that trains on it finds that out. Measure by verifiers, and look at attempts that a
+judge likes and a verifier does not.
 """
 
 import re
@@ -27,7 +27,7 @@ from typing import Literal
 
 from etude.errors import UserError, at_least
 from etude.llm_client.model import Ask, ChatModel, Messages, Reply
-from etude.llm_client.quoting import fenced
+from etude.llm_client.quoting import quote_untrusted
 from etude.rewards.pairwise import EQUAL, Compared, Which, pairs_of, standings
 from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
@@ -36,8 +36,8 @@ COUNTED = (
     *("judge_asked", "judge_failed", "judge_unread", "judge_retried"),
     *("judge_chose_first", "judge_chose_second", "judge_repeated", "judge_contradicted"),
 )
-"""Questions to the judge; those without a reply, and with one that is no verdict; requests made again; which place it preferred; what it
-was asked about more than once (a pair in both orders, an attempt in several judgements), and where it did not say the same."""
+"""Questions to the judge; those without a reply, and with an unreadable one; retries; which position it preferred; what it was asked more
+than once (a pair in both orders, an attempt in several judgements), and where its verdicts differed."""
 
 RUBRIC = (
     "An attempt that answers the question rightly and completely is best, one that is wrong or does not answer it is worst; in between, "
@@ -55,24 +55,24 @@ _LONGEST_MESSAGE = 2_000
 
 @dataclass(frozen=True)
 class Judging(ChatModel):
-    """The judge: which model, how it is asked, and what is made of its replies. One that is loaded here answers greedily."""
+    """Settings of the judge: which model, how it is asked, and how replies become scores. A judge that is loaded here decodes greedily."""
 
     section = "judge"
 
     how: Literal["rubric", "pairwise"] = "rubric"
-    """One attempt at a time with a score, or two at a time with the better one."""
+    """rubric: score one attempt at a time; pairwise: compare two at a time."""
     rubric: str = RUBRIC
-    """What is good, in words."""
+    """The criteria, in words."""
     with_answer: bool = True
-    """Whether the judge sees the gold answer, where there is one."""
+    """Whether the judge sees the gold answer, if there is one."""
     scale: int = 10
     """`rubric`: the best score; the worst is 0."""
     samples: int = 1
-    """`rubric`: judgements of each attempt, which need a temperature."""
+    """`rubric`: judgements per attempt; more than 1 needs a temperature."""
     pairs: Which = "ring"
-    """`pairwise`: each attempt with the next one of its group, or `all`."""
+    """`pairwise`: ring compares each attempt with the next one of its group, all compares all."""
     max_pairs: int = 64
-    """`pairwise`: most pairs of a group, each asked about twice; the ring is always whole."""
+    """`pairwise`: most pairs of a group, each asked in both orders; the ring is always complete."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,19 +87,19 @@ class Judging(ChatModel):
 
 
 class JudgeFeedback:
-    """Scores attempts by what a judge says of them."""
+    """Scores attempts by an LLM judge."""
 
-    def __init__(self, ask: Ask, how: Judging) -> None:
-        self.ask, self.how = ask, how
+    def __init__(self, ask: Ask, settings: Judging) -> None:
+        self.ask, self.settings = ask, settings
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        """One verdict for each (text, task), in order; for `pairwise`, attempts of a call at one task are compared with each other."""
-        return self._by_comparison(pairs) if self.how.how == "pairwise" else self._by_rubric(pairs)
+        """Return one verdict for each (text, task), in order; `pairwise` compares the attempts of a call at one task with each other."""
+        return self._by_comparison(pairs) if self.settings.how == "pairwise" else self._by_rubric(pairs)
 
     def _by_rubric(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
         prompts = [self._rubric_prompt(text, task) for text, task in pairs]
-        distinct, n = list(dict.fromkeys(prompts)), self.how.samples
+        distinct, n = list(dict.fromkeys(prompts)), self.settings.samples
         replies = self._replies([prompt for prompt in distinct for _ in range(n)])
         found = {prompt: self._scored(replies[place * n : (place + 1) * n]) for place, prompt in enumerate(distinct)}
         return [found[prompt] for prompt in prompts]
@@ -109,7 +109,7 @@ class JudgeFeedback:
         sizes = Counter(task.key for _, task in pairs)
         for text, task in pairs:
             texts.setdefault(task.key, {})[text] = task
-        chosen = {key: pairs_of(len(group), self.how.pairs, self.how.max_pairs) for key, group in texts.items()}
+        chosen = {key: pairs_of(len(group), self.settings.pairs, self.settings.max_pairs) for key, group in texts.items()}
         prompts = []
         for key, group in texts.items():
             listed = list(group.items())
@@ -128,7 +128,7 @@ class JudgeFeedback:
         return [verdicts[task.key, text] for text, task in pairs]
 
     def _replies(self, prompts: Sequence[str]) -> Sequence[Reply]:
-        conversations = [put(prompt) for prompt in prompts]
+        conversations = [build_messages(prompt) for prompt in prompts]
         replies = self.ask(conversations) if conversations else []
         self.counts["judge_asked"] += len(replies)
         self.counts["judge_failed"] += sum(reply.text is None for reply in replies)
@@ -136,16 +136,16 @@ class JudgeFeedback:
         return replies
 
     def _scored(self, replies: Sequence[Reply]) -> Verdict:
-        """The verdict of the judgements of one attempt: of those that gave a score."""
+        """Combine the readable judgements of one attempt into a verdict."""
         scores, problems, reasons = [], [], ""
         for reply in replies:
             text, problem = _whole(reply)
-            found, problem = (None, problem) if text is None else read_score(text, self.how.scale)
+            found, problem = (None, problem) if text is None else read_score(text, self.settings.scale)
             self.counts["judge_unread"] += reply.text is not None and found is None
             if found is None:
                 problems.append(problem)
             else:
-                scores.append(found / self.how.scale)
+                scores.append(found / self.settings.scale)
                 reasons = reasons or _reasons(reply.text or "")
         if not scores:
             return Verdict(None, message=problems[0])
@@ -156,7 +156,7 @@ class JudgeFeedback:
         return Verdict(mean, parts, message=reasons if mean < 1 else "")
 
     def _choice(self, reply: Reply) -> str | None:
-        """`first`, `second` or `tie`; None where the judge did not say."""
+        """Read `first`, `second` or `tie` from a reply; None if it gives no choice."""
         text, _ = _whole(reply)
         found = None if text is None else _BETTER.fullmatch(_last_line(text))
         self.counts["judge_unread"] += reply.text is not None and found is None
@@ -165,38 +165,42 @@ class JudgeFeedback:
         return found[1] if found else None
 
     def _rubric_prompt(self, text: str, task: Task) -> str:
-        form = f"where N is a whole number from 0 (worst) to {self.how.scale} (best):\nScore: N"
-        return "\n\n".join([*self._asked(task), fenced("ATTEMPT", text), self._measure(), f"{_ENDING}, {form}"])
+        form = f"where N is a whole number from 0 (worst) to {self.settings.scale} (best):\nScore: N"
+        return "\n\n".join([*self._asked(task), quote_untrusted("ATTEMPT", text), self._measure(), f"{_ENDING}, {form}"])
 
     def _pair_prompt(self, first: str, second: str, task: Task) -> str:
-        shown = [fenced("FIRST ATTEMPT", first), fenced("SECOND ATTEMPT", second)]
+        shown = [quote_untrusted("FIRST ATTEMPT", first), quote_untrusted("SECOND ATTEMPT", second)]
         form = "the one that fits:\nBetter: first\nBetter: second\nBetter: tie"
         order = "Which of the two attempts is better? Their order says nothing."
         return "\n\n".join([*self._asked(task), *shown, self._measure(), f"{order} {_ENDING}, {form}"])
 
     def _asked(self, task: Task) -> list[str]:
-        """What was asked: all but the system's message, how to answer, and the gold answer where it may be shown."""
+        """Quote the question: all messages except the system's, how to answer, and the gold answer if it may be shown."""
         before = () if isinstance(task.prompt, str) else task.prompt[:-1]
-        shown = [fenced(f"EARLIER MESSAGE OF THE {each['role'].upper()}", each["content"]) for each in before if each["role"] != "system"]
-        shown += [fenced("QUESTION", task.question)]
-        shown += [fenced("HOW TO ANSWER", task.instruction)] if task.instruction else []
-        reference = task.answer if self.how.with_answer else None
-        return shown if reference is None else [*shown, fenced("REFERENCE ANSWER", reference)]
+        shown = [
+            quote_untrusted(f"EARLIER MESSAGE OF THE {each['role'].upper()}", each["content"])
+            for each in before
+            if each["role"] != "system"
+        ]
+        shown += [quote_untrusted("QUESTION", task.question)]
+        shown += [quote_untrusted("HOW TO ANSWER", task.instruction)] if task.instruction else []
+        reference = task.answer if self.settings.with_answer else None
+        return shown if reference is None else [*shown, quote_untrusted("REFERENCE ANSWER", reference)]
 
     def _measure(self) -> str:
-        return f"How to judge: {self.how.rubric}"
+        return f"How to judge: {self.settings.rubric}"
 
 
 _ENDING = "Give your reasons in a few sentences. Then end with one line of this form, with nothing before or behind it on that line"
 
 
-def put(question: str) -> Messages:
-    """A question as a judge is asked it."""
+def build_messages(question: str) -> Messages:
+    """Build the chat messages of a question to the judge."""
     return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": question})
 
 
 def read_score(reply: str, scale: int) -> tuple[int | None, str]:
-    """The score on a reply's last line, or None and what is wrong: nothing but `Score: N` with 0 <= N <= scale is one.
+    """Read the score on a reply's last line, or return None and what is wrong: only `Score: N` with 0 <= N <= scale counts.
 
     >>> read_score("It is right.\\nScore: 9", 10), read_score("Score: 9/10", 10)
     ((9, ''), (None, "the judge's last line is no score from 0 to 10: 'Score: 9/10'"))
@@ -209,7 +213,9 @@ def read_score(reply: str, scale: int) -> tuple[int | None, str]:
 
 
 def _whole(reply: Reply) -> tuple[str | None, str]:
-    """A reply's text, or None and why there is none to read: `Score: 1` may be the beginning of `Score: 10`."""
+    """Return a reply's text, or None and the reason: a reply that was cut off is not read, since `Score: 1` may be the beginning of `Score:
+    10`.
+    """
     if reply.is_cut_off:
         return None, "the judge's reply was cut off: it was longer than judge.max_new_tokens"
     return reply.text, reply.problem

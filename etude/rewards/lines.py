@@ -1,4 +1,4 @@
-"""Lines over a socket, written and read without either side ever waiting for the other to read."""
+"""Exchange lines over a socket without either side ever waiting for the other to read."""
 
 import select
 import socket
@@ -6,12 +6,12 @@ import time
 from contextlib import suppress
 
 GONE = b""
-"""What is read where the other side has gone, or wrote a line that is too long, or an empty one, which says nothing either."""
+"""The result if the other side has gone, or wrote a line that is too long or empty."""
 _AT_ONCE_BYTES = 1 << 16
 
 
 class Lines:
-    """One end of a pair of sockets."""
+    """An end of a pair of sockets, read and written by lines."""
 
     def __init__(self, sock: socket.socket, longest_bytes: int) -> None:
         self._sock, self._longest_bytes = sock, longest_bytes
@@ -22,7 +22,7 @@ class Lines:
         self._is_writing = False
 
     def send(self, data: bytes, passed: socket.socket | None = None) -> None:
-        """Queue lines; they are written while `receive` waits. With a socket that the other side gets too, they must be short."""
+        """Queue lines; they are written while `receive` waits. With a socket to pass on they must be short."""
         self._unsent = memoryview(data)
         if passed is not None:
             with suppress(OSError):  # reading tells that it is gone
@@ -30,7 +30,7 @@ class Lines:
         self._write()
 
     def receive(self, deadline: float) -> bytes | None:
-        """The next line, GONE, or None at the deadline (a time of `time.monotonic`)."""
+        """Return the next line, GONE, or None at the deadline (a time of `time.monotonic`)."""
         looked = 0
         while (end := self._unread.find(b"\n", looked)) < 0:
             looked = len(self._unread)
@@ -48,14 +48,15 @@ class Lines:
         return line
 
     def is_silent(self) -> bool:
-        """Whether nothing is there to be read, not even the other side's end."""
+        """Return whether nothing can be read, not even the end of the connection."""
         return not self._unread and not any(events & ~select.POLLOUT for _, events in self._poll.poll(0))
 
     def close(self) -> None:
+        """Close the socket."""
         self._sock.close()
 
     def _read(self) -> bool:
-        """Take what has come; False where the other side is gone."""
+        """Read what has arrived; return False if the other side is gone."""
         try:
             data = self._sock.recv(_AT_ONCE_BYTES)
         except BlockingIOError:
@@ -66,7 +67,7 @@ class Lines:
         return bool(data)
 
     def _write(self) -> None:
-        """Write what the socket takes now, and watch it only while something is left."""
+        """Write what the socket accepts now, and poll it for writing only while something is left."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._sock.send(self._unsent[:_AT_ONCE_BYTES]) :]

@@ -1,26 +1,25 @@
-"""Outcome feedback: was the final answer right? Verifiers run in a child process, since none of them can be trusted to return.
+"""Verifier reward: check final answers with verifiers that run in a child process, since none of them can be trusted to return.
 
     with OutcomeFeedback(timeout_seconds=5) as feedback:
         verdicts = feedback.judge([("The answer is 4.", Task("What is 2 + 2?", "4", "numeric"))])
 
 What the containment covers:
 
-- A verifier that hangs, raises, exits, crashes its process, allocates without end, prints, reads, or answers what is no verdict costs its
-  item's score (None, never 0) and nothing else. A hung or dead one costs its time-out and a fork, not the imports again.
+- A verifier that hangs, raises, exits, crashes its process, allocates without end, prints, reads, or returns no valid verdict costs its
+  item's score (None, never 0) and nothing else. A hung or dead verifier costs its time-out and a fork, but no new imports.
 - The child and all that it started die with `close` and with this process, even by SIGKILL; what an item started dies with its time-out.
-- The main process runs no line of a verifier's file. Each file has processes of its own, so that none judges for another, and the
-  verifiers that are built in share one.
-- Where the kernel can (`closed` says what of it; `etude.rewards.isolation`), a verifier writes no files but temporary ones, which are
-  removed after its item, reaches no network, and touches no process but its own. Of the environment it sees PATH and the like and what
-  begins with VERIFIER_, no keys and tokens.
-- What it says is cut to 4,096 characters, and read as text from a stranger (`etude.rewards.reply`).
+- The main process runs no line of a verifier's file. Each file has its own processes, so that none judges for another, and the built-in
+  verifiers share one.
+- Where the kernel allows it (`closed` lists what it blocks; `etude.rewards.isolation`), a verifier can write only temporary files, which
+  are removed after its item, cannot use the network, and can touch only its own processes. It sees PATH and similar environment variables
+  and those that begin with VERIFIER_, no keys and tokens.
+- Its output is cut to 4,096 characters, and parsed as untrusted text (`etude.rewards.reply`).
 
-What it does not cover: every file that you can read is open to it, and it may lock them (`flock`); the memory limit holds for each process,
-and the number of processes and the size of temporary files are bounded by the time-out alone. What a verifier's file does at its top level
-is done once, in the process that is forked for its items: there it may reach its own later verdicts, and what it starts ends with `close`.
-Without Landlock 6 (Linux 6.12) signals leave the child, and processes that fork and exit by turns may outlive it. On other systems than
-Linux nothing is closed, and a time-out costs the imports again. A verifier is code that you chose; the text that it reads is what nobody
-chose.
+What it does not cover: a verifier can read every file that you can read, and may lock them (`flock`). The memory limit applies to each
+process, and only the time-out bounds the number of processes and the size of temporary files. The top level of a verifier's file runs once,
+in the process that is forked for its items: there it may influence its own later verdicts, and what it starts ends with `close`. Without
+Landlock 6 (Linux 6.12) signals leave the child, and processes that fork and exit in turns may outlive it. On other systems than Linux
+nothing is blocked, and a time-out costs new imports. You chose the verifier's code; nobody chose the text that it reads.
 """
 
 import json
@@ -38,39 +37,40 @@ from etude.rewards.lines import GONE
 from etude.rewards.process import VerifierProcess
 from etude.rewards.reply import BadReply, read_reply
 from etude.rewards.verdict import Verdict
-from etude.tasks.names import place_of
+from etude.tasks.function_check import split_name
 from etude.tasks.task import Task
 
 Isolation = bool | Literal["required"]
-"""Whether verifiers are shut in: true closes what the kernel can, and says what it can't; `required` judges nothing where it can't."""
+"""Whether verifiers are isolated: true blocks what the kernel can block, and reports the rest; `required` refuses to judge if anything is
+left."""
 
 COUNTED = ("judged", "timed_out", "crashed")
-"""Items, and those among them that timed out or crashed."""
+"""Items judged, and those among them that timed out or crashed."""
 
 _MOST_PROCESSES = 8
 _BUILT_IN = ""
-"""The place of the verifiers that come with etude; others are at their file or module."""
+"""The key of the process of built-in verifiers; others are keyed by their file or module."""
 
 
 class Stopped(Exception):
-    """What was begun is no longer wanted."""
+    """The batch was cancelled by `stop`."""
 
 
 class OutcomeFeedback:
-    """Child processes that score texts; a context manager.
+    """Scores texts with verifiers in child processes; a context manager.
 
-    `judge` waits for the verdicts, `begin` has them judged on a thread of its own, one batch after another; whoever began some waits for
-    all of them before he judges himself. The thread that first judges must outlive the feedback.
+    `judge` waits for the verdicts. `begin` judges on a thread, one batch after another; a caller must wait for all batches that it began
+    before it calls `judge`. The thread that first judges must outlive the feedback.
     """
 
     def __init__(
         self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, isolate: Isolation = True, right_at: float | None = None
     ) -> None:
-        """`timeout_seconds` is the time of one item, loading its verifier aside; `memory_bytes` bounds the memory of a child, unless 0.
+        """Set the limits: `timeout_seconds` for one item without loading its verifier, `memory_bytes` for a child (0: no limit).
 
-        `isolate` False leaves files, network and the environment open, for a verifier that needs them; `required` refuses to judge where
-        the kernel can't close all three of files, network and processes. `right_at` is the score from which on an answer is right, whatever
-        its verifier says of that.
+        `isolate` False leaves files, network and the environment open, for a verifier that needs them; `required` refuses to judge if the
+        kernel cannot block all three of files, network and processes. `right_at` overrides the verifiers' own score from which on an answer
+        is right. Raises UserError for a time-out that is not above 0.
         """
         if not timeout_seconds > 0:
             raise UserError(f"timeout_seconds must be above 0, got {timeout_seconds}")
@@ -92,17 +92,17 @@ class OutcomeFeedback:
         self.close()
 
     def counts_since(self, before: Mapping[str, int]) -> dict[str, int]:
-        """What was counted since `counts` was so."""
+        """Return what was counted since `counts` was `before`."""
         return {name: self.counts[name] - before.get(name, 0) for name in COUNTED}
 
     def begin(self, pairs: Sequence[tuple[str, Task]]) -> "Future[list[Verdict]]":
-        """As `judge`, without waiting: the verdicts, or what was raised, are the future's result."""
+        """Judge in the background; the future's result is the verdicts, or the exception."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifiers")
         return self._thread.submit(self.judge, pairs)
 
     def stop(self) -> None:
-        """End what was begun at once, whatever its verifiers do."""
+        """Cancel all background batches at once, whatever their verifiers do."""
         if self._thread is not None:
             self._is_stopped = True
             for child in list(self._children.values()):
@@ -112,21 +112,21 @@ class OutcomeFeedback:
             self.close()  # children die with the thread that started them
 
     def close(self) -> None:
-        """Kill the children; a later `judge` starts others."""
+        """Kill the children; a later `judge` starts new ones."""
         for place in list(self._children):
             self._kill(place)
 
     @property
     def closed(self) -> list[str]:
-        """What verifiers are kept from here: of `files`, `network` and `processes` those that the kernel grants."""
+        """The accesses that are blocked for verifiers here: those of `files`, `network` and `processes` that the kernel can block."""
         child = next(iter(self._children.values()), None)
         return (child or self._child(_BUILT_IN)).closed
 
     def prepare(self, tasks: Sequence[Task]) -> str:
-        """Have the verifiers of some tasks loaded, so that what is wrong with one is known before a run begins.
+        """Load the verifiers of some tasks, so that problems are found before a run begins.
 
-        Returns what is not closed to verifiers of the user's own and should be, in a sentence; "" where there is nothing to say. Raises
-        UserError for a verifier that does not load, and where isolation is required and is not to be had.
+        Returns a sentence on what is not blocked for the user's own verifiers and should be; "" if there is nothing to say. Raises
+        UserError for a verifier that does not load, and if isolation is required and not available.
         """
         for verifier, family in dict.fromkeys(_loads_of(task) for task in tasks):
             self._child(_place(verifier)).load(verifier, family)
@@ -136,10 +136,10 @@ class OutcomeFeedback:
         return f"verifiers are not kept from {missing}: run none that you do not trust; isolate_verifiers required refuses to run like this"
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        """One verdict for each (text, task), in order.
+        """Return one verdict for each (text, task), in order.
 
-        Raises UserError for a task whose metadata is not JSON, for a verifier that does not load, and where isolation is demanded and is
-        not to be had.
+        Raises UserError for a task whose metadata is not JSON, for a verifier that does not load, and if isolation is required and not
+        available.
         """
         requests = [_request(index, text, task) for index, (text, task) in enumerate(pairs)]
         places: dict[str, list[int]] = {}
@@ -160,7 +160,7 @@ class OutcomeFeedback:
     def _judge_until_trouble(
         self, place: str, loads: Mapping[tuple[str, str], None], requests: Mapping[int, bytes], verdicts: dict[int, Verdict]
     ) -> None:
-        """Add verdicts until all are there, or until one item took the judge with it."""
+        """Add verdicts until all are there, or until one item kills the judge."""
         child = self._asked(place, loads, list(requests.values()))
         deadline = time.monotonic() + self.timeout_seconds
         for index in requests:
@@ -187,7 +187,9 @@ class OutcomeFeedback:
                 return
 
     def _asked(self, place: str, loads: Mapping[tuple[str, str], None], requests: Sequence[bytes]) -> VerifierProcess:
-        """The child of a place, with its verifiers loaded and the requests on their way. Raises UserError where two of them take none."""
+        """Return the child of a place with its verifiers loaded and the requests sent. Raises UserError if two children in a row accept
+        none.
+        """
         for _ in range(2):
             child = self._child(place)
             if self._is_stopped:  # asked after the child is known: `stop` ends one that it sees, and one that it does not see gets here
@@ -200,7 +202,7 @@ class OutcomeFeedback:
         raise UserError(f"the verifiers' process of {place or 'the verifiers that are built in'} starts and then takes no answers to judge")
 
     def _child(self, place: str) -> VerifierProcess:
-        """The running child of a place. Raises UserError where isolation is required and is not to be had."""
+        """Return the running child of a place, or start one. Raises UserError if isolation is required and not available."""
         child = self._children.get(place)
         if child is not None and not child.is_alive():
             self._kill(place)
@@ -222,11 +224,11 @@ class OutcomeFeedback:
 
 
 def _place(verifier: str) -> str:
-    return place_of(verifier)[0] if ":" in verifier else _BUILT_IN
+    return split_name(verifier)[0] if ":" in verifier else _BUILT_IN
 
 
 def _loads_of(task: Task) -> tuple[str, str]:
-    """What has to be loaded for a task: its verifier, and of reasoning_gym the family's scorer."""
+    """Return what a task needs loaded: its verifier, and for reasoning_gym the family."""
     return task.verifier, str(task.metadata.get("family", "")) if task.verifier == "reasoning_gym" else ""
 
 

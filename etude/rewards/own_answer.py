@@ -1,21 +1,21 @@
-"""The model's own answer as feedback: what it says when it puts several of its attempts together is taken for right. Nobody is asked.
+"""Pseudo-label reward: score attempts by the answer that the model decodes from several of its own attempts, without a gold answer.
 
-Of a task there are attempts and an answer that was decoded from them (`etude.decoding`). With m what the answer votes for
-(`etude.tasks.votes`) and s how sure it is:
+For each task there are attempts and an answer that was decoded from them (`etude.decoding`). With m the vote of that answer
+(`etude.tasks.votes`) and s its confidence:
 
     the decoded answer             1
     attempts that vote for m       no score: they say the same in other words
     attempts that do not           0
-    all of them                    no score where s < `min_share`, or where the answer is cut off, says nothing or is not there
+    all of them                    no score if s < `min_share`, or if the answer is cut off, empty or missing
 
-s by `answers` is the share of the attempts that vote for m; by `tokens`, of joint answers alone, the mean over the answer's tokens of the
-share of its inputs whose own likeliest token it was, for answers too long to be equal.
+With `answers`, s is the share of the attempts that vote for m. With `tokens`, for joint answers only, s is the mean over the answer's
+tokens of the share of its inputs that ranked this token first; this is for answers too long to be equal.
 
-Distillation of an ensemble's answers into the plain prompt is self-training (Scudder 1965); of answers that agree, Huang et al. 2023 (LMSI,
-arXiv 2210.11610). That what is learned from is a joint answer, and that it abstains, is ours.
+Distilling an ensemble's answers into the plain prompt is self-training (Scudder 1965); with agreeing answers, Huang et al. 2023 (LMSI,
+arXiv 2210.11610). Training on a joint answer, and abstention, are ours.
 
-A group in which nothing scores 0 has nothing to tell apart, and is learned from by `learn.keep_all_right` alone. Identity: with one sample
-the answer is the attempt itself, and imitation of it is plain self-training.
+A group without a score of 0 has no contrast, and is trained on only with `learn.keep_all_right`. Identity: with one sample the answer is
+the attempt itself, and imitation of it is plain self-training.
 """
 
 from collections import Counter
@@ -27,25 +27,27 @@ from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
 
 COUNTED = ("own_answers", "own_answers_abstained")
-"""Tasks for which an answer was decoded, and those of which it teaches nothing."""
+"""Tasks with a decoded answer, and those among them that were left out."""
 
 
 @dataclass(frozen=True)
 class OwnAnswer:
-    """An answer that was decoded from attempts at a task, as far as feedback reads it."""
+    """The parts of a decoded answer that the reward reads."""
 
     text: str | None
-    """None: there is none."""
+    """The answer; None if there is none."""
     is_whole: bool
-    """Whether it ends by itself."""
+    """Whether it ended by itself."""
     agreement: Sequence[float] = ()
-    """For each of its tokens the share of the inputs whose likeliest it was."""
+    """For each of its tokens, the share of the inputs that ranked it first."""
 
 
 def verdicts_by(
     answer: OwnAnswer, texts: Sequence[str], task: Task, *, min_share: float, by_tokens: bool, counts: Counter[str]
 ) -> list[Verdict]:
-    """One for each attempt's text, then the answer's own, if there is one; `vote_share` among its parts is how sure the answer is.
+    """Return a verdict for each attempt's text, then for the decoded answer itself, if there is one.
+
+    `vote_share` among its parts is the answer's confidence.
 
     >>> answer, attempts = OwnAnswer("It is 7.", True), ["7", "8", "7", "what?"]
     >>> how = {"min_share": 0.5, "by_tokens": False, "counts": Counter()}
@@ -54,12 +56,12 @@ def verdicts_by(
     """
     counts["own_answers"] += 1
     votes = [vote(text, task) for text in texts]
-    own = vote(answer.text, task) if answer.text is not None else None
+    answer_vote = vote(answer.text, task) if answer.text is not None else None
     tokens = sum(answer.agreement) / len(answer.agreement) if answer.agreement else 0.0
-    share = tokens if by_tokens else Tally.of(votes).share(own)
+    share = tokens if by_tokens else Tally.of(votes).share(answer_vote)
     parts = {"vote_share": share}
     reasons = {
-        "no answer that can be read": own is None,
+        "no answer that can be read": answer_vote is None,
         "it is cut off": not answer.is_whole,
         f"{share:.2f} agree, {min_share:.2f} are asked for": share < min_share,
     }
@@ -69,5 +71,5 @@ def verdicts_by(
         found = [Verdict(None, parts, message=f"the model's own answer teaches nothing: {reason}") for _ in texts]
         return found + ([found[0]] if answer.text is not None else [])
     said = (answer.text or "").strip()[:60]
-    others = [Verdict(None if each == own else 0.0, parts, message=f"the model's own answer is {said!r}") for each in votes]
+    others = [Verdict(None if each == answer_vote else 0.0, parts, message=f"the model's own answer is {said!r}") for each in votes]
     return [*others, Verdict(1.0, parts)]

@@ -1,8 +1,8 @@
-"""Attempts compared two at a time: which pairs are, and what their verdicts make of each attempt.
+"""Pairwise comparison: choose the pairs of attempts, and turn their verdicts into scores.
 
-A judge tends to prefer a place, so every pair is shown in both orders (Zheng et al. 2023, arXiv 2306.05685, sec. 3.4). Where the two
-verdicts are not of one attempt, or not both a tie, the pair is a tie and a disagreement. A pair of which one verdict is missing was not
-compared; an attempt that was compared with none has no score, unless all beside it have the same text: then they are `EQUAL`.
+A judge tends to prefer a position, so every pair is shown in both orders (Zheng et al. 2023, arXiv 2306.05685, sec. 3.4). If the two
+verdicts do not prefer the same attempt, and are not both ties, the pair counts as a tie and a disagreement. A pair with a missing verdict
+does not count. An attempt without a counted pair has no score, unless all others have the same text: then they are `EQUAL`.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from etude.rewards.verdict import Verdict
 Which = Literal["ring", "all"]
 
 EQUAL = Verdict(0.5, message="all attempts at the task have the same text")
-"""Of an attempt among others, where there is nothing to compare."""
+"""The verdict if all attempts have the same text."""
 _POINTS = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
 class Compared(NamedTuple):
-    """Two attempts, by number, and which is better: `first`, `second` or `tie` in the order shown, None where nobody said."""
+    """Two attempts, by index, and the better one: `first`, `second` or `tie` in the order shown, None without a verdict."""
 
     first: int
     second: int
@@ -27,7 +27,7 @@ class Compared(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What an attempt's comparisons come to."""
+    """The sum of an attempt's comparisons."""
 
     points: float = 0.0
     pairs: int = 0
@@ -35,6 +35,7 @@ class Standing(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
+        """The verdict: the share of comparisons won."""
         if not self.pairs:
             return Verdict(None, message="it was compared with no other attempt")
         message = "" if self.points == self.pairs else f"won {self.points:g} of {self.pairs} comparisons"
@@ -42,7 +43,7 @@ class Standing(NamedTuple):
 
 
 def pairs_of(n: int, which: Which, most: int) -> list[tuple[int, int]]:
-    """Pairs of n attempts: each with the next one in a ring; for `all` also with the one after that, and so on, up to `most`.
+    """Return pairs of n attempts: each with the next one in a ring; for `all` also with the one after that, and so on, up to `most`.
 
     >>> pairs_of(3, "ring", 10), pairs_of(4, "all", 5)
     ([(0, 1), (1, 2), (2, 0)], [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)])
@@ -55,7 +56,7 @@ def pairs_of(n: int, which: Which, most: int) -> list[tuple[int, int]]:
 
 
 def standings(n: int, compared: Sequence[Compared]) -> list[Standing]:
-    """What each of n attempts comes to.
+    """Add up the comparisons of each of n attempts.
 
     >>> standings(2, [Compared(0, 1, "first", "second")])[0].verdict.score, standings(2, [Compared(0, 1, "first", "first")])[0]
     (1.0, Standing(points=0.5, pairs=1, disagreements=1))
@@ -67,7 +68,7 @@ def standings(n: int, compared: Sequence[Compared]) -> list[Standing]:
         points, again = _POINTS[better], 1.0 - _POINTS[swapped]
         differs = points != again
         points = 0.5 if differs else points
-        for place, own in ((first, points), (second, 1.0 - points)):
+        for place, won in ((first, points), (second, 1.0 - points)):
             before = found[place]
-            found[place] = Standing(before.points + own, before.pairs + 1, before.disagreements + differs)
+            found[place] = Standing(before.points + won, before.pairs + 1, before.disagreements + differs)
     return found

@@ -1,4 +1,4 @@
-"""The parent's side of the verifiers' processes: start them, have verifiers loaded, write items, read replies by a deadline, end them."""
+"""The parent's side of the verifiers' processes: start them, load verifiers, send items, read replies by a deadline, end them."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from etude.rewards.lines import GONE, Lines
 from etude.rewards.reply import LONGEST_LINE_BYTES, BadReply, read_line
 
 START_SECONDS = 60.0
-"""How long the process, or a verifier's imports, may take to load."""
+"""Time limit for starting the process, and for a verifier's imports."""
 _STOP_SECONDS = 10.0
-"""How long the worker may take to end its judge, before it is ended itself."""
+"""Time limit for the worker to end its judge, before the worker itself is ended."""
 _GUARD_SECONDS = 10.0
 _PASSED_ON = frozenset(
     [
@@ -35,7 +35,7 @@ _PASSED_ON_BEGINNINGS = ("LC_", "PYTHON", "VERIFIER_")
 class VerifierProcess:
     """The guard, its worker and the worker's judge (`etude.rewards.guard`), with a socket to each of the latter two.
 
-    Raises UserError where it does not start.
+    Raises UserError if it does not start.
     """
 
     def __init__(self, memory_bytes: int, is_isolated: bool) -> None:
@@ -60,7 +60,7 @@ class VerifierProcess:
             )
         first = self._answer(START_SECONDS) or {}
         self.closed: list[str] = first.get("closed", [])
-        """What verifiers are kept from: files, network, processes."""
+        """Blocked accesses of verifiers: files, network, processes."""
         self._scratch = first.get("scratch", "")
         if not first.get("ready"):
             problem = self._last_error()
@@ -71,11 +71,11 @@ class VerifierProcess:
             )
 
     def is_alive(self) -> bool:
-        """Whether it can take requests; to be asked when all replies have been read."""
+        """Return whether it can take requests; call it after all replies have been read."""
         return self._process.poll() is None and self._control.is_silent()
 
     def load(self, verifier: str, family: str = "") -> None:
-        """Have a verifier loaded, unless it is. Raises UserError where it can't be."""
+        """Load a verifier, once. Raises UserError if it does not load."""
         if (verifier, family) in self._loaded:
             return
         self._leave_judge()
@@ -88,11 +88,11 @@ class VerifierProcess:
         self._loaded.add((verifier, family))
 
     def send(self, requests: Sequence[bytes]) -> bool:
-        """Give items to the judge, a new one where there is none; they are written while `receive` waits.
+        """Send items to the judge, starting one if needed; they are written while `receive` waits.
 
-        False where there is no judge to be had: this process is to be killed.
+        Returns False if there is no judge: then this process must be killed.
         """
-        if self._link is not None and not self._link.is_silent() and self.stop(is_gone=True) is None:  # it ended, or said what nobody asked
+        if self._link is not None and not self._link.is_silent() and self.stop(is_gone=True) is None:  # it ended, or wrote unasked
             return False
         if self._link is None:
             ours, theirs = socket.socketpair()
@@ -106,13 +106,13 @@ class VerifierProcess:
         return True
 
     def receive(self, deadline: float) -> bytes | None:
-        """The next line of the judge's, GONE where it is gone, None at the deadline (a time of `time.monotonic`)."""
+        """Return the judge's next line, GONE if it is gone, None at the deadline (a time of `time.monotonic`)."""
         return self._link.receive(deadline) if self._link else GONE
 
     def stop(self, *, is_gone: bool) -> str | None:
-        """End the judge and all that it started, and say how it ended; `is_gone` where it seems to have ended by itself.
+        """End the judge and all that it started, and describe how it ended; `is_gone` if it seems to have ended by itself.
 
-        None where this process can't be used any more: it is to be killed.
+        Returns None if this process cannot be used any more: then it must be killed.
         """
         if not self._forks:
             return None
@@ -122,7 +122,7 @@ class VerifierProcess:
         return ended if isinstance(ended, str) else None
 
     def ending(self) -> str:
-        """How the process ended by itself, in words."""
+        """Describe how the process ended by itself."""
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
@@ -130,11 +130,11 @@ class VerifierProcess:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def end(self) -> None:
-        """Ask it to end, from any thread; whoever waits for a reply is told that it is gone."""
+        """Ask the process to end, from any thread; a caller waiting for a reply gets GONE."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End everything below, and wait until it is gone: the guard sees to it."""
+        """End everything below through the guard, and wait until it is gone."""
         self._leave_judge()
         self._process.terminate()
         try:
@@ -154,7 +154,7 @@ class VerifierProcess:
             self._link = None
 
     def _asked(self, command: dict[str, Any], seconds: float, passed: socket.socket | None = None) -> dict[str, Any] | None:
-        """The worker's answer; {} where it is gone or speaks nonsense, None where it takes too long."""
+        """Send a command and return the worker's answer; {} if it is gone or the answer is invalid, None if it takes too long."""
         self._control.send(json.dumps(command).encode() + b"\n", passed)
         return self._answer(seconds)
 
@@ -174,9 +174,10 @@ class VerifierProcess:
 
 
 def environment(is_isolated: bool) -> dict[str, str]:
-    """The variables of verifiers: isolated ones have those by which programs are found and run, and those that begin with VERIFIER_.
+    """Return the environment variables for verifiers: isolated ones get those that programs need to run, and those that begin with
+    VERIFIER_.
 
-    An API key is none of theirs: what a verifier says of an answer is written down and passed on.
+    API keys are left out: a verifier's text is written down and passed on.
     """
     passed = {
         name: value for name, value in os.environ.items() if not is_isolated or name in _PASSED_ON or name.startswith(_PASSED_ON_BEGINNINGS)

@@ -1,6 +1,7 @@
-"""Random feedback: the control that shows what practice gains without knowing what is right.
+"""Random reward: the control that shows what practice gains without a meaningful reward.
 
-A learner that improves as much on these scores as on a verifier's has not learned from the verifier (arXiv 2506.10947 found such gains).
+A learner that improves as much with these scores as with a verifier's has not learned from the verifier (arXiv 2506.10947 found such
+gains).
 """
 
 from collections.abc import Sequence
@@ -14,17 +15,17 @@ from etude.tasks.task import Task
 
 
 class RandomFeedback:
-    """Scores 1.0 with probability `rate`, else 0.0, whatever the text says; the same pairs in the same places get the same scores."""
+    """Scores 1.0 with probability `rate`, else 0.0, whatever the text is; the same pairs in the same order get the same scores."""
 
     def __init__(self, seed: int, rate: float) -> None:
-        """`rate` in [0, 1] is best the share that the real verifier accepts, so that only the meaning of the score differs."""
+        """Set `rate` in [0, 1], best the share that the real verifier accepts. Raises UserError for another rate."""
         if not 0.0 <= rate <= 1.0:
             raise UserError(f"rate must be in [0, 1], got {rate}")
         self.seed = seed
         self.rate = rate
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        """One verdict for each (text, task), in order, drawn by (seed, task, text, index).
+        """Return one verdict for each (text, task), in order, sampled by (seed, task, text, index).
 
         >>> RandomFeedback(seed=0, rate=1.0).judge([("5", Task("What is 2 + 2?", "4"))])[0].score
         1.0

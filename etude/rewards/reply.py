@@ -1,7 +1,7 @@
-"""What the verifiers' process answers, read as what it is: text from code that nobody vouches for.
+"""Parse the replies of the verifiers' process as untrusted text.
 
-A reply is a line of JSON, {"id", "verdict"} or {"id", "error"}, to the item that was asked about. What is no such line, or too long, ends
-the process that wrote it; a verdict of another form costs its item's score. Nothing in a line is believed before its type was looked at.
+A reply is a line of JSON, {"id", "verdict"} or {"id", "error"}, to the item that was asked about. Any other line, or a too long one, ends
+the process that wrote it; a malformed verdict costs its item's score. Every value's type is checked before it is used.
 """
 
 import json
@@ -13,17 +13,17 @@ from etude.rewards.words import shortened
 
 LONGEST_LINE_BYTES = 1 << 18
 LONGEST_MESSAGE = 4_096
-"""Characters that are kept of a verdict's message, and of its words."""
+"""Longest message, and longest words, of a verdict, in characters."""
 _MOST_NUMBERS = 4_096
 _LONGEST_NAME = 200
 
 
 class BadReply(Exception):
-    """A line that is no reply to what was asked."""
+    """The line is no reply to the request."""
 
 
 def read_line(line: bytes) -> dict[str, Any]:
-    """A JSON object. Raises BadReply for anything else."""
+    """Parse a JSON object. Raises BadReply for anything else."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -34,7 +34,7 @@ def read_line(line: bytes) -> dict[str, Any]:
 
 
 def read_reply(line: bytes, asked: int) -> tuple[Verdict, bool]:
-    """The verdict on the item number `asked`, and whether the verifier failed at it. Raises BadReply for a line that is no reply to it."""
+    """Return the verdict on the item number `asked`, and whether the verifier failed. Raises BadReply if the line is no reply to it."""
     reply = read_line(line)
     number = reply.get("id")
     if isinstance(number, bool) or not isinstance(number, int) or number != asked:
@@ -48,7 +48,7 @@ def read_reply(line: bytes, asked: int) -> tuple[Verdict, bool]:
 
 
 def _verdict(found: Any) -> Verdict:
-    """Raises ValueError for what is no verdict."""
+    """Build a verdict from JSON. Raises ValueError if it is malformed."""
     if not isinstance(found, dict):
         raise ValueError("it is no object")
     score, parts, values = found.get("score", "none"), found.get("parts"), found.get("step_values")
@@ -71,7 +71,7 @@ def _verdict(found: Any) -> Verdict:
 
 
 def _is_finite(number: Any) -> bool:
-    """Whether it is a number that a float holds."""
+    """Return whether a value is a finite number that a float can hold."""
     try:
         return isinstance(number, (int, float)) and math.isfinite(number)
     except OverflowError:

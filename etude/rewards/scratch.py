@@ -1,4 +1,4 @@
-"""The folder for temporary files of isolated verifiers."""
+"""Clean up the folder for temporary files of isolated verifiers."""
 
 import itertools
 import os
@@ -7,10 +7,11 @@ from contextlib import suppress
 
 
 def empty(folder: str, kept: Collection[str] = ()) -> None:
-    """Remove what is in a folder, but for the names in `kept`; what can't be removed stays.
+    """Remove what is in a folder, except the names in `kept`; what cannot be removed stays.
 
-    What lies deep is moved up before it is removed: a path may be longer than a call takes, and a folder deeper than Python recurses. For
-    a process that may write nowhere else, or while nobody else writes there: links that appear in between are followed.
+    Deep content is moved up before it is removed: a path may be longer than a system call accepts, and a folder deeper than Python can
+    recurse. Use it only in a process that may write nowhere else, or while nobody else writes there: links that appear meanwhile are
+    followed.
     """
     numbers = itertools.count()
     refused: set[str] = set(kept)
@@ -35,5 +36,5 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _free(folder: str, numbers: "itertools.count[int]") -> str:
-    """A path in a folder that nothing stands at."""
+    """Return an unused path in a folder."""
     return next(path for number in numbers if not os.path.lexists(path := os.path.join(folder, f"moved-{number}")))

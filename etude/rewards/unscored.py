@@ -1,7 +1,7 @@
-"""Answers that could not be scored: how many there are, why, and when there are too many to go on.
+"""Check how many answers could not be scored, and stop when there are too many.
 
-An odd answer may make a verifier crash or time out: it is left out, which costs nothing. A verifier that fails on many answers is itself
-wrong, and what it fails on is no random part of them: leaving those out teaches the model from the rest.
+An odd answer may crash a verifier or time out: it is left out, which costs nothing. A verifier that fails on many answers is itself wrong,
+and its failures are not random: training on the rest would be biased.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from etude.rewards.words import quoted
 from etude.tasks.task import Task
 
 A_FEW = 2
-"""Answers that may lack a score however few there are, so that an odd one among eight stops nothing."""
+"""So many answers may always lack a score, so that one odd answer among eight stops nothing."""
 _LONGEST_REASON = 300
 
 
@@ -22,7 +22,7 @@ class TooManyUnscored(UserError):
 
 
 def commonest_reason(verdicts: Iterable[Verdict]) -> str:
-    """The message of most verdicts without a score, the first of equals; "" where all have one.
+    """Return the most frequent message of the verdicts without a score, the first of equals; "" if all have one.
 
     >>> commonest_reason([Verdict(1.0), Verdict(None, message="timed out"), Verdict(None, message="timed out")])
     'timed out'
@@ -32,15 +32,15 @@ def commonest_reason(verdicts: Iterable[Verdict]) -> str:
 
 
 def check_max_share(max_share: float) -> None:
-    """Raise UserError for a `max_unscored_share` that is no share."""
+    """Raise UserError for a `max_unscored_share` outside [0, 1]."""
     if not 0.0 <= max_share <= 1.0:
         raise UserError(f"max_unscored_share must be in [0, 1], got {max_share}: 1 never stops")
 
 
 def check_scored(answers: Sequence[tuple[str, Task]], verdicts: Sequence[Verdict], max_share: float, where: str) -> None:
-    """Raise `TooManyUnscored` where more than `max_share` of the answers, and more than `A_FEW`, or all of them, have no score.
+    """Raise `TooManyUnscored` if more than `max_share` of the answers, and more than `A_FEW`, or all of them, have no score.
 
-    `where` says what was scored, such as `practice step 3`.
+    `where` names what was scored, such as `practice step 3`.
     """
     without = [pair for pair, verdict in zip(answers, verdicts, strict=True) if verdict.score is None]
     n, total = len(without), len(verdicts)

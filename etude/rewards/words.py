@@ -1,7 +1,7 @@
-"""What the model itself is told of an answer: what was read in it and that it is not right, never what is right.
+"""Textual feedback for the model: what was read in its answer and that it is wrong, never what is right.
 
-Words are made of what was read in the answer. Whatever the gold answer is, they are the same, but for whether the answer has its form; a
-verdict's message, for people, may name it. What a verifier of your own puts into `Verdict.words` is told as it stands.
+Words are made only from what was read in the answer. They do not depend on the gold answer, except for whether the answer has its form; a
+verdict's message, for people, may name it. What a verifier of your own puts into `Verdict.words` is passed on unchanged.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _LONGEST = 60
 
 
 def read_as(answer: str) -> str:
-    """Of an answer that was read, and is wrong.
+    """Write the feedback on an answer that was read and is wrong.
 
     >>> read_as("12")
     'I read 12 as your answer, and it is not right.'
@@ -25,21 +25,22 @@ def read_as(answer: str) -> str:
 
 
 def of_another_form(answer: str) -> str:
-    """Of an answer that can't be right, since it is no number, list or word where the question asks for one."""
+    """Write the feedback on an answer of the wrong form: no number, list or word where the question asks for one."""
     if not answer:
         return "I found no answer."
     return f"I read {quoted(answer)} as your answer, and it does not have the form that the question asks for."
 
 
 def words_of(verdict: Verdict, steps: Sequence[str] = ()) -> str:
-    """What is told of an attempt by its verdict; with the texts of its `steps`, where feedback valued them, also behind which of them the
-    expected value falls most.
+    """Write the feedback on an attempt from its verdict; with `steps`, also name the step after which the expected reward falls most.
+
+    `steps` are the texts of the attempt's steps, if the verdict has step values.
 
     >>> words_of(Verdict(0.0, step_values=(0.5, 0.75, 0.25, 0.0)), ["2 + 2 = 4", "4 * 3 = 13", "13"])
     "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"
     """
     said = verdict.words or (NOT_CHECKED if verdict.score is None else NOT_FULLY_RIGHT if verdict.score > 0 else NOT_RIGHT)
-    falls = [before - behind for before, behind in pairwise(verdict.step_values)]
+    falls = [before - after for before, after in pairwise(verdict.step_values)]
     if falls and len(falls) == len(steps) and max(falls) > 0:
         worst = falls.index(max(falls))
         said = f"{said} It seems to go wrong in step {worst + 1}: {quoted(steps[worst].strip())}"
@@ -47,10 +48,10 @@ def words_of(verdict: Verdict, steps: Sequence[str] = ()) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as it can stand in a sentence: in quotation marks, on one line, not too long."""
+    """Quote a text for use in a sentence: in quotation marks, on one line, shortened."""
     return repr(shortened(text))
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """The text, cut to at most so many characters."""
+    """Shorten a text to at most `longest` characters."""
     return text if len(text) <= longest else text[: longest - 3] + "..."

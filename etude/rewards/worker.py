@@ -1,19 +1,19 @@
-"""The process that loads verifiers, and the judges that it forks (`etude.rewards.guard` has the whole picture).
+"""The worker process that loads verifiers, and the judges that it forks (`etude.rewards.guard` describes all processes).
 
-The worker shuts itself in, loads the verifiers that it is told of, and waits. To judge, it is handed a socket and forks: the judge has all
-that was loaded, and when one of its items hangs or kills it, the next judge costs a fork and not the imports again. Where a fork would not
-have all that was loaded (a verifier's file has started threads or processes, or this is no Linux) the worker judges itself.
+The worker isolates itself, loads the verifiers that it is asked to load, and waits. To judge, it gets a socket and forks: the judge has
+everything that was loaded, and when an item hangs or kills it, the next judge costs a fork and no new imports. If a fork would not have all
+that was loaded (a verifier's file has started threads or processes, or the system is not Linux) the worker judges itself.
 
 On the worker's socket, a JSON object per line:
 
-    {"ready": true, "closed": [...], "scratch": ...}    comes first, and says what verifiers are kept from
+    {"ready": true, "closed": [...], "scratch": ...}    comes first, and lists what is blocked for verifiers
     {"load": NAME, "family": ...}                       {"loaded": true} or {"error": a sentence}
     {"judge": true}, with a socket                      {"judging": true, "forks": whether a fork judges}
-    {"stop": whether it is gone already}                {"ended": how}: the judge and all that it started are dead, its files gone
+    {"stop": whether it is gone already}                {"ended": how}: the judge and all that it started are dead, its files removed
 
-On a judge's socket: in {"id", "text", "task"}, out in the same order {"id", "verdict"}, or {"id", "error"} where a verifier raised. What
-a verifier prints goes nowhere and what it reads is empty. After each item the folder for temporary files is emptied, but for what was there
-when the verifier had been loaded. Nothing that is written here is believed by the parent before it was looked at (`etude.rewards.reply`).
+On a judge's socket: in {"id", "text", "task"}, out in the same order {"id", "verdict"}, or {"id", "error"} if a verifier raised. A
+verifier's output is discarded and its input is empty. After each item the folder for temporary files is emptied, except for what was there
+when the verifier had been loaded. The parent checks everything that is written here before it uses it (`etude.rewards.reply`).
 """
 
 import gc
@@ -37,19 +37,19 @@ from etude.rewards.reply import LONGEST_LINE_BYTES, LONGEST_MESSAGE
 from etude.rewards.scratch import empty
 from etude.rewards.words import shortened
 from etude.tasks.expressions import math
-from etude.tasks.family_scores import scorer_of
-from etude.tasks.functions import as_verdict
+from etude.tasks.family_scores import load_scorer
+from etude.tasks.functions import to_verdict
 from etude.tasks.task import Task
-from etude.tasks.verifiers import verifier_named
+from etude.tasks.verifiers import find_verifier
 
 _ENDING_SECONDS = 1.0
-"""How long a judge that closed its socket may take to be gone."""
+"""Time limit for a judge that closed its socket to end."""
 _PASSED = socket.MSG_CMSG_CLOEXEC if hasattr(socket, "MSG_CMSG_CLOEXEC") else 0
 
 
 def work(memory_bytes: int, scratch: str, guard: int | None) -> None:
-    """Do what the parent asks for until it closes the socket; with a `guard`, isolated."""
-    control = own_socket()
+    """Obey the parent's commands until it closes the socket; isolated if there is a `guard`."""
+    control = move_socket()
     limit_memory(memory_bytes)
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     worker = Worker(scratch, [] if guard is None else isolate(scratch, guard))
@@ -67,8 +67,8 @@ def work(memory_bytes: int, scratch: str, guard: int | None) -> None:
                 say(control, answer)
 
 
-def own_socket() -> socket.socket:
-    """The socket to the parent, moved away from file descriptor 0: user code reads and prints at 0, 1 and 2."""
+def move_socket() -> socket.socket:
+    """Move the socket to the parent away from file descriptor 0, since user code reads and prints at 0, 1 and 2."""
     control = socket.socket(fileno=os.dup(0))
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -77,18 +77,19 @@ def own_socket() -> socket.socket:
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """Bound this process's address space, so that a verifier which allocates without end gets a MemoryError; 0 is no limit."""
+    """Limit this process's address space, so that a verifier that allocates without end gets a MemoryError; 0 is no limit."""
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def say(to: socket.socket, message: dict[str, Any]) -> None:
+    """Send a message as one line of JSON."""
     to.sendall(json.dumps(message).encode() + b"\n")
 
 
 class Worker:
-    """The verifiers that are loaded, and the judge that runs them."""
+    """The loaded verifiers, and the judge that runs them."""
 
     def __init__(self, scratch: str, closed: Sequence[str]) -> None:
         self.scratch, self.closed = scratch, list(closed)
@@ -97,7 +98,7 @@ class Worker:
         self._judge: int | None = None
 
     def answer(self, command: dict[str, Any], descriptor: int | None, control: socket.socket) -> dict[str, Any] | None:
-        """Carry out a command of the parent's."""
+        """Carry out a command of the parent."""
         if "load" in command:
             return self.load(command["load"], command["family"])
         if "stop" in command:
@@ -107,25 +108,25 @@ class Worker:
         return None
 
     def load(self, name: str, family: str) -> dict[str, Any]:
-        """Load a verifier with all that it imports, so that none of it is charged to an item's time; ends the judge, which lacks it."""
+        """Load a verifier with its imports, so that items are not charged for them; this ends the judge, which lacks it."""
         self.stop(is_gone=False)
         try:
-            self._verifiers[name] = verifier_named(name)
+            self._verifiers[name] = find_verifier(name)
             if name == "math":
                 math("$x + 1$", Task("", "1 + x", "math"))
             elif name == "reasoning_gym":
-                scorer_of(family)
+                load_scorer(family)
         except UserError as error:
             return {"error": shortened(f"{error}{hint(error.__cause__, self.closed)}", LONGEST_MESSAGE)}
         except BaseException as error:  # also SystemExit
             if ":" in name:
                 return {"error": shortened(f"verifier {name!r} does not load: {type(error).__name__}: {error}", LONGEST_MESSAGE)}
-            # an item of the same kind will raise it again, and be told of
+            # an item of the same kind will raise it again, and the item reports it
         self._kept = os.listdir(self.scratch)
         return {"loaded": True}
 
     def judge(self, link: socket.socket, control: socket.socket) -> None:
-        """Have a judge answer the items that come over `link`: a fork, or where there is none this process, until the link closes."""
+        """Start a judge that answers the items on `link`: a fork, or else this process, until the link closes."""
         with link:
             if not can_fork():
                 say(control, {"judging": True, "forks": False})
@@ -147,7 +148,7 @@ class Worker:
                 os._exit(0)
 
     def stop(self, *, is_gone: bool) -> str:
-        """Kill the judge and all that it started, and empty the scratch folder; returns how the judge ended."""
+        """Kill the judge and all that it started, and empty the scratch folder; return how the judge ended."""
         status, deadline = None, time.monotonic() + _ENDING_SECONDS
         if self._judge is None:
             return ""
@@ -170,7 +171,7 @@ class Worker:
 
 
 def can_fork() -> bool:
-    """Whether a fork of this process has all that this process has: neither threads nor children, on Linux, where libraries stand it."""
+    """Return whether a fork of this process would be complete: Linux, no threads and no children."""
     if sys.platform != "linux" or threading.active_count() > 1:
         return False
     with suppress(FileNotFoundError):
@@ -190,7 +191,7 @@ def judge_items(
     scratch: str,
     kept: list[str],
 ) -> None:
-    """Answer every line that comes over `link`."""
+    """Answer every line on `link`."""
     judge = os.getpid()
     with link.makefile("rb") as requests:
         for line in requests:
@@ -207,21 +208,21 @@ def judge_items(
 
 
 def hint(error: BaseException | None, closed: Sequence[str]) -> str:
-    """What may have refused something to a verifier, in words; "" where it was nothing of ours."""
+    """Return a hint that the isolation may have refused something to a verifier; "" if it did not."""
     is_refused = bool(closed) and isinstance(error, PermissionError)
     return f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
 
 
 def _verdict(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], Any]]) -> dict[str, Any]:
-    """The verdict on one item as JSON values."""
+    """Compute the verdict on one item as JSON values."""
     prompt = item["task"]["prompt"]
     task = Task(**{**item["task"], "prompt": tuple(prompt) if isinstance(prompt, list) else prompt})
-    found = as_verdict(verifiers[task.verifier](item["text"], task)).to_json()
+    found = to_verdict(verifiers[task.verifier](item["text"], task)).to_json()
     return found | {name: shortened(found[name], LONGEST_MESSAGE) for name in ("message", "words") if name in found}
 
 
 def _encoded(reply: dict[str, Any]) -> bytes:
-    """A reply as a line. Raises ValueError for one that is too long, and TypeError for parts that are no JSON: the verifier's mistakes."""
+    """Encode a reply as a line. Raises ValueError if it is too long, and TypeError for parts that are not JSON: the verifier's mistakes."""
     line = json.dumps(reply).encode() + b"\n"
     if len(line) > LONGEST_LINE_BYTES:
         raise ValueError(f"a verdict has at most {LONGEST_LINE_BYTES} bytes, got {len(line)}")

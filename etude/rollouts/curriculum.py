@@ -36,8 +36,8 @@ from etude.errors import UserError, at_least
 from etude.randomness import seed_for, uniforms
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
-from etude.tasks.questions import fill
 from etude.tasks.task import Task
+from etude.tasks.templates import fill_template
 
 POOLS = {"hard": 0.25, "medium": 0.75, "easy": 1.0}
 """Pools of tasks by the mean score of their visits, up to these."""
@@ -104,7 +104,9 @@ class Curriculum:
         self.places = {task.key: place for place, task in reversed(list(enumerate(tasks)))}
         """Of every task its first place: one that stands there again is drawn and counted as the first."""
         self.levels = [int(task.metadata.get("level", 0)) for task in tasks]
-        self.categories = ["" if how.category is None else fill("curriculum.category", how.category, _names(task)) for task in tasks]
+        self.categories = [
+            "" if how.category is None else fill_template("curriculum.category", how.category, _names(task)) for task in tasks
+        ]
         self.visits: list[Visit] = []
         self.level, self.since = 0, 0
         """The present level, and how many visits there had been when it became so."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from etude.evaluation.statistics import pass_curve
-from etude.tasks.answers import bounded
+from etude.tasks.answers import last_characters
 
 _NUMBER = re.compile(r"(?:(?<![\w)\].])[-+\u2212])?\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
@@ -47,5 +47,5 @@ def solution_form(text: str) -> str:
     >>> solution_form("Sam had 9 - 4 = 5 pencils."), solution_form("Ann had 12 - 10 = 2 pencils.")
     ('@ had # - # = # pencils.', '@ had # - # = # pencils.')
     """
-    masked = _NUMBER.sub("#", bounded(text))
+    masked = _NUMBER.sub("#", last_characters(text))
     return " ".join(_WORD.sub(lambda word: "@" if word[0][0].isupper() else word[0], masked).split())

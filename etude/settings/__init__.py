@@ -1,1 +1,1 @@
-"""Settings: typed dataclasses from YAML and options, their help, and the nearest name to a wrong one."""
+"""Settings: read typed dataclasses from YAML and command-line options, print their help, and suggest the nearest name for a wrong one."""

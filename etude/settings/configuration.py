@@ -1,16 +1,14 @@
-"""From a configuration's name or YAML file and `--key value` overrides to typed dataclasses, and every mistake in one sentence.
+"""Build typed settings from a configuration's name or YAML file and `--key value` overrides; every mistake is one sentence.
 
 The dataclasses beside the code are the only list of settings: their fields are the options, and the text below a field is its help
-(`etude.settings.help`). Values are read by `etude.settings.values`; for a name that is no setting `etude.settings.spellings` finds the
-nearest. Nothing here waits for torch.
+(`etude.settings.help`). `etude.settings.values` reads values; `etude.settings.spellings` finds the nearest setting for an unknown name.
+Nothing here imports torch.
 """
 
 import contextlib
 import copy
 import functools
-import inspect
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
@@ -22,7 +20,7 @@ import yaml
 from etude.errors import UserError, unknown, value_hint
 from etude.settings.sections import CLASS, check_switches, hints_of, listed, own_classes, sections_of, without_removed
 from etude.settings.spellings import nearest_setting
-from etude.settings.values import WrongValue, read, typed
+from etude.settings.values import WrongValue, from_text, to_type
 from etude.settings.yaml_text import problem_of, read_yaml
 
 Configuration = TypeVar("Configuration")
@@ -30,26 +28,29 @@ _SHIPPED = Path(__file__).parents[1] / "configs"
 
 
 @functools.cache
-def shipped(command: str) -> Mapping[str, Path]:
-    """The configurations that ship for a command, by name; read once."""
+def shipped_configurations(command: str) -> Mapping[str, Path]:
+    """Return the shipped configurations of a command, by name; read once."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if command_of(path) == command}
 
 
 def find_configuration(command: str, name: str) -> Path:
-    """A YAML file by path, or by the name of a shipped configuration."""
+    """Find a YAML file by its path, or by the name of a shipped configuration.
+
+    Raises UserError if there is neither.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"configuration {name!r}: no such file")
         return path
-    known = shipped(command)
+    known = shipped_configurations(command)
     if name not in known:
         raise unknown(f"{command} configuration", name, known)
     return known[name]
 
 
 def command_of(path: Path) -> str | None:
-    """What a YAML file says it is for, if it says so and can be read."""
+    """Return the command that a YAML file names, or None if it names none or cannot be read."""
     try:
         values = read_yaml(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
@@ -68,31 +69,32 @@ def parse(
     adjust: Adjust | None = None,
     short: Mapping[str, str] | None = None,
 ) -> Configuration:
-    """A `kind` from a YAML file and `--key value` overrides; raises UserError for anything unknown or of the wrong type.
+    """Build a `kind` from a YAML file and `--key value` overrides.
 
-    A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the file's values and the overrides, both by
-    dotted name, and gives the values to go on with. `short` has other names for settings, `--name value`.
+    A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the values of the file and the overrides, both by
+    dotted name, and returns the values to use. `short` maps short names to settings, `--name value`. Raises UserError for an unknown name
+    or a wrong type.
     """
     own = _classes_in(kind, path) | own_classes(kind, _options_of(overrides))
     known = settings_of(kind, own)
-    given = _given(overrides, lists_of(kind), known, _short_names(kind, known) | dict(short or {}))
+    given = _parse_overrides(overrides, lists_of(kind), known, _short_names(kind, known) | dict(short or {}))
     try:
         values = _file_values(kind, path, own) if path is not None else {}
         values = adjust(values, given) if adjust else values
-        read = {name: _checked(name, known[name], text, "--") for name, text in given.items()}
-        told = without_removed({name: _checked(name, known[name], value, "") for name, value in values.items()}, read, kind) | read
+        read = {name: _convert(name, known[name], text, "--") for name, text in given.items()}
+        told = without_removed({name: _convert(name, known[name], value, "") for name, value in values.items()}, read, kind) | read
         for name, sections in sections_of(kind).items():
             told[sections.classes_field] = {part: own[part] for part in own if told.get(f"{name}.{part}") is not False}
         check_switches(told, kind)
-        return _made(kind, told, own=own)
+        return _build(kind, told, own=own)
     except UserError as error:
-        raise UserError(_in_full(str(error), list(known))) from None
+        raise UserError(_expand_names(str(error), list(known))) from None
 
 
-def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
-    """The value as its type has it; `where` stands before the name in what is said: `--`, or the file."""
+def _convert(name: str, hint: Any, value: Any, where: str) -> Any:
+    """Convert a value to its type; `where` precedes the name in errors: `--`, or the file."""
     try:
-        return read(hint, value) if isinstance(value, str) else typed(hint, value)
+        return from_text(hint, value) if isinstance(value, str) else to_type(hint, value)
     except WrongValue as error:
         raise UserError(f"{where}{name}: expected {error}, got {_argument(value)}{_hint(name, value)}") from None
 
@@ -127,23 +129,23 @@ def _classes_in(kind: Any, path: Path | None) -> dict[str, str]:
     return {}
 
 
-def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "", own: Mapping[str, str] | None = None) -> Any:
-    """An instance of a class of settings, of what is told, and of `default` where nothing is."""
-    hints, told = get_type_hints(kind), {}
+def _build(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "", own: Mapping[str, str] | None = None) -> Any:
+    """An instance of a class of settings, of what is chosen, and of `default` where nothing is."""
+    hints, chosen = get_type_hints(kind), {}
     for field in fields(kind):
         name = prefix + field.name
         usual = default if default is None else getattr(default, field.name)
         if default is None and (field.default_factory is not MISSING or field.default is not MISSING):
             usual = field.default_factory() if field.default_factory is not MISSING else field.default
         if is_dataclass(hints[field.name]):
-            told[field.name] = _made(hints[field.name], values, usual, f"{name}.")
+            chosen[field.name] = _build(hints[field.name], values, usual, f"{name}.")
         elif "sections" in field.metadata:
-            told[field.name] = listed(field, values, usual or {}, own or {}, _made)
+            chosen[field.name] = listed(field, values, usual or {}, own or {}, _build)
         elif name in values:
-            told[field.name] = values[name]
+            chosen[field.name] = values[name]
         elif default is None and field.default is MISSING and field.default_factory is MISSING:
             raise UserError(f"{name} must be set: it has no default")
-    return kind(**told) if default is None else replace(default, **told)
+    return kind(**chosen) if default is None else replace(default, **chosen)
 
 
 def settings_of(kind: Any, own: Mapping[str, str] | None = None) -> Mapping[str, Any]:
@@ -166,62 +168,36 @@ def _settings_once(kind: Any, prefix: str = "") -> Mapping[str, Any]:
     return found
 
 
-def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) -> list[str]:
-    """Python values as the command line would give them: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`, and so does
-    `{"explore": {"num_samples": 4}}` where the `kind` of settings is told. Raises UserError for what no text can say, such as a function.
-    """
-    if not isinstance(overrides, Mapping):
-        raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {a_type(overrides)}")
-    if kind is not None:
-        parts = {part: f"{name}.{part}" for name, sections in sections_of(kind).items() for part in sections.names}
-        overrides = {parts.get(name, name) if name not in settings_of(kind) else name: value for name, value in overrides.items()}
-    flat = list(overrides.items()) if kind is None else _leaves(overrides, settings_of(kind))
-    return [f"--{name}={_python_argument(name, value)}" for name, value in flat]
-
-
-def not_plain(name: str, value: Any) -> UserError:
-    """An error for a Python value that no setting can have, with what to do instead."""
-    if hasattr(value, "save_pretrained"):
-        return UserError(f"{name}: got {a_type(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder")
-    if inspect.isroutine(value):
-        return UserError(f"{name}: got a function: write it in a file, and pass 'FILE.py:{getattr(value, '__name__', 'NAME')}'")
-    return UserError(f"{name}: expected text, a number, a list or a mapping, got {a_type(value)}")
-
-
-def a_type(value: Any) -> str:
-    """The type of a value, as a sentence calls it: an int."""
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
-
-
 def lists_of(kind: type[Any]) -> set[str]:
-    """Dotted names of the settings that are lists."""
+    """Return the dotted names of the settings that are lists."""
     return {name for name, hint in settings_of(kind).items() if get_origin(hint) is list}
 
 
-def resolved(configuration: Any) -> dict[str, Any]:
+def to_plain_values(configuration: Any) -> dict[str, Any]:
     """Plain nested values, ready for YAML and for comparison."""
     values: dict[str, Any] = plain(configuration)
     return values
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name: `{"inner": {"x": 1}}` becomes `{"inner.x": 1}`."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested values to dotted names: `{"inner": {"x": 1}}` becomes `{"inner.x": 1}`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
 
 
-def _given(overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
-    """`--key value`, `--key=value` and, for lists, `--key value value` by dotted name; every name is a setting."""
+def _parse_overrides(
+    overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]
+) -> dict[str, str]:
+    """Parse `--key value`, `--key=value` and, for lists, `--key value value` into texts by setting."""
     given: dict[str, str] = {}
     queue = list(overrides)
     while queue:
         word = queue.pop(0)
         option, equals, value = word.partition("=")
         if not option.startswith("--"):
-            raise UserError(f"{word!r} stands where a --key was expected: settings are given as --key value")
+            raise UserError(f"{word!r} found where a --key was expected: settings are given as --key value")
         name = option.removeprefix("--")
         name = short.get(name, name)
         if name not in known:
@@ -239,7 +215,7 @@ def _given(overrides: Sequence[str], lists: Collection[str], known: Mapping[str,
 
 
 def _listed(values: list[str]) -> list[Any]:
-    """The items of a list setting: as they stand, or the one JSON list, or YAML list of mappings, that they are written as."""
+    """Parse the items of a list setting: separate words, one JSON list, or one YAML list of mappings."""
     if len(values) == 1 and values[0].startswith("["):
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(values[0])
@@ -272,17 +248,17 @@ def _values_once(kind: type[Any], path: Path, text: str, own: tuple[tuple[str, s
         raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
     values.pop("command", None)
     flat: dict[str, Any] = {}
-    for name, value in _leaves(values, known):
+    for name, value in leaves(values, known):
         if name not in known and _section(name, known):
             raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
         if name not in known:
             raise _unknown_setting(name, known, f"{path}: ")
-        flat[name] = _checked(name, known[name], [value] if name in lists and isinstance(value, str) else value, f"{path}: ")
+        flat[name] = _convert(name, known[name], [value] if name in lists and isinstance(value, str) else value, f"{path}: ")
     return flat
 
 
 def _section(name: str, known: Collection[str]) -> list[str]:
-    """The settings below a name; none where it is a setting itself."""
+    """Return the settings below a name; none if it is a setting itself."""
     return [setting for setting in known if setting.startswith(f"{name}.")]
 
 
@@ -290,40 +266,25 @@ def _argument(value: Any) -> str:
     return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value, default=str)
 
 
-def _python_argument(name: str, value: Any) -> str:
-    """A value as text; paths are that already, and numbers of numpy are numbers."""
-
-    def plain(inner: Any) -> Any:
-        if isinstance(inner, os.PathLike):
-            return os.fspath(inner)
-        if getattr(inner, "ndim", None) == 0 and hasattr(inner, "item"):
-            return inner.item()
-        raise not_plain(name, inner)
-
-    if isinstance(value, str | os.PathLike):
-        return str(os.fspath(value))
-    return json.dumps(value, default=plain)
-
-
-def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted names and values; a mapping is walked into only where settings live below it, and an empty section says nothing."""
+def leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
+    """Flatten values to dotted names; a mapping is entered only if settings are below it, and an empty section is skipped."""
     found = []
     for name, value in values.items():
-        dotted = f"{prefix}{name}"
-        is_section, is_part = bool(_section(dotted, known)), dotted in known
+        full_name = f"{prefix}{name}"
+        is_section, is_part = bool(_section(full_name, known)), full_name in known
         if is_section and isinstance(value, Mapping):
             inner = {key: each for key, each in value.items() if not (is_part and key == CLASS)}
-            found += _leaves(inner, known, dotted + ".")
-            found += [(dotted, True)] if is_part and not inner else []
+            found += leaves(inner, known, full_name + ".")
+            found += [(full_name, True)] if is_part and not inner else []
         elif is_part and is_section:
-            found.append((dotted, True if value is None or (isinstance(value, str) and ":" in value) else value))
+            found.append((full_name, True if value is None or (isinstance(value, str) and ":" in value) else value))
         elif not (is_section and value is None):
-            found.append((dotted, value))
+            found.append((full_name, value))
     return found
 
 
-def _in_full(text: str, known: Sequence[str]) -> str:
-    """A class of settings names its own by where it mostly stands: `search.width` becomes `explore.search.width` where that is meant."""
+def _expand_names(text: str, known: Sequence[str]) -> str:
+    """Expand setting names in an error: a settings class writes `search.width`, the command has `explore.search.width`."""
 
     def full(found: re.Match[str]) -> str:
         ends = [setting for setting in known if setting.endswith(f".{found[0]}")]
@@ -333,7 +294,7 @@ def _in_full(text: str, known: Sequence[str]) -> str:
 
 
 def _unknown_setting(name: str, known: Mapping[str, Any], where: str, short: Mapping[str, str] | None = None) -> UserError:
-    """What is said of a name that is no setting; `where` is `--`, or the file."""
+    """Return the error for a name that is no setting; `where` is `--`, or the file."""
     dashes, start = ("--", "") if where == "--" else ("", where)
     if inner := _section(name, known):
         return UserError(f"{start}{dashes}{name} is a section: set {dashes}{inner[0]} and the like")

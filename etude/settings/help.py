@@ -1,4 +1,4 @@
-"""What `--help` says of a configuration class: every setting with its type, its default and the text below its field."""
+"""Print the help of a configuration class: every setting with its type, its default and the text below its field."""
 
 import ast
 import functools
@@ -10,18 +10,18 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from etude.settings.values import named
+from etude.settings.values import type_name
 
 _WIDTH, _COLUMN = 80, 24
 
 
 def help_of(kind: type[Any]) -> str:
-    """Every setting of a configuration class, by section."""
+    """Return the help text of a configuration class, by section."""
     return "\n".join(_sections(kind, "", None))
 
 
 def _sections(kind: Any, prefix: str, default: Any) -> Iterator[str]:
-    """The settings of a class, then those of the classes in it."""
+    """Yield the help of a class's settings, then of the classes inside it."""
     hints, texts, inner = get_type_hints(kind), _texts(kind), []
     lines = [f"{(inspect.getdoc(kind) or kind.__name__).splitlines()[0].rstrip('.')}:"]
     for field in fields(kind):
@@ -41,7 +41,7 @@ def _default(field: "Field[Any]") -> Any:
 
 def _setting(name: str, hint: Any, text: str, default: Any) -> list[str]:
     shown = "null" if default is None else str(list(default)) if isinstance(default, tuple) else str(default)
-    about = f"(type: {named(hint)}, {'required' if default is MISSING else f'default: {shown}'})"
+    about = f"(type: {type_name(hint)}, {'required' if default is MISSING else f'default: {shown}'})"
     if get_origin(hint) is Literal or hint is bool:
         about = f"(default: {shown})"
     head = f"  --{name} {_taken(name, hint)}"
@@ -51,7 +51,7 @@ def _setting(name: str, hint: Any, text: str, default: Any) -> list[str]:
 
 
 def _taken(name: str, hint: Any) -> str:
-    """What stands behind the option."""
+    """Return the placeholder of an option's value."""
     if hint is bool:
         return "{true,false}"
     if get_origin(hint) is Literal:
@@ -64,7 +64,7 @@ def _taken(name: str, hint: Any) -> str:
 
 
 def _texts(kind: type[Any]) -> dict[str, str]:
-    """What stands below each field, in the class that has it last."""
+    """Collect the texts below the fields of a class and its bases; the most derived class wins."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         if is_dataclass(each):
@@ -74,7 +74,7 @@ def _texts(kind: type[Any]) -> dict[str, str]:
 
 @functools.cache
 def _texts_in(module: str) -> Mapping[str, Mapping[str, str]]:
-    """The texts below the fields of every class of a module, read from its file."""
+    """Read the texts below the fields of every class of a module from its file."""
     path = importlib.import_module(module).__file__
     tree = ast.parse(Path(path).read_text(encoding="utf8")) if path else ast.Module([], [])
     return {each.name: _below(each) for each in tree.body if isinstance(each, ast.ClassDef)}

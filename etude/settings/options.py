@@ -1,4 +1,4 @@
-"""The options that commands share, taken out of a command line before its settings are read."""
+"""Parse the options that commands share, before a command's settings are read."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _OTHER_WORDS = {
     **dict.fromkeys(("resumefromcheckpoint", "continue"), "resume"),
     **dict.fromkeys(("outputpath", "outfile", "resultfile"), "json"),
 }
-"""What others call an option, without hyphens."""
+"""Names of these options in other tools, without hyphens."""
 
 
 @dataclass
@@ -47,7 +47,10 @@ class Options:
 
 
 def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[str]]:
-    """The shared options that a command takes, and what is left."""
+    """Parse the shared options that a command takes; return them and the other arguments.
+
+    Raises UserError for a missing value, another spelling, a missing data folder and a `--json` file that must not be replaced.
+    """
     options, rest = Options(), list(arguments)
     for name in names:
         written = "--" + name.replace("_", "-")
@@ -55,7 +58,7 @@ def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[s
             setattr(options, name, written in rest)
             rest = [argument for argument in rest if argument != written]
             continue
-        value, rest = take(rest, written)
+        value, rest = take_option(rest, written)
         setattr(options, name, Path(value) if value is not None and name in ("run", "data") else value)
     _check_spelling(rest, names)
     if "data" in names and options.data is None and os.environ.get("ETUDE_DATA"):
@@ -67,8 +70,11 @@ def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[s
     return options, rest
 
 
-def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
-    """The value of `--option VALUE` or `--option=VALUE`, and the other arguments."""
+def take_option(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+    """Return the value of `--option VALUE` or `--option=VALUE`, and the other arguments.
+
+    Raises UserError for a missing or empty value.
+    """
     rest: list[str] = []
     value = None
     queue = list(arguments)
@@ -89,23 +95,23 @@ def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
 
 
 def options_help(*names: str, more: Mapping[str, str] | None = None) -> str:
-    """What `--help` says of these."""
+    """Return the help text of these options."""
     return "common options\n" + "".join(f"  {(more or {}).get(name, OPTIONS[name])}\n" for name in names) + EVERYWHERE
 
 
-def no_more(rest: Sequence[str], usage: str) -> None:
-    """Raise UserError for an option that a command does not have."""
+def refuse_options(rest: Sequence[str], usage: str) -> None:
+    """Raise UserError for an option that the command does not have."""
     for word in rest:
         if word.startswith("-") and word != "-":
             raise UserError(f"unknown option {word}: {usage}")
 
 
 def _check_spelling(rest: Sequence[str], names: Sequence[str]) -> None:
-    """Raise UserError for one of these options in another spelling: `--dryrun`, `--dry_run`."""
+    """Raise UserError for a shared option in another spelling: `--dryrun`, `--dry_run`."""
     by_letters = {name.replace("_", ""): name for name in names}
     for word in rest:
-        own = word.partition("=")[0]
-        letters = own.lstrip("-").replace("-", "").replace("_", "").lower()
+        option = word.partition("=")[0]
+        letters = option.lstrip("-").replace("-", "").replace("_", "").lower()
         meant = by_letters.get(letters, _OTHER_WORDS.get(letters))
-        if own.startswith("--") and meant is not None and meant in names:
-            raise UserError(f"unknown option {own}: did you mean --{meant.replace('_', '-')}?")
+        if option.startswith("--") and meant is not None and meant in names:
+            raise UserError(f"unknown option {option}: did you mean --{meant.replace('_', '-')}?")

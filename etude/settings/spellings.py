@@ -1,14 +1,14 @@
-"""Other words for settings and their values: what those who know another library type first, and the nearest of what there is.
+"""Names of settings and values in other libraries (TRL, verl, transformers, vLLM), and the nearest setting to an unknown name.
 
-One table of names and one of values; both are only asked for a hint in what an error says, so that a configuration has one spelling.
-`docs/methods.md` shows them.
+There is one table of names and one of values. Both only give hints in errors, so that a configuration has one spelling. `docs/methods.md`
+shows them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
 SECTIONS = {"optimizer": "optimiser", "warmup": "warm_start", "sft": "warm_start", "rollout": "explore", "training": "learn"}
-"""Parts of a name before its last."""
+"""Other names of sections (the parts of a name before its last)."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("lr", "learning_rate", "actor_lr"), ("learn.optimiser.learning_rate", "study.optimiser.learning_rate")),
@@ -59,10 +59,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("search", "sampler"), ("explore.search.method", "search.method")),
     **dict.fromkeys(("stop_sequences", "stop_strings"), ("stop",)),
 }
-"""The field's names, in lower case with underscores, to ours: the first of these that a command has."""
+"""Other libraries' names of settings, in lower case with underscores, and ours: the first that the command has."""
 
 Value = tuple[str, str]
-"""Our word, and what else there is to say."""
+"""Our name of a value, and a note."""
 
 VALUES: Mapping[str, Mapping[str, Value]] = {
     "learn.credit": {
@@ -120,20 +120,20 @@ VALUES: Mapping[str, Mapping[str, Value]] = {
     },
     "machine.device": {**dict.fromkeys(("gpu", "nvidia"), ("cuda", ""))},
 }
-"""The field's words for the values of a setting, by the setting's name or the end of it, to ours."""
+"""Other libraries' names of values, and ours, by the setting's name or its end."""
 
 _FIRST = ("explore.", "learn.", "evaluation.", "sampling.")
-"""Of several sections that have a setting of the same name, those that are mostly meant."""
+"""Preferred sections, if several have a setting of the same name."""
 
 
-def value_of(setting: str, value: str) -> Value | None:
-    """What a word of the field is called here, as the value of a setting."""
+def our_value(setting: str, value: str) -> Value | None:
+    """Return our name for another library's value of a setting, with a note, or None."""
     known = next((words for name, words in VALUES.items() if setting == name or setting.endswith(f".{name}")), {})
     return known.get(value.strip().lower().replace("-", "_"))
 
 
 def nearest_setting(name: str, known: Sequence[str], short: Collection[str] = ()) -> str | None:
-    """The setting that was probably meant: in the same section, by another word for it, by its last part, or by its letters."""
+    """Return the setting that was probably meant: in the same section, by another library's name, by its last part, or by its letters."""
     *sections, last = name.replace("-", "_").lower().split(".")
     section = "".join(f"{SECTIONS.get(part, part)}." for part in sections)
     if section + last in known:
@@ -152,7 +152,7 @@ def nearest_setting(name: str, known: Sequence[str], short: Collection[str] = ()
 
 
 def _named_so(last: str, settings: Sequence[str]) -> str | None:
-    """A setting whose name ends so, or which is what the field calls so."""
+    """Find a setting by the last part of its name, or by another library's name."""
     words = [ours for ours in NAMES.get(last, ()) if ours in settings]
     ends = {last, *map(_end, NAMES.get(last, ()))}
     same = sorted((setting for setting in settings if _end(setting) in ends), key=lambda setting: (_end(setting) != last, _rank(setting)))
@@ -169,5 +169,5 @@ def _end(setting: str) -> str:
 
 
 def _rank(setting: str) -> tuple[int, int]:
-    """Less of what is mostly meant."""
+    """Return a sort key that puts preferred sections and short names first."""
     return next((place for place, start in enumerate(_FIRST) if setting.startswith(start)), len(_FIRST)), setting.count(".")

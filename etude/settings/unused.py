@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from etude.settings.configuration import dotted, resolved
+from etude.settings.configuration import flatten, to_plain_values
 
 Sections = Mapping[tuple[str, ...], str]
 """Beginnings of names that nothing reads, and why."""
@@ -45,7 +45,7 @@ def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = M
     """
     names = tuple(f"search.{name}" for name in sorted(settings.search.unread))
     sections = {(*also, *names): f"search.method is {settings.search.method}", **more}
-    return unread_among(settings, dotted(resolved(type(settings)())), sections)
+    return unread_among(settings, flatten(to_plain_values(type(settings)())), sections)
 
 
 def unread_in(section: str, settings: Any, chosen_by: str) -> dict[tuple[str, ...], str]:
@@ -55,7 +55,7 @@ def unread_in(section: str, settings: Any, chosen_by: str) -> dict[tuple[str, ..
 
 def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:
     """Return for each group of changed settings that nothing reads their names and why: `judge.model: feedback is outcome`."""
-    own = dotted(resolved(settings))
+    own = flatten(to_plain_values(settings))
     changed = [name for name, value in own.items() if name in defaults and value != defaults[name]]
     found: dict[str, list[str]] = {}
     for prefixes, why in sections.items():

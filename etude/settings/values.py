@@ -1,4 +1,4 @@
-"""Text of a command line, or a value of YAML, to a value of a setting's type.
+"""Convert text from a command line, or a value from YAML, to the type of a setting.
 
 str                  the text as it stands
 int, float, bool     10, 1_000; 1e-5, inf; true, false, yes, no, on, off; neither 010, 1:30 nor nan
@@ -22,16 +22,16 @@ from etude.settings.yaml_text import read_yaml
 
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]")
-"""Which YAML 1.1 takes for base 8, and most people for base 10: neither is guessed."""
+"""A number with a leading zero: YAML 1.1 reads base 8, most people base 10, so it is refused."""
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 class WrongValue(ValueError):
-    """A value that is not of a setting's type; the message says what is expected."""
+    """The value does not have the setting's type; the message says what is expected."""
 
 
-def read(hint: Any, text: str) -> Any:
-    """The value that `text` stands for. Raises WrongValue."""
+def from_text(hint: Any, text: str) -> Any:
+    """Convert `text` to the type. Raises WrongValue."""
     kinds, is_optional = _kinds(hint)
     if is_optional and text in (("null", "~") if str in kinds else ("null", "~", "none", "None")):
         return None
@@ -40,12 +40,12 @@ def read(hint: Any, text: str) -> Any:
 
 def _read(kind: Any, text: str) -> Any:
     if get_origin(kind) in (list, tuple, dict):
-        return typed(kind, _loaded(text, kind))
-    return typed(kind, text.strip() if kind in (int, float, bool) else text)
+        return to_type(kind, _loaded(text, kind))
+    return to_type(kind, text.strip() if kind in (int, float, bool) else text)
 
 
 def _loaded(text: str, hint: Any) -> Any:
-    """What JSON stands for, or else YAML, which reads some of JSON's escapes otherwise."""
+    """Parse JSON, or else YAML, which reads some of JSON's escapes differently."""
     try:
         with suppress(json.JSONDecodeError):
             return json.loads(text)
@@ -54,8 +54,8 @@ def _loaded(text: str, hint: Any) -> Any:
         raise WrongValue(expected(hint)) from None
 
 
-def typed(hint: Any, value: Any) -> Any:
-    """`value` as this type, where it is one of it: a whole number may be text, or a float. Raises WrongValue."""
+def to_type(hint: Any, value: Any) -> Any:
+    """Convert `value` to the type if it fits; a number may be given as text. Raises WrongValue."""
     kinds, is_optional = _kinds(hint)
     return value if is_optional and value is None else _first(hint, kinds, lambda kind: _typed(kind, value))
 
@@ -70,7 +70,7 @@ def _typed(kind: Any, value: Any) -> Any:
 
 
 def _first(hint: Any, kinds: Sequence[Any], convert: Callable[[Any], Any]) -> Any:
-    """By the first type of several that takes the value."""
+    """Convert with the first of several types that accepts the value."""
     if len(kinds) == 1:
         return convert(kinds[0])
     for kind in kinds:
@@ -114,21 +114,21 @@ _CONVERTED = {str: _text, int: _whole, float: _number, bool: _truth}
 
 
 def _of_form(value: Any, hint: Any) -> Any:
-    """Of a type with others inside."""
+    """Convert to a Literal, list, tuple or dictionary type."""
     form, inner = get_origin(hint), get_args(hint)
     if form is Literal:
         return value if value in inner else _WRONG
     if form is list and isinstance(value, (list, tuple)):
-        return [typed(inner[0], item) for item in value]
+        return [to_type(inner[0], item) for item in value]
     if form is tuple and isinstance(value, (list, tuple)) and len(value) == len(inner):
-        return tuple(typed(own, item) for own, item in zip(inner, value, strict=True))
+        return tuple(to_type(item_type, item) for item_type, item in zip(inner, value, strict=True))
     if form is dict and isinstance(value, Mapping):
-        return {typed(str, key): typed(inner[1], item) for key, item in value.items()}
+        return {to_type(str, key): to_type(inner[1], item) for key, item in value.items()}
     return _WRONG
 
 
 def expected(hint: Any) -> str:
-    """What a setting takes, in words."""
+    """Describe in words what a type accepts."""
     kinds, _ = _kinds(hint)
     if len(kinds) > 1:
         return " or ".join(map(expected, kinds))
@@ -145,17 +145,17 @@ def expected(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(inner, str(inner))
 
 
-def named(hint: Any) -> str:
-    """The type as help shows it."""
+def type_name(hint: Any) -> str:
+    """Return the name of a type as help shows it."""
     if get_origin(hint) in (Union, UnionType):
-        return " | ".join("null" if each is NoneType else named(each) for each in get_args(hint))
+        return " | ".join("null" if each is NoneType else type_name(each) for each in get_args(hint))
     if get_origin(hint) is Literal:
         return ", ".join(map(str, get_args(hint)))
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
 
 
 def _kinds(hint: Any) -> tuple[list[Any], bool]:
-    """The types that a value may be of, and whether it may be None."""
+    """Return the types that a value may have, and whether it may be None."""
     if get_origin(hint) not in (Union, UnionType):
         return [hint], False
     kinds = get_args(hint)

@@ -1,4 +1,4 @@
-"""Read and write YAML. It is read as its author meant it, within bounds: a file may come from a stranger.
+"""Read and write YAML: numbers as people write them, repeated keys refused, and bounds on untrusted files.
 
 `read_yaml` is `yaml.safe_load` with four differences.
 
@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 
 MAX_CHARACTERS = 1_000_000
-"""Of a text."""
+"""Longest text, in characters."""
 MAX_DEPTH = 100
-"""Mappings and lists within each other."""
+"""Deepest nesting of mappings and lists."""
 MAX_SIZE = 4_000_000
-"""Characters of what is read, one more for each key, value and item, each as often as an alias repeats it."""
+"""Largest value: its characters plus one for each key, value and item, with aliases expanded."""
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)")
 _FLOAT = re.compile(
@@ -32,7 +32,7 @@ _TEXT = ("tag:yaml.org,2002:timestamp", *_OURS)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the bounds and the numbers above."""
+    """PyYAML's safe loader with the bounds and numbers above."""
 
     depth = 0
 
@@ -54,7 +54,7 @@ for _tag, (_pattern, _first) in _OURS.items():
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError, with the line as `problem_mark` where there is one.
+    """Parse a YAML text. Raises yaml.YAMLError, with the line as `problem_mark` if it is known.
 
     >>> read_yaml("{steps: 12, rate: 1e-5, code: 010}")
     {'steps': 12, 'rate': 1e-05, 'code': '010'}
@@ -75,25 +75,25 @@ def read_yaml(text: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes each text that would be read as something else, here or by PyYAML."""
+    """PyYAML's safe dumper that quotes texts which would be read as something else, here or by PyYAML."""
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{_FLOAT.pattern})\Z"), list("-+.0123456789"))
 
 
 def write_yaml(value: Any) -> str:
-    """Plain values as YAML that `read_yaml` and PyYAML read as the same, keys in their order."""
+    """Write plain values as YAML that `read_yaml` and PyYAML read back equally, keys in order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def problem_of(error: yaml.YAMLError) -> tuple[str, int | None]:
-    """What is wrong, in words, and in which line, counted from 1, if that is known."""
+    """Return the problem of a YAML error in words, and its line, counted from 1, if it is known."""
     mark = getattr(error, "problem_mark", None)
     return str(getattr(error, "problem", None) or error), mark.line + 1 if mark else None
 
 
 def _check(node: Any) -> None:
-    """Raise where it is larger than `MAX_SIZE`, aliases followed, where an alias holds itself, or where a key comes twice."""
+    """Raise YAMLError for a value larger than `MAX_SIZE` with aliases expanded, an alias that contains itself, or a repeated key."""
     sizes: dict[int, int | None] = {}
 
     def size_of(node: Any) -> int:
@@ -117,7 +117,7 @@ def _check(node: Any) -> None:
 
 
 def _check_keys(node: Any) -> None:
-    """Raise where a mapping gives a key twice; what a merge key `<<` brings may be given again."""
+    """Raise YAMLError for a repeated key; keys that come from a merge key `<<` may be repeated."""
     lines: dict[tuple[str, str], int] = {}
     for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":

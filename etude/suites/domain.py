@@ -33,12 +33,12 @@ from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
 from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
-from etude.models.load import describe, load_model
-from etude.settings.configuration import arguments_from
+from etude.models.load import describe_weights, load_model
+from etude.settings.arguments import arguments_from
 from etude.suites.domain_settings import DomainSuite, MeasuredDomain, parse_domain
 from etude.suites.retention_probe import logprobs_of, read_text
 from etude.tasks.files import file_rows, find_file
-from etude.tasks.sources import SPLIT_SHARES, TaskSource, load_tasks, split_of
+from etude.tasks.sources import SPLIT_SHARES, TaskSource, hash_split, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import words
 
@@ -70,7 +70,7 @@ def evaluate_domain(
     answers = answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
     with within_limits(machine):
         rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, watcher)
-    return {"model": model, "weights": describe(model), "rows": rows}
+    return {"model": model, "weights": describe_weights(model), "rows": rows}
 
 
 Answers = Callable[[Sequence[str]], Sequence[str]]
@@ -120,7 +120,7 @@ def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | No
 
 def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
     column = suite.split_by
-    return column is None or column not in row or split_of(str(row[column]), SPLIT_SHARES) == suite.split
+    return column is None or column not in row or hash_split(str(row[column]), SPLIT_SHARES) == suite.split
 
 
 def _picked(asked: list[Asked], n: int | None) -> list[Asked]:

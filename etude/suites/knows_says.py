@@ -20,13 +20,14 @@ from etude.engine.sampling import GREEDY
 from etude.errors import UserError, at_least, unknown
 from etude.evaluation.knows_says import Facts, closed, gap
 from etude.evaluation.statistics import paired_test
-from etude.models.load import describe, load_model
+from etude.models.load import describe_weights, load_model
 from etude.randomness import seed_for
 from etude.rollouts.order import visits
 from etude.rollouts.prompts import render_prompts
-from etude.settings.configuration import arguments_from, find_configuration, parse
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, parse
 from etude.suites.retention_probe import logprobs_of
-from etude.tasks.actions import with_instruction
+from etude.tasks.actions import add_instruction
 from etude.tasks.aliases import aliases_of
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -123,7 +124,7 @@ def evaluate_knows(
         }
         for task, each, (_, _, text) in zip(tasks, facts, said, strict=True)
     ]
-    return {"model": model, "weights": describe(model), "row": row, "methods": methods, "items": items}
+    return {"model": model, "weights": describe_weights(model), "row": row, "methods": methods, "items": items}
 
 
 def questions(suite: KnowsSays, data: Path | None) -> list[Task]:
@@ -140,7 +141,7 @@ def questions(suite: KnowsSays, data: Path | None) -> list[Task]:
             raise UserError(f"{task.origin} has no wrong answer in the column {suite.wrong!r} (wrong); it has {held}: name the column")
     if len(tasks) < 2:
         raise UserError(f"{', '.join(suite.path)} gave {len(tasks)} question: give two, since each is also asked for the other's answer")
-    return with_instruction(with_system(tasks, suite.system), suite.instruction or "")
+    return add_instruction(with_system(tasks, suite.system), suite.instruction or "")
 
 
 def _wrong(task: Task, column: str) -> list[str]:

@@ -15,12 +15,13 @@ from etude.evaluation.long.kinds import FROM_FILES, KINDS
 from etude.evaluation.long.multi_policy import Reading
 from etude.evaluation.report.kept import Shown, write_kept
 from etude.evaluation.statistics import mean_interval
-from etude.knowledge.documents import Corpus, documents
+from etude.knowledge.documents import Corpus, read_documents
 from etude.kv_cache.cache_policy import CachePolicy
 from etude.kv_cache.full_cache import FULL
 from etude.kv_cache.settings import KVCacheSettings
-from etude.models.load import describe, end_tokens, in_precision, load_model, positions_of
-from etude.settings.configuration import arguments_from, dotted, find_configuration, parse, resolved
+from etude.models.load import cast_weights, describe_weights, end_tokens, load_model, max_positions
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, flatten, parse, to_plain_values
 from etude.settings.unused import unread_among, unread_in
 from etude.tasks.files import find_file
 
@@ -92,22 +93,22 @@ def evaluate_long(
     watcher, folder = watcher or Quiet(), Path(data) if data else None
     place = resolve_device(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    loaded = in_precision(loaded, place.dtype).eval()
-    longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(loaded)
+    loaded = cast_weights(loaded, place.dtype).eval()
+    longest, positions = max(suite.tokens) + suite.max_new_tokens, max_positions(loaded)
     if longest > positions:
         raise UserError(
             f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
         )
     if suite.engine.rerotate:
         raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
-    texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
+    texts = [each.text for each in read_documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
     haystack = haystack_of(texts, tokenizer)
     made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
     ends = end_tokens(loaded, tokenizer)
     policy = suite.engine.policy.for_tokenizer(tokenizer).as_generated() if suite.engine.is_on else None
     unread = unread_among(
         suite,
-        dotted(resolved(LongSuite())),
+        flatten(to_plain_values(LongSuite())),
         {("engine.every_tokens",): "all that is said is kept", **unread_in("engine", suite.engine, "view")},
     )
     for sentence in unread:
@@ -126,7 +127,7 @@ def evaluate_long(
                 rows.append(_row(kind, tokens, found))
                 watcher.say(line(rows[-1], suite.engine.name if policy else None))
                 items += [{"kind": kind, "tokens": tokens, **each} for each in found]
-    result = {"model": model, "weights": describe(model), "view": suite.engine.name, "rows": rows, "items": items}
+    result = {"model": model, "weights": describe_weights(model), "view": suite.engine.name, "rows": rows, "items": items}
     if page and policy:
         write_kept(result, shown, Path(page), reads=policy.is_retrieval)
     return result

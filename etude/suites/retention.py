@@ -30,10 +30,11 @@ from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retention
 from etude.evaluation.rewards import is_item_right
 from etude.evaluation.statistics import mean_interval, wilson_interval
-from etude.models.load import describe, load_model
+from etude.models.load import describe_weights, load_model
 from etude.rewards.outcome import Isolation, OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
-from etude.settings.configuration import arguments_from, find_configuration, parse
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, parse
 from etude.suites.retention_probe import logprobs_of, read_text
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -136,7 +137,7 @@ def evaluate_suite(
     overall = [row for row in rows if row["part"] == "choices"][-1]
     return {
         "model": model,
-        "weights": describe(model),
+        "weights": describe_weights(model),
         "choice_accuracy": overall,
         "rows": rows,
         "answers": answers,

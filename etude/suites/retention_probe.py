@@ -11,7 +11,7 @@ from etude.evaluation.retention import OLD_KNOWLEDGE, Probe, make_probe
 from etude.evaluation.settings import Retention
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
-from etude.tasks.files import ENDINGS, file_rows, places_of
+from etude.tasks.files import ENDINGS, candidate_paths, file_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 
@@ -55,7 +55,7 @@ def read_text(setting: str, path: str, data: Path | None) -> str:
     """The text of a file in the current folder or the data folder; of rows (`etude.tasks.files`) the column `text`, parted by
     empty lines.
     """
-    place = next((place for place in places_of(path, data) if place.is_file()), None)
+    place = next((place for place in candidate_paths(path, data) if place.is_file()), None)
     if place is None:
         raise UserError(f"{setting}: {path!r} is not a file in the current folder{' or the data folder' if data else ''}")
     try:

@@ -1,4 +1,4 @@
-"""What to practise: tasks, where they come from, and verifiers that say whether an answer is right.
+"""Tasks to practise on, where they come from, and verifiers that check answers.
 
 The names load on first use, so that a process which only verifies never imports a source. `overlap` has the name of its module and is
 imported from there: `from etude.tasks.overlap import overlap`.

@@ -1,13 +1,13 @@
-"""Answers in tagged actions: what an answer is to consist of, whether it does, and the words that ask for it.
+"""Tagged actions: parse an answer that consists of tagged parts, check its structure, and write the instruction that asks for it.
 
     <subproblem>...</subproblem> <subproblem>...</subproblem> <solve>...</solve> <answer>...</answer>
 
-Dividing and conquering after DAC-RL (arXiv 2602.02477): a policy breaks a problem into subproblems, solves them one after another, and
-answers with their solutions before it. There these are calls of their own; here one answer holds all of it, so that the search, the credit
-and the verifiers are those of every other answer. Verifiers read what stands in the last <answer>.
+Divide and conquer after DAC-RL (arXiv 2602.02477): a policy breaks a problem into subproblems, solves them one after another, and answers
+with their solutions in the prompt. There each step is a separate call. Here one answer holds all steps, so that search, advantages and
+verifiers work as for every other answer. Verifiers read the content of the last <answer>.
 
-Actions are flat: none within another. Text between them is tolerated, an action without content is not, since it would be a form without
-anything in it. Identity: without a preset and tags, nothing is asked for and nothing is malformed.
+Actions are flat: they cannot be nested. Text between them is allowed; an action without content is malformed, since form alone would be
+rewarded. Identity: without a preset and tags, nothing is asked for and nothing is malformed.
 """
 
 import re
@@ -29,18 +29,18 @@ _NAME = re.compile(r"[A-Za-z][\w-]{0,63}")
 _ANY_TAG = re.compile(rf"<(/?)({_NAME.pattern})>")
 
 Limits = Mapping[str, tuple[int, int | None]]
-"""For each tag, in their order: how many there are at least, and at most."""
+"""The least and the greatest number of each tag (None: no limit), in the order of the tags."""
 
 
 class Action(NamedTuple):
-    """What stands between a tag and its closing."""
+    """A tag of an answer and the text inside it."""
 
     tag: str
     content: str
 
 
 class Preset(NamedTuple):
-    """Actions that ship, and the words that ask for them."""
+    """A preset of actions: the limits of each tag and the instruction that asks for them."""
 
     limits: Limits
     instruction: str
@@ -63,22 +63,24 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Actions:
-    """Answers in tagged actions: which, how many of each, and what a malformed answer is worth."""
+    """Settings of tagged actions: which tags, how many of each, and the score of a malformed answer."""
 
     preset: str = "none"
     """`none`, `divide` (subproblems, each solved, then the answer) or `plan_solve_check`."""
     tags: dict[str, list[int]] = field(default_factory=dict)
-    """Actions of your own instead, in their order, with the least and the most of each: {plan: [1, 1], solve: [1], answer: [1, 1]}."""
+    """Actions of your own instead of a preset, in order, with the least and the greatest number of each: {plan: [1, 1], solve: [1], answer:
+    [1, 1]}."""
     instruction: str | None = None
-    """What stands behind every question, instead of the preset's words; behind tags of your own nothing unless given."""
+    """Text appended to every question, instead of the preset's instruction. With `tags`, nothing is appended unless this is set."""
     ordered: bool = True
-    """Whether actions of one tag come before those of the next."""
+    """Whether all actions of one tag must come before those of the next tag."""
     strict: bool = False
-    """Whether tags of other names are malformed; else they are text."""
+    """Whether other tags make an answer malformed; otherwise they count as text."""
     malformed_score: float = 0.0
-    """Score of a malformed answer, where feedback has the part `form`, or with `gate`: no more than the least that a verifier gives."""
+    """Score of a malformed answer, where feedback has the part `form`, or with `gate`: at most the lowest score that the verifier gives."""
     gate: bool = False
-    """Whether a malformed answer gets `malformed_score` in practice whatever its final answer. Evaluation is by the final answer alone."""
+    """Whether a malformed answer gets `malformed_score` in practice whatever its final answer is. Evaluation uses the final answer alone.
+    """
 
     def __post_init__(self) -> None:
         if self.preset not in ("none", *PRESETS):
@@ -95,25 +97,27 @@ class Actions:
 
     @property
     def is_on(self) -> bool:
+        """True if any actions are asked for."""
         return bool(self.limits)
 
     @property
     def limits(self) -> Limits:
+        """The limits of each tag: those of `tags`, or else of the preset."""
         if self.tags:
             return {tag: (bounds[0], bounds[1] if len(bounds) == 2 else None) for tag, bounds in self.tags.items()}
         return PRESETS[self.preset].limits if self.preset in PRESETS else {}
 
     @property
     def words(self) -> str:
-        """The instruction that stands behind a question."""
+        """The instruction that is appended to a question; "" for none."""
         if self.instruction is not None:
             return self.instruction
         return PRESETS[self.preset].instruction if self.preset in PRESETS and not self.tags else ""
 
-    def problem(self, text: str) -> str:
-        """What is malformed in an answer, in words; "" where nothing is.
+    def find_problem(self, text: str) -> str:
+        """Describe what is malformed in an answer; "" if nothing is.
 
-        >>> Actions("divide").problem("<subproblem>2 + 3</subproblem> <solve>5</solve> <answer>5</answer>")
+        >>> Actions("divide").find_problem("<subproblem>2 + 3</subproblem> <solve>5</solve> <answer>5</answer>")
         '1 <subproblem> where at least 2 are asked for'
         """
         limits = self.limits
@@ -122,7 +126,9 @@ class Actions:
 
 
 def parse(text: str, tags: Collection[str], *, strict: bool = False) -> tuple[list[Action], str]:
-    """The actions of a text, and what is malformed in it; the actions before that place, and "" where nothing is. In linear time.
+    """Parse a text into its actions, up to the first malformed place, and describe what is malformed there ("" if nothing is).
+
+    Takes linear time.
 
     >>> parse("First <plan>add</plan>, then <solve>5</solve>", ["plan", "solve"])
     ([Action(tag='plan', content='add'), Action(tag='solve', content='5')], '')
@@ -170,6 +176,6 @@ def _order_problem(actions: Sequence[Action], order: Sequence[str]) -> str:
     return ""
 
 
-def with_instruction(tasks: Sequence[Task], words: str) -> list[Task]:
-    """The tasks, each asked with these words behind its question; "" leaves them as they are."""
+def add_instruction(tasks: Sequence[Task], words: str) -> list[Task]:
+    """Return the tasks with an instruction that is appended to each question; "" leaves them as they are."""
     return [replace(task, instruction=words) for task in tasks] if words else list(tasks)

@@ -1,6 +1,7 @@
-"""Where a text says its answer, and what form that answer has.
+"""Answer extraction: find the final answer in a text, and tell what form it has.
 
-The text is a model's and therefore hostile: only its last `MAX_CHARACTERS` are read, every search is linear, and nothing is evaluated.
+The text comes from a model and is not trusted: only its last `MAX_CHARACTERS` are read, every search takes linear time, and nothing is
+evaluated.
 """
 
 import ast
@@ -15,7 +16,7 @@ from etude.tasks.numbers import find_numbers
 from etude.tasks.task import canonical_words
 
 MAX_CHARACTERS = 20_000
-"""How much of a text is read: its end, since that is where the answer stands."""
+"""Characters that are read, from the end of the text, where the answer stands."""
 
 _MARKER = re.compile(r"####|<answer>|\banswer(?: ?:| {1,3}is\b ?:?)", re.IGNORECASE)
 _CLOSING = re.compile(r"</answer>", re.IGNORECASE)
@@ -23,39 +24,39 @@ _WORD = re.compile(r"[\w'\u2019-]+")
 _SURROUNDINGS = " \t\r\n,;:!?\"'`*_"
 
 
-def bounded(text: str) -> str:
-    """The part of a text that is read."""
+def last_characters(text: str) -> str:
+    """Return the last `MAX_CHARACTERS` of a text, without surrounding space."""
     return text[-MAX_CHARACTERS:].strip()
 
 
 def marked_answer(text: str) -> str | None:
-    """The text behind the last answer marker that has something behind it, or None without one.
+    """Return the text after the last answer marker that is followed by any text, or None without one.
 
-    Markers are `#### X`, `<answer>X</answer>`, `answer: X` and `answer is X` (the answer is, the final answer is), in any case. What stands
-    behind a closing `</answer>` is no part of the answer before it.
+    Markers are `#### X`, `<answer>X</answer>`, `answer: X` and `answer is X` (the answer is, the final answer is), in any case. Text after
+    a closing `</answer>` does not belong to the answer.
 
     >>> marked_answer("3 + 4 = 7. The answer is 7."), marked_answer("<answer>7</answer> Done.")
     ('7.', '7')
     """
     markers = list(_MARKER.finditer(text))
     for marker in reversed(markers):
-        behind = _CLOSING.split(text[marker.end() :], maxsplit=1)[0].lstrip(" \t\r\n*`")
-        if behind:
-            return behind
+        answer = _CLOSING.split(text[marker.end() :], maxsplit=1)[0].lstrip(" \t\r\n*`")
+        if answer:
+            return answer
         text = text[: marker.start()]
     return None
 
 
 def final_answer(text: str, gold: str | None = None) -> str:
-    """The part of a text that is compared with the gold answer: what stands behind the last answer marker, or else the whole text.
+    """Return the part of a text to compare with the gold answer: what follows the last answer marker, or else the whole text.
 
-    Behind a marker, only the first line counts unless the gold answer has several, and a full stop or emphasis that the gold answer
-    does not have is dropped.
+    After a marker, only the first line counts unless the gold answer has several lines. A full stop or emphasis that the gold answer does
+    not have is dropped.
 
     >>> final_answer("So we add. The answer is **12**.", "12")
     '12'
     """
-    text = bounded(text)
+    text = last_characters(text)
     answer = marked_answer(text)
     if answer is None:
         return text
@@ -67,10 +68,10 @@ def final_answer(text: str, gold: str | None = None) -> str:
     return answer.strip().rstrip(extra).strip()
 
 
-def normalised(text: str) -> str:
-    """A text without case, repeated spaces and surrounding punctuation; a leading sign, dot or bracket stays.
+def normalise(text: str) -> str:
+    """Normalise a text: one case, single spaces, no surrounding punctuation; a leading sign, dot or bracket stays.
 
-    >>> normalised('  "New   York." ')
+    >>> normalise('  "New   York." ')
     'new york'
     """
     words = " ".join(text.casefold().split())
@@ -78,42 +79,45 @@ def normalised(text: str) -> str:
 
 
 def word_counts(text: str) -> Counter[str]:
-    """How often a text says each of its words, without articles, marks and case.
+    """Count the words of a text, without articles, punctuation and case.
 
     >>> sorted(word_counts("The atria, and the left atrium.").items())
     [('and', 1), ('atria', 1), ('atrium', 1), ('left', 1)]
     """
-    return Counter(word for word in canonical_words(bounded(text)) if word[0].isalnum() and word not in ("a", "an", "the"))
+    return Counter(word for word in canonical_words(last_characters(text)) if word[0].isalnum() and word not in ("a", "an", "the"))
 
 
 def stated_answer(text: str) -> str:
-    """The final answer where nothing says what form it should have: behind the last answer marker the first line, of a grid (as many words
-    in every line, more than one) all of them, without a closing full stop or emphasis; without a marker the whole text.
+    """Return the final answer when no gold answer says which form to expect.
+
+    After the last answer marker, this is the first line, or all lines of a grid (each line has the same number of words, more than one),
+    without a closing full stop or emphasis. Without a marker it is the whole text.
 
     >>> stated_answer("The answer is [1, 2].\\nSo it is sorted."), stated_answer("The answer is\\n1 2\\n3 4\\n\\nDone.")
     ('[1, 2]', '1 2\\n3 4')
     """
-    answer = marked_answer(bounded(text))
+    answer = marked_answer(last_characters(text))
     if answer is None:
-        return bounded(text)
+        return last_characters(text)
     first, *others = answer.splitlines()
     width = len(first.split())
     grid = takewhile(lambda line: 1 < width == len(line.split()), others)
     return "\n".join([first, *grid]).strip().rstrip("*`.").strip()
 
 
-def voted_answer(text: str) -> str:
-    """What a text counts for where answers are compared with each other, nobody knowing which is right: its final one, without case, spaces
-    and punctuation.
+def comparable_answer(text: str) -> str:
+    """Return the final answer in a form that can be compared with other answers when no gold answer is known.
 
-    >>> voted_answer("So the answer is  **New York**.") == voted_answer("new york")
+    Case, spaces and surrounding punctuation are removed.
+
+    >>> comparable_answer("So the answer is  **New York**.") == comparable_answer("new york")
     True
     """
-    return normalised(stated_answer(text))
+    return normalise(stated_answer(text))
 
 
 def parse_list(text: str) -> list[Any] | None:
-    """A JSON or Python list written as text, read without evaluating it; None where it is not one.
+    """Parse a JSON or Python list written as text, without evaluating it; None if it is not a list.
 
     >>> parse_list("['1', '2']")
     ['1', '2']
@@ -123,12 +127,12 @@ def parse_list(text: str) -> list[Any] | None:
 
 
 def answer_form(text: str) -> str:
-    """The form of an answer: `nothing`, `number`, `list`, `object` (a JSON or Python dictionary), `word` or `text`.
+    """Return the form of an answer: `nothing`, `number`, `list`, `object` (a JSON or Python dictionary), `word` or `text`.
 
     >>> [answer_form(text) for text in ("-1,000.5", "['a', 'b']", "Paris", "New York", "")]
     ['number', 'list', 'word', 'text', 'nothing']
     """
-    text = bounded(text)
+    text = last_characters(text)
     if not text:
         return "nothing"
     numbers = find_numbers(text) if len(text) <= 400 else []
@@ -142,7 +146,7 @@ def answer_form(text: str) -> str:
 
 
 def has_form_of(answer: str, gold: str) -> bool:
-    """Whether an answer has the form of the gold answer; one word is a text as well.
+    """Return whether an answer has the same form as the gold answer; a single word also counts as a text.
 
     >>> has_form_of("[1, 2", "[1, 2]"), has_form_of("left", "left, then right")
     (False, True)
@@ -152,7 +156,7 @@ def has_form_of(answer: str, gold: str) -> bool:
 
 
 def _parse(text: str) -> Any:
-    """A JSON or Python literal, or None."""
+    """Parse a JSON or Python literal; None if it is neither."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,10 +1,10 @@
-"""Multiple choice: how a task shows its choices, and which choice a text names."""
+"""Multiple choice: write choices into a question, and read which choice a text names."""
 
 import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from etude.tasks.answers import bounded, final_answer, marked_answer, normalised
+from etude.tasks.answers import final_answer, last_characters, marked_answer, normalise
 from etude.tasks.task import Task
 
 _LETTER = re.compile(r"\W{0,3}(?:(?:option|choice) )?\(?([A-Za-z])(?:\)|[.:]|$)(.*)", re.IGNORECASE | re.DOTALL)
@@ -16,7 +16,7 @@ _NO_NOUN = re.compile(r"(?:because|since|as|which)\b", re.IGNORECASE)
 
 
 def choices_of(task: Task) -> list[str]:
-    """The texts of the choices that a task's metadata list, whatever they are; none where it lists none.
+    """Return the texts of the choices in a task's metadata, converted to text; an empty list without any.
 
     >>> choices_of(Task("2 + 2?", "B", metadata={"choices": [3, 4]})), choices_of(Task("?", metadata={"choices": None}))
     (['3', '4'], [])
@@ -26,7 +26,7 @@ def choices_of(task: Task) -> list[str]:
 
 
 def show_choices(question: str, choices: Sequence[str]) -> str:
-    """A question with its choices, one to a line and lettered.
+    """Append lettered choices to a question, one a line.
 
     >>> show_choices("Which is a fruit?", ["a stone", "a pear"])
     'Which is a fruit?\\nA. a stone\\nB. a pear'
@@ -35,39 +35,39 @@ def show_choices(question: str, choices: Sequence[str]) -> str:
     return "\n".join([question.rstrip(), *lines])
 
 
-def without_choices(shown: str, choices: Sequence[str]) -> str:
-    """The question that `show_choices` showed with these choices.
+def remove_choices(shown: str, choices: Sequence[str]) -> str:
+    """Return the question without the choices that `show_choices` appended.
 
-    >>> without_choices(show_choices("Which is a fruit?", ["a stone", "a pear"]), ["a stone", "a pear"])
+    >>> remove_choices(show_choices("Which is a fruit?", ["a stone", "a pear"]), ["a stone", "a pear"])
     'Which is a fruit?'
     """
     return shown.removesuffix(show_choices("", choices))
 
 
 def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
-    """The capital letter of the one choice that a text names, or None where it names none or several.
+    """Return the capital letter of the one choice that a text names, or None if it names none or several.
 
-    A choice is named by its letter (`B`, `(B)`, `B.`, `option B`, `B. the text`) or by its text. What stands behind the last answer marker
-    counts, or else the whole text; behind a marker, prose may follow a capital (`the answer is B because pears are fruit`). Case and
-    punctuation matter only where choices differ in nothing else (`TT`, `Tt`). Without `choices`, any letter from A to Z is one.
+    A choice is named by its letter (`B`, `(B)`, `B.`, `option B`, `B. the text`) or by its text. The text after the last answer marker
+    counts, or else the whole text; after a marker, prose may follow a capital (`the answer is B because pears are fruit`). Case and
+    punctuation matter only if choices differ in nothing else (`TT`, `Tt`). Without `choices`, every letter from A to Z is a choice.
 
     >>> read_choice("The answer is (B)."), read_choice("A or B"), read_choice("a pear", ["a stone", "a pear"])
     ('B', None, 'B')
     """
     answer = final_answer(text, gold="B").strip("*`'\" ")
-    texts = [normalised(choice) for choice in choices]
-    whole = normalised(answer)
+    texts = [normalise(choice) for choice in choices]
+    whole = normalise(answer)
     match = _LETTER.fullmatch(answer)
     if whole in texts and (len(whole) > 1 or match is None):
         return _letter_of_text(answer, whole, choices, texts)
     letter = _bare_letter(match[1].upper(), match[2].strip(), texts) if match is not None else None
-    if letter is None and marked_answer(bounded(text)) is not None:
+    if letter is None and marked_answer(last_characters(text)) is not None:
         return _letter_before_prose(answer, texts)
     return letter
 
 
 def _letter_of_text(answer: str, whole: str, choices: Sequence[str], texts: Sequence[str]) -> str | None:
-    """The letter of the choice with just this text, or else of the only one that is the same when normalised."""
+    """Return the letter of the choice with exactly this text, or else of the only choice with the same normalised text."""
     exactly = [place for place, choice in enumerate(choices) if choice.strip() == answer]
     places = exactly or [place for place, text in enumerate(texts) if text == whole]
     is_one = len({choices[place].strip() for place in places}) == 1
@@ -75,19 +75,19 @@ def _letter_of_text(answer: str, whole: str, choices: Sequence[str], texts: Sequ
 
 
 def _bare_letter(letter: str, rest: str, texts: Sequence[str]) -> str | None:
-    """The letter, if what follows it is nothing or that choice's text; without texts, anything but another letter."""
+    """Return the letter if nothing or its choice's text follows it; without texts, if no other letter follows."""
     if not texts:
         return None if _ANOTHER_LETTER.search(rest) else letter
     position = ascii_uppercase.index(letter)
-    if position >= len(texts) or (rest and normalised(rest) not in ("", ".", ")", texts[position])):
+    if position >= len(texts) or (rest and normalise(rest) not in ("", ".", ")", texts[position])):
         return None
     return letter
 
 
 def _letter_before_prose(answer: str, texts: Sequence[str]) -> str | None:
-    """The capital that begins an answer and that prose follows, which names no other choice.
+    """Return the capital at the beginning of an answer that is followed by prose which names no other choice.
 
-    `A` and `I` are words as well: before a space they are letters only where no noun or verb can follow (`A because`).
+    `A` and `I` are words too: before a space they are letters only if no noun or verb can follow (`A because`).
     """
     match = _CAPITAL.fullmatch(answer)
     if match is None:
@@ -95,8 +95,8 @@ def _letter_before_prose(answer: str, texts: Sequence[str]) -> str | None:
     letter, between, rest = match[1], match[2].strip(), match[3].strip()
     position = ascii_uppercase.index(letter)
     is_a_word = letter in "AI" and not between and not _NO_NOUN.match(rest)
-    begins_a_text = any(normalised(answer).startswith(text) for text in texts if len(text) > 1)
-    names_another = normalised(rest) in (text for index, text in enumerate(texts) if index != position)
+    begins_a_text = any(normalise(answer).startswith(text) for text in texts if len(text) > 1)
+    names_another = normalise(rest) in (text for index, text in enumerate(texts) if index != position)
     if is_a_word or begins_a_text or names_another or _ANY_LETTER.search(rest) or _ALTERNATIVE.match(rest):
         return None
     return letter if not texts or position < len(texts) else None

@@ -1,15 +1,15 @@
-"""From a row of data, as its publisher wrote it, to a task.
+"""Convert a row of a data set, with its publisher's column names, to a task.
 
 | columns | known from | becomes |
 |---|---|---|
-| `question` or `prompt` or `messages`, `answer`, and optional `worked`, `choices`, `verifier` | this project | as they are |
-| `question`, `answer`, `steps` | word problems with steps | worked = the steps, a line each, then "The answer is X." |
+| `question` or `prompt` or `messages`, `answer`, and optional `worked`, `choices`, `verifier` | this project | unchanged |
+| `question`, `answer`, `steps` | word problems with steps | worked = the steps, one a line, then "The answer is X." |
 | `Body`, `Question`, `Answer` | SVAMP (Patel et al. 2021) | question = body and question; 51.0 becomes 51 |
-| `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number behind it; worked = the text without calculator marks |
+| `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number after it; worked = the text without calculator marks |
 | choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
 
-Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; whoever asks a verifier that
-compares with one refuses it then (`etude.tasks.sources.check_answers`). A number may be an answer, but no question.
+Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; verifiers that compare with
+one then refuse it (`etude.tasks.checks.check_answers`). A number may be an answer, but not a question.
 """
 
 import json
@@ -22,11 +22,11 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.tasks.answers import parse_list
 from etude.tasks.choices import read_choice, show_choices
-from etude.tasks.questions import fill
 from etude.tasks.task import Task
+from etude.tasks.templates import fill_template
 
 NAMES = ("question", "answer", "worked", "choices", "messages", "verifier")
-"""Our names, which `columns` may map to others."""
+"""Our column names, which `columns` may map to others."""
 
 _OURS = frozenset({*NAMES, "prompt", "steps", "Body", "Question", "Answer", "metadata"})
 _KINDS = {bool: "value", int: "number", float: "number", dict: "object"}
@@ -41,22 +41,22 @@ def task_from_row(
     question: str | None = None,
     worked_format: str | None = None,
 ) -> Task:
-    """One task from a row; its verifier is the row's own, or "" where the row names none.
+    """Convert a row to a task; its verifier is the one that the row names, or "" if it names none.
 
-    `origin` says where the row is from and begins every message; `question` and `worked_format` are format strings over the row's columns.
-    Raises UserError where the columns are unknown or a value is not what its column needs.
+    `origin` says where the row is from and begins every message. `question` and `worked_format` are format strings over the row's columns.
+    Raises UserError for unknown columns and for values of a wrong type.
     """
-    named = _renamed(row, columns, origin)
+    named = _rename_columns(row, columns, origin)
     choices, labels = _choices(named.get("choices"), origin)
     if isinstance(named.get("answer"), float) and not math.isfinite(named["answer"]):
-        raise UserError(f"{origin}: the answer is {named['answer']}, which is no number: write the answer, or leave the row out")
+        raise UserError(f"{origin}: the answer is {named['answer']}, which is not a number: write the answer, or leave the row out")
     answer, worked = _answer_and_worked(named)
     if choices and answer is not None:
         answer = _letter(answer, choices, labels, origin)
-    text = fill("question", question, row) if question is not None else None
+    text = fill_template("question", question, row) if question is not None else None
     if worked_format is not None:
         right = {"choice": choices[ord(answer) - ord("A")]} if choices and answer is not None else {}
-        worked = fill("worked_format", worked_format, {**right, **named, "answer": answer, "worked": worked or ""})
+        worked = fill_template("worked_format", worked_format, {**right, **named, "answer": answer, "worked": worked or ""})
     used = _OURS | set(columns.values())
     extra = {name: value for name, value in row.items() if name not in used}
     return Task(
@@ -69,7 +69,7 @@ def task_from_row(
     )
 
 
-def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], origin: str) -> dict[str, Any]:
+def _rename_columns(row: Mapping[str, Any], columns: Mapping[str, str], origin: str) -> dict[str, Any]:
     named = dict(row)
     for ours, theirs in columns.items():
         if ours not in NAMES:
@@ -87,7 +87,7 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], origin: str) ->
 def _prompt(
     named: Mapping[str, Any], text: str | None, choices: list[str], row: Mapping[str, Any], origin: str
 ) -> str | tuple[Mapping[str, str], ...]:
-    """The prompt: chat messages or text, in the user's own wording if there is one, with the choices at its end."""
+    """Build the prompt: chat messages or text, from the `question` format string if there is one, with the choices at its end."""
     messages = named.get("messages")
     if messages and text is None:
         return _messages(messages, choices, origin)
@@ -100,7 +100,7 @@ def _prompt(
 
 
 def _no_question(named: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """What is wrong where a row has no question that could be asked."""
+    """Describe why a row has no question."""
     column = next((name for name in ("question", "prompt", "messages") if name in named), None)
     value = named.get("question") or named.get("prompt") or (named[column] if column else None)
     if column is None:
@@ -118,7 +118,7 @@ def _no_question(named: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def _metadata(value: Any) -> dict[str, Any]:
-    """The `metadata` column: its entries where it is an object, else one entry, or none where it is empty."""
+    """Read the `metadata` column: the entries of an object, one entry for another value, none if it is empty."""
     if isinstance(value, Mapping):
         return dict(value)
     return {} if value is None or value == "" else {"metadata": value}
@@ -153,7 +153,7 @@ def _answer_and_worked(named: Mapping[str, Any]) -> tuple[Any, str | None]:
 
 
 def _text(value: Any) -> str | None:
-    """A value as an answer's text: a float without a fraction loses its point, a list or object is JSON."""
+    """Convert a value to the text of an answer: a whole float loses its point, a list or object becomes JSON."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -162,7 +162,7 @@ def _text(value: Any) -> str | None:
 
 
 def _choices(value: Any, origin: str) -> tuple[list[str], list[str]]:
-    """The texts of the choices, and the labels that the source gives them, if it does."""
+    """Read the texts of the choices, and their labels if the data set has labels."""
     if not value:
         return [], []
     labels: Any = None
@@ -176,9 +176,9 @@ def _choices(value: Any, origin: str) -> tuple[list[str], list[str]]:
 
 
 def _letter(answer: Any, choices: list[str], labels: list[str], origin: str) -> str:
-    """The letter of the right choice, from the source's own label, an index that begins at 0, a letter or the choice's text.
+    """Find the letter of the right choice from the data set's label, an index from 0, a letter or the choice's text.
 
-    An index written as text, as in a CSV file, is one where it can be nothing else: no labels, and no choice has that text.
+    An index written as text, as in a CSV file, counts only if there are no labels and no choice has that text.
     """
     written = str(answer).strip()
     if written in labels:
@@ -191,6 +191,6 @@ def _letter(answer: Any, choices: list[str], labels: list[str], origin: str) -> 
     if letter is None:
         last = ascii_uppercase[len(choices) - 1]
         raise UserError(
-            f"{origin}: answer {answer!r} is no choice: give a letter A-{last}, an index 0-{len(choices) - 1} or the text of a choice"
+            f"{origin}: answer {answer!r} is not a choice: give a letter A-{last}, an index 0-{len(choices) - 1} or the text of a choice"
         )
     return letter

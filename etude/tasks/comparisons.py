@@ -1,4 +1,4 @@
-"""Preference files: rows of a prompt and two answers to it, of which the first is preferred.
+"""Load preference data: rows with a prompt, a chosen and a rejected answer.
 
 | columns | becomes |
 |---|---|
@@ -23,7 +23,7 @@ NAMES = ("prompt", "chosen", "rejected")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers as text, and the task that both answer."""
+    """A preference pair: a task, and two answers of which the first is preferred."""
 
     task: Task
     chosen: str
@@ -31,7 +31,10 @@ class Comparison:
 
 
 def load_comparisons(paths: Sequence[str], columns: Mapping[str, str], n: int | None, data: Path | None) -> list[Comparison]:
-    """All rows of the files, or the first `n`. Raises UserError that names the file and the line."""
+    """Load all rows of preference files, or the first `n`.
+
+    Raises UserError, which names the file and the line, for a wrong row, an unknown name in `columns`, or fewer than `n` rows.
+    """
     wrong = [name for name in columns if name not in NAMES]
     if wrong:
         raise UserError(
@@ -44,7 +47,10 @@ def load_comparisons(paths: Sequence[str], columns: Mapping[str, str], n: int | 
 
 
 def comparison_from_row(row: Mapping[str, Any], columns: Mapping[str, str], origin: str) -> Comparison:
-    """One comparison from a row."""
+    """Convert a row to a preference pair.
+
+    Raises UserError, which begins with `origin`, for a missing column, a wrong type, or two equal answers.
+    """
     prompt, chosen, rejected = (row.get(columns.get(name, name)) for name in NAMES)
     if chosen is None or rejected is None:
         lacking = columns.get("chosen", "chosen") if chosen is None else columns.get("rejected", "rejected")
@@ -58,7 +64,7 @@ def comparison_from_row(row: Mapping[str, Any], columns: Mapping[str, str], orig
             "preferences.columns '{prompt: ...}'"
         )
     if prompt is None:
-        prompt, chosen, rejected = _parted(chosen, rejected, origin)
+        prompt, chosen, rejected = _split_conversations(chosen, rejected, origin)
     asked = prompt if isinstance(prompt, str) else tuple(_messages(prompt, origin))
     if not asked or (not isinstance(asked, str) and asked[-1]["role"] != "user"):
         raise UserError(f"{origin}: a prompt must be text, or messages that end with the user's, got {str(prompt)[:80]!r}")
@@ -68,8 +74,8 @@ def comparison_from_row(row: Mapping[str, Any], columns: Mapping[str, str], orig
     return Comparison(Task(asked, origin=origin), *texts)
 
 
-def _parted(chosen: Any, rejected: Any, origin: str) -> tuple[Any, Any, Any]:
-    """Two conversations as their common beginning and their last messages."""
+def _split_conversations(chosen: Any, rejected: Any, origin: str) -> tuple[Any, Any, Any]:
+    """Split two conversations into their common prompt and their last messages."""
     one, other = _messages(chosen, origin), _messages(rejected, origin)
     if one[:-1] != other[:-1] or len(one) < 2:
         raise UserError(f"{origin}: without a prompt, chosen and rejected must be conversations that differ in their last message alone")

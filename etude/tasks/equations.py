@@ -1,15 +1,15 @@
-"""Equations that a text states, and whether they hold: where a calculation went wrong, whatever its result should be."""
+"""Find wrong calculations: check the equations of numbers that a text states, without knowing the right result."""
 
 import re
 from fractions import Fraction
 
-from etude.tasks.answers import bounded
+from etude.tasks.answers import last_characters
 
 _NUMBER = r"\$?-?\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
 _OPERATOR = r"[-+*/x\u00d7\u00f7\u2212]"
 _GAP = r"[ ]{0,2}"
 _EQUATION = re.compile(
-    rf"(?<![\w.,)(^$%=+*/\u00d7\u00f7\u2212-])(?<![+*/x^=\u00d7\u00f7\u2212-][ ])"  # not within another, nor behind an unknown
+    rf"(?<![\w.,)(^$%=+*/\u00d7\u00f7\u2212-])(?<![+*/x^=\u00d7\u00f7\u2212-][ ])"  # not within another, nor after an unknown
     rf"(?P<left>{_NUMBER}(?:{_GAP}{_OPERATOR}{_GAP}{_NUMBER}){{1,8}})"
     rf"{_GAP}={_GAP}(?P<right>{_NUMBER})(?![\d%])(?!{_GAP}[-+*/x^\u00d7\u00f7\u2212]{_GAP}[\d(])"
 )
@@ -17,15 +17,15 @@ _PART = re.compile(rf"(?P<operator>{_OPERATOR}?){_GAP}(?P<number>{_NUMBER})")
 _PLAIN = str.maketrans({"\u00d7": "*", "x": "*", "\u00f7": "/", "\u2212": "-"})
 
 
-def wrong_equation(text: str) -> str:
-    """The first equation of numbers in a text that does not hold, as it stands there; "" where there is none. In linear time.
+def find_wrong_equation(text: str) -> str:
+    """Return the first equation of numbers in a text that does not hold, as written; "" if there is none. Takes linear time.
 
-    Read are sums, differences, products and quotients without parentheses; a result with decimals may be rounded.
+    Sums, differences, products and quotients without parentheses are read; a result with decimals may be rounded.
 
-    >>> wrong_equation("42 - 10 = 22, and 22 * 2 = 44"), wrong_equation("10 / 3 = 3.33 each")
+    >>> find_wrong_equation("42 - 10 = 22, and 22 * 2 = 44"), find_wrong_equation("10 / 3 = 3.33 each")
     ('42 - 10 = 22', '')
     """
-    for found in _EQUATION.finditer(bounded(text)):
+    for found in _EQUATION.finditer(last_characters(text)):
         value, right = _value(found["left"]), found["right"]
         decimals = len(right.partition(".")[2])
         if value is not None and abs(value - _number(right)) > (Fraction(1, 2 * 10**decimals) if decimals else 0):
@@ -34,7 +34,7 @@ def wrong_equation(text: str) -> str:
 
 
 def _value(left: str) -> Fraction | None:
-    """Products before sums; None where something is divided by 0."""
+    """Compute the left side, products before sums; None for a division by 0."""
     total, product = Fraction(0), Fraction(0)
     start = 0
     while part := _PART.match(left, start):

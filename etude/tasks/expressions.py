@@ -1,7 +1,7 @@
-"""The `math` verifier: are two mathematical expressions the same? By math-verify, which reads LaTeX and plain expressions into sympy.
+"""The `math` verifier: compare two mathematical expressions with math-verify, which reads LaTeX and plain expressions into sympy.
 
-Sympy may compute for ever on an expression such as a tower of powers. Math-verify's own time limits need signals of the main thread, so
-they are off here, and the process that runs it must be killable (`etude.rewards.outcome`). Only the last 4,000 characters are read.
+Sympy may never end on an expression such as a tower of powers. Math-verify's own time limits need signals of the main thread, so they are
+off here, and the process that runs it must be killable (`etude.rewards.outcome`). Only the last 4,000 characters are read.
 """
 
 import re
@@ -30,9 +30,9 @@ _CALL = re.compile(
 
 
 def math(text: str, task: Task) -> Verdict:
-    """1.0 where the text's expression equals the gold expression, whichever way each is written.
+    """Score 1.0 if the text's expression equals the gold expression, whichever way each is written, else 0.0.
 
-    The expression is what math-verify finds (boxed, in dollars, or a number), or else the whole answer where it has no prose.
+    The expression is what math-verify finds (boxed, between dollar signs, or a number), or else the whole answer if it holds no prose.
     """
     from math_verify import verify
 
@@ -51,7 +51,7 @@ def math(text: str, task: Task) -> Verdict:
 
 
 def _expression(text: str) -> list[Any]:
-    """What math-verify reads in a text: the expression and its string, or nothing."""
+    """Parse the expression of a text with math-verify: the expression and its string, or an empty list."""
     from math_verify import parse
 
     answer = final_answer(text)
@@ -67,7 +67,7 @@ def _expression(text: str) -> list[Any]:
 
 
 def as_latex(text: str) -> str:
-    """A text whose plain names of functions and of pi are LaTeX; where a root's or an absolute value's bracket never closes, none are.
+    """Convert plain names of functions and pi to LaTeX; the text is unchanged if a bracket of a root or an absolute value never closes.
 
     >>> as_latex("2*pi + sqrt(sin(x)) + abs(y)")
     '2*\\\\pi + \\\\sqrt{\\\\sin(x)} + \\\\left|y\\\\right|'

@@ -1,8 +1,8 @@
-"""Tasks made by reasoning-gym, a library of about a hundred families of generated problems (Stojanovski et al. 2025, arXiv 2505.24760).
+"""Generate tasks with reasoning-gym, a library of about a hundred families of problems (Stojanovski et al. 2025, arXiv 2505.24760).
 
-Item i of a family is drawn from Random(seed + i), so the items of neighbouring seeds are the same but one. Each (split, seed) therefore
-owns a seed space: 2^32 seeds that begin at hash(split, seed) mod 2^20 times 2^32. Items are told apart by canonical key, and drawing goes
-on until n distinct ones are had, so the first items of a larger draw are the smaller draw.
+Item i of a family is sampled from Random(seed + i), so neighbouring seeds share all items but one. Each (split, seed) therefore gets a seed
+space of its own: the 2^32 seeds from (hash(split, seed) mod 2^20) times 2^32 on. Items are told apart by their canonical key. Sampling goes
+on until there are n distinct items, so a smaller sample is the beginning of a larger one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,22 +14,22 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.tasks.family_scores import encode
-from etude.tasks.questions import fill
 from etude.tasks.task import Task
+from etude.tasks.templates import fill_template
 
 _CHUNK = 256
 _NOT_A_FAMILY = "composite"
 
 
 def family_names() -> list[str]:
-    """Every family that can be drawn, in order."""
+    """Return the names of all families, sorted."""
     from reasoning_gym.factory import DATASETS
 
     return sorted(set(DATASETS) - {_NOT_A_FAMILY})
 
 
-def draw_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
-    """The endless entries (`question`, `answer`, `metadata`) of a family, repetitions included.
+def sample_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield entries (`question`, `answer`, `metadata`) of a family without end, repetitions included.
 
     `parameters` are fields of the family's own configuration. Raises UserError for an unknown family or parameter, and for a value that
     the family refuses.
@@ -50,7 +50,7 @@ def draw_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed
 
 
 def seed_space(split: str, seed: int, *, num_spaces: int = 2**20, size: int = 2**32) -> int:
-    """The first of the seeds that belong to a split and a seed alone."""
+    """Return the first seed of the seed space of a split and a seed."""
     return (seed_for("reasoning_gym", split, seed) % num_spaces) * size
 
 
@@ -64,15 +64,16 @@ def load_family(
     question: str | None = None,
     worked_format: str | None = None,
 ) -> list[Task]:
-    """n distinct tasks of a family, each scored by the source; the demonstration is the answer unless `worked_format` says otherwise.
+    """Generate n distinct tasks of a family, each scored by the family's own scorer.
 
-    `question` replaces the source's wording by a format string over the entry's metadata. Raises UserError where the family has fewer
-    than n distinct items, after as many draws without a new one as there are items asked for (256 at least).
+    The demonstration is the answer, unless `worked_format` is given. `question` is a format string over the entry's metadata that replaces
+    the family's question. Raises UserError if the family has fewer than n distinct items: when as many samples in a row as items were asked
+    for (at least 256) bring no new one.
     """
     tasks: dict[str, Task] = {}
     patience = max(_CHUNK, n)
     last_new = 0
-    for index, entry in enumerate(draw_entries(family, parameters, split=split, seed=seed)):
+    for index, entry in enumerate(sample_entries(family, parameters, split=split, seed=seed)):
         if len(tasks) == n:
             break
         task = _task(family, entry, f"{family}[{index}]", question, worked_format)
@@ -87,9 +88,10 @@ def load_family(
     return list(tasks.values())
 
 
-def own_levels(family: str, n: int) -> list[dict[str, Any]]:
-    """Parameters of the first n levels of difficulty that a family has itself, from easy to hard: those that some level has otherwise than
-    the family has them by default. Raises UserError where it has fewer.
+def curriculum_levels(family: str, n: int) -> list[dict[str, Any]]:
+    """Return the parameters of the first n difficulty levels of a family's own curriculum, from easy to hard.
+
+    Only parameters that differ from the family's defaults at some level are listed. Raises UserError if the family has fewer levels.
     """
     from reasoning_gym.factory import DATASETS, create_curriculum, has_curriculum
 
@@ -109,7 +111,7 @@ def own_levels(family: str, n: int) -> list[dict[str, Any]]:
 
 
 def check_parameters(family: str, parameters: Mapping[str, Any]) -> None:
-    """Raise UserError where the family does not exist or has no such parameter."""
+    """Raise UserError if the family does not exist or has no such parameter."""
     from reasoning_gym.factory import DATASETS
 
     if family not in DATASETS or family == _NOT_A_FAMILY:
@@ -138,7 +140,7 @@ def _small_seeds(family: str, parameters: Mapping[str, Any], split: str, seed: i
 
 
 def _with_choices(family: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with the text of an enumeration's value replaced by the value."""
+    """Return the parameters with enumeration values instead of their texts."""
     from reasoning_gym.factory import DATASETS
 
     defaults = {field.name: field.default for field in fields(DATASETS[family][1]) if field.default is not MISSING}
@@ -157,10 +159,10 @@ def _task(family: str, entry: Mapping[str, Any], origin: str, question: str | No
     answer = None if entry["answer"] is None else str(entry["answer"])
     names = {**entry["metadata"], "question": entry["question"]}
     return Task(
-        prompt=entry["question"] if question is None else fill("question", question, names),
+        prompt=entry["question"] if question is None else fill_template("question", question, names),
         answer=answer,
         verifier="reasoning_gym",
-        worked=answer if worked_format is None else fill("worked_format", worked_format, {**names, "answer": answer}),
+        worked=answer if worked_format is None else fill_template("worked_format", worked_format, {**names, "answer": answer}),
         metadata={"family": family, "entry": encode(dict(entry))},
         origin=origin,
     )

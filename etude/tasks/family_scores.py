@@ -1,7 +1,8 @@
-"""The `reasoning_gym` verifier: the source's own scorer, made strict.
+"""The `reasoning_gym` verifier: a family's own scorer, made strict.
 
-Many of the families have more than one right answer, so only the source can tell. Its scorers are made for shaping, though: most give a
-partial score to any text that contains the gold answer, so "10" earns half for "1". Here only a full score counts. Beyond that:
+Many families accept more than one right answer, so only their own scorer can tell. These scorers are made for reward shaping, though: most
+give a partial score to any text that contains the gold answer, so "10" earns half for "1". Here only a full score counts. Further
+differences:
 
 - `number_sorting` accepts every number within 1 of the right one, and `puzzle24` any four numbers and every value from 24 up to 25: the
   numbers must be the question's, and the value 24.
@@ -33,10 +34,11 @@ _BITWISE = re.compile(r"(?:0x[\da-fA-F]+|[\d\s()+*/%&|^~<>-])*+")
 
 
 def reasoning_gym(text: str, task: Task) -> Verdict:
-    """1.0 where the scorer of `metadata["family"]` gives the answer exactly 1.0 for `metadata["entry"]`, else 0.0.
+    """Score 1.0 if the scorer of `metadata["family"]` gives the answer exactly 1.0 for `metadata["entry"]`, else 0.0.
 
-    The scorer's own value is kept in `parts["source_score"]`. An answer whose form is not the gold answer's scores 0.0 without being
-    asked about; an exception of the scorer on an answer of the right form is raised, and the caller counts it as unscored.
+    The scorer's own value is kept in `parts["source_score"]`. An answer of another form than the gold answer's scores 0.0 and is not shown
+    to the scorer. If the scorer raises on an answer of the right form, the exception passes through and the caller counts the answer as
+    unscored.
     """
     answer = final_answer(text, task.answer)
     if not answer or (task.answer is not None and not has_form_of(answer, task.answer)):
@@ -49,7 +51,7 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
     entry = decode(task.metadata["entry"])
     if not _has_harmless_entry(family, entry):
         return Verdict(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
-    source_score = float(scorer_of(family)(answer=answer, entry=entry))
+    source_score = float(load_scorer(family)(answer=answer, entry=entry))
     if source_score == 1.0:
         problem = _too_loose(family, answer, entry)
     else:
@@ -60,7 +62,7 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
 
 
 def encode(value: Any) -> Any:
-    """An entry as JSON values that `decode` turns back exactly: tuples and dictionaries with other keys than text are marked.
+    """Encode an entry as JSON values that `decode` restores exactly: tuples, and dictionaries with keys other than text, are marked.
 
     >>> encode({"size": (1, 2)})
     {'size': {'__tuple__': [1, 2]}}
@@ -77,7 +79,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The entry that `encode` was given."""
+    """Decode an entry that `encode` encoded."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     if not isinstance(value, Mapping):
@@ -90,15 +92,15 @@ def decode(value: Any) -> Any:
 
 
 @cache
-def scorer_of(family: str) -> Callable[..., float]:
-    """The source's scorer of a family, with what that imports and reads."""
+def load_scorer(family: str) -> Callable[..., float]:
+    """Return the scorer of a family, with the modules and data that it loads."""
     from reasoning_gym import get_score_answer_fn
 
     return get_score_answer_fn(family)
 
 
 def _is_harmless(family: str, answer: str) -> bool:
-    """Whether an answer may be shown to a scorer that evaluates it."""
+    """Return whether an answer may be given to a scorer that evaluates it."""
     if family in _EVALUATED:
         return _WORDS.fullmatch(answer) is not None or parse_list(answer) is not None
     if family not in _SYMPY:
@@ -107,7 +109,7 @@ def _is_harmless(family: str, answer: str) -> bool:
 
 
 def _has_harmless_entry(family: str, entry: Mapping[str, Any]) -> bool:
-    """Whether what the scorer evaluates of an entry is what the family makes: a list of numbers, or arithmetic."""
+    """Return whether the text of an entry that the scorer evaluates is a list of numbers or arithmetic."""
     if family == "number_sorting":
         return parse_list(entry["answer"]) is not None
     if family == "bitwise_arithmetic":
@@ -120,7 +122,10 @@ def _has_harmless_entry(family: str, entry: Mapping[str, Any]) -> bool:
 
 
 def _too_loose(family: str, answer: str, entry: Mapping[str, Any]) -> str:
-    """What is wrong with an answer that the source accepts; "" where nothing is. `puzzle24` answers are known to be harmless here."""
+    """Describe what is wrong with an answer that the family's scorer accepts; "" if nothing is.
+
+    Answers of `puzzle24` must have passed `_is_harmless`.
+    """
     if family == "number_sorting":
         found, given = [float(n) for n in parse_list(answer) or ()], [float(n) for n in entry["metadata"]["original_numbers"]]
     elif family == "puzzle24":

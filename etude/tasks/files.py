@@ -1,4 +1,4 @@
-"""Rows of a file: JSONL, a JSON array, CSV, TSV or Parquet, each with where it stands (`train.jsonl:12`, `train.parquet[11]`)."""
+"""Read the rows of a file (JSONL, JSON array, CSV, TSV or Parquet), each with its origin (`train.jsonl:12`, `train.parquet[11]`)."""
 
 import csv
 import json
@@ -14,12 +14,15 @@ csv.field_size_limit(sys.maxsize)  # a book may stand in a cell
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 MAX_DEPTH = 100
-"""Objects and lists within each other in a row."""
+"""The deepest nesting of objects and lists in a row."""
 
 
 def find_file(path: str, data: Path | None) -> Path:
-    """The file that a path names: as it is, or else inside the folder of data sets. Raises UserError, with the nearest name."""
-    places = places_of(path, data)
+    """Find a file by its path, or else in the folder of data sets.
+
+    Raises UserError, with the nearest name, if there is no such file.
+    """
+    places = candidate_paths(path, data)
     for place in places:
         if place.is_file():
             return place
@@ -31,16 +34,16 @@ def find_file(path: str, data: Path | None) -> Path:
     raise UserError(f"path {path!r} is not a file{where}: {fix}")
 
 
-def places_of(path: str, data: Path | None) -> list[Path]:
-    """Where a file may be: as its path says, or else inside the folder of data sets."""
+def candidate_paths(path: str, data: Path | None) -> list[Path]:
+    """Return the paths where a file may be: as given, then in the folder of data sets."""
     return [Path(path)] if data is None or Path(path).is_absolute() else [Path(path), data / path]
 
 
 def file_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every row of a file, with where it stands.
+    """Yield every row of a file, with its origin.
 
-    Raises UserError, naming the file and the line, for a broken line, a row that is no object, that names a column twice or is nested
-    deeper than `MAX_DEPTH`, an empty file or another ending.
+    Raises UserError, which names the file and the line, for a broken line, a row that is not an object, names a column twice or is nested
+    deeper than `MAX_DEPTH`, for an empty file and for another file ending.
     """
     readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
@@ -109,7 +112,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def read_json(text: str, origin: str) -> Any:
-    """A JSON text as its value; raises UserError, which begins with `origin`, with the column where it is broken."""
+    """Parse a JSON text.
+
+    Raises UserError, which begins with `origin` and names the column, if the text is broken.
+    """
     text = text.rstrip()  # so that what is missing at the end is missed there and not in the next line
     try:
         value = json.loads(text, object_pairs_hook=_object)
@@ -131,7 +137,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _repeated(names: Iterable[str]) -> str | None:
-    """The first name that comes twice."""
+    """Return the first repeated name, or None."""
     seen: set[str] = set()
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 

@@ -1,9 +1,9 @@
-"""A user's own Python: a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
+"""Load a user's own Python function, a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
 
-A generator of tasks (`tasks.function`) is run in the main process, with all that it may do: it is part of the program that its user starts.
-A verifier is run in the verifiers' process alone (`etude.rewards.outcome`); the main process looks for its name (`etude.tasks.names`).
-A verifier is called with (text, task) and returns a reward: any finite number, None where it can't say, or a `Verdict`. An answer is right
-from 1 on, unless the function says from where:
+A generator of tasks (`tasks.function`) runs in the main process without limits: it is part of the program that its user starts. A verifier
+runs in the verifiers' process alone (`etude.rewards.outcome`); the main process only looks for its name in the file
+(`etude.tasks.function_check`). A verifier is called with (text, task) and returns a reward: any finite number, None if it cannot say, or a
+`Verdict`. An answer is right from a score of 1 on, unless the function has an attribute `right_at`:
 
     def judge(text, task):
         return 30 * share_of_tests_passed(text) - 5
@@ -24,17 +24,17 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.rewards.verdict import RIGHT_AT, Verdict
-from etude.tasks.names import existing, not_imported, place_of
+from etude.tasks.function_check import import_failure, require_file, split_name
 from etude.tasks.task import Task
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function that `file.py:function` or `package.module:function` names; the file is run.
+    """Load the function named `file.py:function` or `package.module:function`; this runs the file.
 
-    A relative file is looked up in the current folder. Raises UserError where the file or module is missing or does not run, where it has
-    no such name, and where the name is not a function.
+    A relative file is looked up in the current folder. Raises UserError if the file or module is missing or fails to run, if it has no such
+    name, and if the name is not a function.
     """
-    place, function_name = place_of(name)
+    place, function_name = split_name(name)
     module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
     found = getattr(module, function_name, None)
     if found is None:
@@ -45,14 +45,14 @@ def load_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def as_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
-    """What a user's verifier returned, as a verdict: a Verdict as it is, a finite number or a bool as the score, None as unscored.
+def to_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
+    """Convert what a user's verifier returned to a Verdict: a finite number or a bool is the score, None is unscored.
 
     `right_at` is the score from which on an answer is right; a Verdict brings its own. NaN and infinities are unscored too, and the message
-    says so. Raises TypeError for anything else, a Verdict whose parts or step_values are no finite numbers or whose message or words are no
-    text among it.
+    says so. Raises TypeError for anything else, and for a Verdict whose parts or step_values are not finite numbers or whose message or
+    words are not text.
 
-    >>> as_verdict(True).score, as_verdict(-2.5).score, as_verdict(float("nan")).message
+    >>> to_verdict(True).score, to_verdict(-2.5).score, to_verdict(float("nan")).message
     (1.0, -2.5, 'the verifier returned nan, which is no score')
     """
     if isinstance(result, Verdict):
@@ -67,8 +67,11 @@ def as_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
     return Verdict(score, right_at=right_at)
 
 
-def right_at_of(function: Callable[..., Any], name: str) -> float:
-    """From which score on a user's verifier, called `name`, takes an answer for right: its attribute `right_at`, or 1."""
+def get_right_at(function: Callable[..., Any], name: str) -> float:
+    """Return the score from which on a user's verifier, called `name`, counts an answer as right: its attribute `right_at`, or 1.
+
+    Raises UserError if the attribute is not a finite number.
+    """
     right_at = getattr(function, "right_at", RIGHT_AT)
     if isinstance(right_at, str) or not hasattr(right_at, "__float__") or not math.isfinite(right_at):
         raise UserError(f"{name}.right_at must be a finite number, the score from which on an answer is right, got {right_at!r}")
@@ -76,19 +79,22 @@ def right_at_of(function: Callable[..., Any], name: str) -> float:
 
 
 def load_verifier(name: str) -> Callable[[str, Task], Verdict]:
-    """A user's verifier by its name, as one that returns verdicts; raises UserError as `load_function` and `right_at_of` do."""
+    """Load a user's verifier by its name and wrap it to return verdicts.
+
+    Raises UserError as `load_function` and `get_right_at` do.
+    """
     function = load_function(name)
-    right_at = right_at_of(function, name)
+    right_at = get_right_at(function, name)
 
     @wraps(function)
     def verifier(text: str, task: Task) -> Verdict:
-        return as_verdict(function(text, task), right_at)
+        return to_verdict(function(text, task), right_at)
 
     return verifier
 
 
 def _checked(verdict: Verdict) -> Verdict:
-    """The verdict with numbers that any JSON has: numpy's become Python's."""
+    """Return the verdict with plain Python floats, so that JSON can hold them. Raises TypeError for anything else."""
     for name in ("message", "words"):
         text = getattr(verdict, name)
         if not isinstance(text, str):
@@ -108,9 +114,9 @@ def _number(name: str, value: Any) -> float:
 
 
 def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterator[tuple[str, Task | Mapping[str, Any]]]:
-    """What a user's generator yields when called with `split`, `n` and `seed`: tasks, or dictionaries with a file's columns; at most n.
+    """Yield at most n rows of a user's generator, each with its origin: tasks, or dictionaries with the columns of a file.
 
-    Each comes with where it is from, for messages. Raises UserError where the generator raises or yields something else.
+    The generator is called with `split`, `n` and `seed`. Raises UserError if it raises or yields something else.
     """
     function = load_function(name)
     try:
@@ -127,7 +133,7 @@ def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterat
 
 
 def _run_file(path: Path) -> ModuleType:
-    existing(path)
+    require_file(path)
     module_name = f"etude_user_{seed_for(path.resolve()):x}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None, path
@@ -145,4 +151,4 @@ def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever the user's module raises
-        raise not_imported(name, f"{type(error).__name__}: {error}") from error
+        raise import_failure(name, f"{type(error).__name__}: {error}") from error

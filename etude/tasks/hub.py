@@ -1,4 +1,4 @@
-"""Rows of a data set on the Hugging Face hub, or of one that `datasets` can load from a local folder, at once or streamed."""
+"""Load rows of a data set from the Hugging Face hub, or from a local folder that `datasets` can read, at once or streamed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -10,26 +10,26 @@ from etude.models.hub import hub_if_reachable
 
 
 def hub_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every row of one split of a data set, with where it stands.
+    """Yield every row of one split of a data set, with its origin.
 
-    `name` is the configuration where a data set has several. Raises UserError where the data set cannot be loaded: offline and not
-    in the cache, misspelt, private, or without that configuration or split.
+    `name` is the configuration, for a data set that has several. Raises UserError if the data set cannot be loaded: offline and not in the
+    cache, misspelt, private, or without that configuration or split.
     """
     return _rows(dataset, name, split)
 
 
 def streamed_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The same of a data set that is larger than disk and memory: read as it comes, in its order."""
+    """Yield rows as `hub_rows` does, but stream them in order, for a data set that is larger than disk and memory."""
     return _rows(dataset, name, split, streaming=True)
 
 
-def _rows(dataset: str, name: str | None, split: str, **how: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(dataset: str, name: str | None, split: str, **options: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
     from datasets import load_dataset
 
     unreachable = None
     try:
         with nullcontext() if Path(dataset).exists() else hub_if_reachable() as unreachable:
-            rows = load_dataset(dataset, name, split=split, **how)
+            rows = load_dataset(dataset, name, split=split, **options)
         for index, row in enumerate(rows):
             yield f"{dataset}/{split}[{index}]", row
     except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types, while they stream too

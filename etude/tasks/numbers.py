@@ -1,8 +1,8 @@
-"""Numbers in text, as exact rationals: what stands there, where, and whether two of them are the same.
+"""Find numbers in text as exact rationals, and compare them.
 
-Read are integers, thousands separators (1,000), decimals, exponents (1.5e3), fractions (3/4), mixed numbers (1 1/2) and signs; currency
-before a number and percent or a unit behind it belong to no value ("$18", "18%" and "18 dollars" are 18). A number inside a word
-(`x2`, `0x1F`) is none. Time is linear in the text: every repetition is possessive, so the expression never backtracks into a number.
+Integers, thousands separators (1,000), decimals, exponents (1.5e3), fractions (3/4), mixed numbers (1 1/2) and signs are read. A currency
+sign before a number, and percent or a unit after it, do not change its value ("$18", "18%" and "18 dollars" are 18). A number inside a word
+(`x2`, `0x1F`) does not count. Takes linear time: every repetition is possessive, so the expression never backtracks into a number.
 """
 
 import re
@@ -36,11 +36,11 @@ class Number:
     """A number found in a text."""
 
     value: Fraction
-    """What it is, exactly."""
+    """The exact value."""
     start: int
-    """Where its first character stands in the text."""
+    """Position of its first character in the text."""
     end: int
-    """Where its last character ends."""
+    """Position after its last character."""
     has_decimals: bool = False
     """Whether it is written with a decimal point or an exponent, so that it may be rounded."""
 
@@ -49,7 +49,7 @@ class Number:
 
 
 def find_numbers(text: str) -> list[Number]:
-    """Every number of a text, in order.
+    """Find all numbers of a text, in order.
 
     >>> [str(number) for number in find_numbers("1,000 dollars, -2.50 and 1 1/3")]
     ['1000', '-2.5', '4/3']
@@ -61,13 +61,13 @@ def find_numbers(text: str) -> list[Number]:
 
 
 def is_range(text: str, numbers: Sequence[Number]) -> bool:
-    """Whether two neighbours among a text's numbers are alternatives or ends of a range: `5 or 6`, `5-10`, `3 to 4`."""
+    """Return whether two neighbouring numbers of a text are alternatives or the ends of a range: `5 or 6`, `5-10`, `3 to 4`."""
     first, second = numbers
     return second.start - first.end <= 8 and _BETWEEN.fullmatch(text, first.end, second.start) is not None
 
 
 def same_number(found: Number, gold: Number) -> bool:
-    """Exact equality; where the gold number has decimals, up to one part in a million.
+    """Return whether two numbers are equal: exactly, or within one part in a million if the gold number has decimals.
 
     >>> half, decimal = find_numbers("1/2 0.5")
     >>> same_number(half, decimal)
@@ -79,10 +79,10 @@ def same_number(found: Number, gold: Number) -> bool:
 
 
 def write_number(value: Fraction) -> str:
-    """A rational as people write it: an integer, a finite decimal, or a fraction.
+    """Write a rational as an integer, a finite decimal, or a fraction.
 
-    Where that needs an integer of more than 400 digits, which `find_numbers` would not read and Python may refuse to write, it is
-    e-notation instead, rounded to 17 figures.
+    If that needs an integer of more than 400 digits, which `find_numbers` would not read and Python may refuse to write, it is e-notation
+    instead, rounded to 17 figures.
 
     >>> write_number(Fraction(51)), write_number(Fraction(-5, 2)), write_number(Fraction(1, 3)), write_number(Fraction(10) ** 5000)
     ('51', '-2.5', '1/3', '1e5000')
@@ -100,12 +100,12 @@ def write_number(value: Fraction) -> str:
 
 
 def _decimal_places(denominator: int) -> int | None:
-    """How many places a fraction in lowest terms has as a decimal, or None where it never ends or has more than 30."""
+    """Return the number of decimal places of a fraction in lowest terms, or None if it never ends or has more than 30."""
     return next((places for places in range(1, 31) if 10**places % denominator == 0), None)
 
 
 def _read(match: re.Match[str]) -> list[Number]:
-    """The number of a match; two where a whole number only stands before a fraction (`6 48/2`), none where it is long or has no value."""
+    """Convert a match to numbers: usually one; two for a whole number before a fraction (`6 48/2`); none if it is too long or invalid."""
     if match.end() - match.start() > _LONGEST or (match["sign"] and match["inner_sign"]):
         return []
     sign = -1 if (match["sign"] or match["inner_sign"]) in ("-", "\u2212") else 1

@@ -1,4 +1,4 @@
-"""Do two sets of tasks share items or wording, and how many items does a generated family have?"""
+"""Measure the overlap of two sets of tasks, and estimate how many items a generated family has."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -7,16 +7,18 @@ from itertools import islice
 from math import exp, inf
 
 from etude.errors import UserError, at_least
-from etude.tasks.families import draw_entries
+from etude.tasks.families import sample_entries
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 
-Piece = tuple[str, ...]
-"""Words in a row."""
+NGram = tuple[str, ...]
+"""An n-gram: n words in a row."""
 
 
 def overlap(train: Iterable[Task], evaluation: Iterable[Task]) -> list[tuple[Task, Task]]:
-    """The evaluation tasks that are in training too, by canonical key, each with the first such training task.
+    """Return the evaluation tasks that are in the training tasks too, each with the first such training task.
+
+    Tasks are compared by canonical key.
 
     >>> overlap([Task("What is 2 + 2?")], [Task("what is  2 + 2 ?"), Task("What is 2 + 3?")])[0][1].prompt
     'what is  2 + 2 ?'
@@ -27,28 +29,28 @@ def overlap(train: Iterable[Task], evaluation: Iterable[Task]) -> list[tuple[Tas
     return [(seen[task.key], task) for task in evaluation if task.key in seen]
 
 
-def shared_wording(train: Iterable[Task], evaluation: Sequence[Task], n: int = 8) -> list[float]:
-    """For each evaluation task the share of its pieces of n words that stand in some training task's question too (a shorter question is
-    one piece).
+def ngram_overlap(train: Iterable[Task], evaluation: Sequence[Task], n: int = 8) -> list[float]:
+    """Return, for each evaluation task, the share of its n-grams of words that also occur in some training task.
 
-    Words are those of the canonical key. 13 words are usual for long texts (Brown et al. 2020, arXiv 2005.14165, appendix C); problems are
-    short, and copies with other names or numbers differ every few words. Memory is that of the evaluation's pieces.
+    Words are those of the canonical key; a question shorter than n words is one n-gram. 13 words are usual for long texts (Brown et al.
+    2020, arXiv 2005.14165, appendix C); problems are short, and copies with other names or numbers differ every few words. Memory is that
+    of the evaluation tasks' n-grams.
 
-    >>> shared_wording([Task("Ann has 3 red pens and 4 blue pens.")], [Task("Now Ann has 3 red pens and 4 green pens.")], n=4)
+    >>> ngram_overlap([Task("Ann has 3 red pens and 4 blue pens.")], [Task("Now Ann has 3 red pens and 4 green pens.")], n=4)
     [0.5]
     """
-    asked = [pieces(task.words, n) for task in evaluation]
+    asked = [ngrams(task.words, n) for task in evaluation]
     all_asked = {piece for of_task in asked for piece in of_task}
-    found: set[Piece] = set()
+    found: set[NGram] = set()
     for task in train:
-        found |= all_asked & pieces(task.words, n)
+        found |= all_asked & ngrams(task.words, n)
     return [len(of_task & found) / len(of_task) for of_task in asked]
 
 
-def pieces(words: Sequence[str], n: int) -> set[Piece]:
-    """All different runs of n words; of fewer words one shorter run.
+def ngrams(words: Sequence[str], n: int) -> set[NGram]:
+    """Return all distinct n-grams of the words; fewer than n words are one shorter n-gram.
 
-    >>> sorted(pieces("a b c a b".split(), 2))
+    >>> sorted(ngrams("a b c a b".split(), 2))
     [('a', 'b'), ('b', 'c'), ('c', 'a')]
     """
     return set(zip(*(words[start:] for start in range(n)), strict=False)) or {tuple(words)}
@@ -56,22 +58,23 @@ def pieces(words: Sequence[str], n: int) -> set[Piece]:
 
 @dataclass(frozen=True)
 class SpaceEstimate:
-    """How many items a source has, from the repetitions among some draws."""
+    """An estimate of how many items a source has, from repetitions in a sample."""
 
     draws: int
-    """Items drawn."""
+    """Items sampled."""
     distinct: int
-    """Different ones among them."""
+    """Distinct items among them."""
     items: float
-    """Estimate of the number of items, as if all were equally likely; infinite where nothing was drawn twice."""
+    """Estimated number of items, if all were equally likely; infinite if nothing was sampled twice."""
     items_low: float
     """Lower end of the one-sided 95 % interval."""
 
 
 def estimate_space(draw: Sequence[Hashable]) -> SpaceEstimate:
-    """The birthday estimate: among n draws from N items, n (n - 1) / 2N pairs are expected to be equal, about Poisson distributed.
+    """Estimate the number of items from repetitions in a sample (birthday estimate).
 
-    `draw` are the drawn items or their keys. Where no pair is equal, N is unknown upwards, and at least pairs / 3.0 with 95 % confidence.
+    Among n samples from N items, n (n - 1) / 2N pairs are expected to be equal, about Poisson distributed. `draw` holds the sampled items
+    or their keys. If no pair is equal, N has no upper bound, and is at least pairs / 3.0 with 95 % confidence.
 
     >>> estimate_space(range(1000)).items_low > 160_000
     True
@@ -88,12 +91,12 @@ def estimate_space(draw: Sequence[Hashable]) -> SpaceEstimate:
 
 
 def distinct_share(source: TaskSource, n: int, seed: int) -> float:
-    """The share of different items among n raw draws from a family: 1.0 where nothing repeats. Raises UserError for other sources."""
+    """Return the share of distinct items among n samples from a family: 1.0 if nothing repeats. Raises UserError for other sources."""
     return len(set(_keys(source, n, seed))) / n
 
 
 def family_space(source: TaskSource, n: int, seed: int) -> SpaceEstimate:
-    """`estimate_space` of n raw draws from a family."""
+    """Estimate the number of items of a family with `estimate_space` from n samples. Raises UserError for other sources."""
     return estimate_space(_keys(source, n, seed))
 
 
@@ -101,12 +104,12 @@ def _keys(source: TaskSource, n: int, seed: int) -> list[str]:
     if source.family is None:
         raise UserError("only a family draws items again and again; for files and data sets, compare them with overlap")
     at_least("n", n, 1)
-    entries = draw_entries(source.family, source.parameters, split="space", seed=seed)
+    entries = sample_entries(source.family, source.parameters, split="space", seed=seed)
     return [Task(entry["question"]).key for entry in islice(entries, n)]
 
 
 def _poisson_upper(count: int) -> float:
-    """The mean at which `count` or fewer events have a chance of 5 %, by bisection; above 100 events, by the normal approximation."""
+    """Return the mean at which `count` or fewer events have a chance of 5 %, by bisection (above 100: by the normal approximation)."""
     if count > 100:
         return count + 1.645 * (count + 1) ** 0.5 + 1
     low, high = 0.0, 2.0 * count + 10

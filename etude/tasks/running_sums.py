@@ -1,12 +1,12 @@
-"""Chains of additions and subtractions, worked with a running total: problems in which more tokens help, as a source that needs no data.
+"""Generate chains of additions and subtractions, worked line by line: problems where more tokens help, without any data file.
 
     tasks: {function: etude.tasks.running_sums:running_sums}
 
-A chain of 3 to 5 numbers from 1 to 20, "Work out 12 + 7 - 5.", of which one at least is taken away, since the sum of all would be a good
-guess otherwise, and whose total never falls below 0. It is worked a line for each operation and then says its answer: so the number of
-lines that an answer needs is known (`terms` less one), and an answer that is given before them has to do in one go what was left. A third
-of the solutions check themselves before they answer: behind "Wait" they work some of their first lines again. So a model that is shown
-them knows what to do where a thought is made to go on (`etude.rollouts.thought`).
+A chain has 3 to 5 numbers from 1 to 20, "Work out 12 + 7 - 5.". At least one is subtracted, since the sum of all would be a good guess
+otherwise, and the running total never falls below 0. The solution has one line for each operation and then the answer. So the number of
+lines that an answer needs is known (`terms` - 1), and an answer given earlier must do the remaining operations at once. A third of the
+solutions check themselves before they answer: after "Wait" they repeat some of their first lines. A model trained on them knows what to do
+when its thought is made to continue (`etude.rollouts.thought`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ import numpy as np
 from etude.randomness import seed_for
 
 TERMS = range(3, 6)
-"""How many numbers a chain may have; each as often."""
+"""The possible lengths of a chain, equally likely."""
 LARGEST = 20
 CHECK, CHECKED = "Wait", 3
-"""What begins a check; one of so many solutions has one."""
+"""The word that begins a check; one of CHECKED solutions has a check."""
 
 
 def running_sums(split: str, n: int | None, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows with `question`, `answer`, `worked` and the number of `terms`; other ones in each split and for each seed.
+    """Yield rows with `question`, `answer`, `worked` and the number of `terms`; other rows for each split and seed.
 
     >>> row = next(running_sums("train", 1, seed=0))
     >>> row["worked"].endswith(f"The answer is {row['answer']}.")
@@ -34,11 +34,12 @@ def running_sums(split: str, n: int | None, seed: int) -> Iterator[dict[str, Any
     for _ in range(n or 100):
         terms = int(generator.choice(TERMS))
         is_checked, lines = generator.integers(CHECKED) == 0, int(generator.integers(1, terms))
-        yield chain(drawn(generator, terms), checked_lines=lines if is_checked else 0)
+        yield chain(sample_terms(generator, terms), checked_lines=lines if is_checked else 0)
 
 
 def chain(numbers: Sequence[int], checked_lines: int = 0) -> dict[str, Any]:
-    """The row of a chain of signed numbers, the first of which is positive; so many lines of its solution are worked again.
+    """Build the row of a chain of signed numbers, the first of which is positive; `checked_lines` lines of its solution are repeated as a
+    check.
 
     >>> chain([12, 7, -5], checked_lines=1)["worked"].splitlines()
     ['12 + 7 = 19', '19 - 5 = 14', 'Wait', '12 + 7 = 19', 'The answer is 14.']
@@ -53,8 +54,8 @@ def chain(numbers: Sequence[int], checked_lines: int = 0) -> dict[str, Any]:
     return {"question": f"Work out {asked}.", "answer": str(total), "worked": worked, "verifier": "numeric", "terms": len(numbers)}
 
 
-def drawn(generator: np.random.Generator, terms: int) -> list[int]:
-    """Signed numbers, one at least below 0, of which no beginning adds up to less than 0."""
+def sample_terms(generator: np.random.Generator, terms: int) -> list[int]:
+    """Sample signed numbers, at least one below 0, whose running total never falls below 0."""
     numbers: list[int] = []
     while not any(number < 0 for number in numbers):
         numbers = []

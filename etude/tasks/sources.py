@@ -1,10 +1,10 @@
-"""Where tasks come from: one source, one list of tasks.
+"""Load the tasks of a source: a family of generated problems, files, a data set of the hub, or a function.
 
     load_tasks(TaskSource(family="chain_sum"), split="train", n=100, seed=0)
     load_tasks(TaskSource(path=["gsm8k/{split}.jsonl"]), split="test", n=None, seed=0, data=Path("sets"))
 
-A family is generated, each split from seeds of its own. Files and data sets are what they are: whether train and evaluation share items
-is for `etude.tasks.overlap` to say.
+A family is generated, each split from its own seeds. Files and data sets are used as they are: `etude.tasks.overlap` tells whether training
+and evaluation share items.
 """
 
 from bisect import bisect
@@ -17,70 +17,71 @@ from typing import Any
 
 from etude.errors import UserError, at_least, unknown
 from etude.randomness import seed_for
-from etude.tasks.actions import Actions, with_instruction
+from etude.tasks.actions import Actions, add_instruction
 from etude.tasks.aliases import with_aliases
 from etude.tasks.answers import answer_form
+from etude.tasks.checks import check_gold_answers, check_is_built_in, check_right_at, check_texts
 from etude.tasks.columns import task_from_row
 from etude.tasks.families import check_parameters, load_family
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.functions import generated_rows
 from etude.tasks.hub import hub_rows
-from etude.tasks.task import Task, text_problem
-from etude.tasks.verifiers import CHEAP, COMPARING, VERIFIERS, check_gold, check_verifier
+from etude.tasks.task import Task
+from etude.tasks.verifiers import check_verifier
 
 SOURCES = ("path", "family", "dataset", "function")
-"""The kinds of source: the settings of a `TaskSource` of which exactly one is given."""
+"""The kinds of source: exactly one of these settings of a `TaskSource` is given."""
 
 Row = tuple[str, Task | Mapping[str, Any]]
-"""Where it stands, and what it is."""
+"""The origin of a row, and the row."""
 
 
 SPLIT_SHARES = {"train": 0.6, "dev": 0.1, "test": 0.3}
-"""What a column without shares of its own makes of files and data sets."""
+"""The default splits that `split_by` makes, with their shares."""
 
 
 @dataclass(frozen=True)
 class TaskSource:
-    """A source of tasks: exactly one of `path`, `family`, `dataset` and `function`."""
+    """Settings of a source of tasks: exactly one of `path`, `family`, `dataset` and `function`."""
 
     path: list[str] = field(default_factory=list)
-    """JSONL, JSON, CSV or Parquet files, in the current folder or the data folder; `{split}` in a path stands for the split."""
+    """JSONL, JSON, CSV, TSV or Parquet files, in the current folder or the data folder; `{split}` in a path is replaced by the split."""
     family: str | None = None
     """A family of problems that reasoning-gym generates, such as chain_sum."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Fields of the family's configuration, such as {min_terms: 2, max_terms: 3}."""
     question: str | None = None
-    """A format string over the columns, or the family's metadata, that replaces the source's question: "Sort: {original_numbers}"."""
+    """A format string over the columns, or the family's metadata, that replaces the question: "Sort: {original_numbers}"."""
     dataset: str | None = None
     """A data set on the Hugging Face hub."""
     dataset_name: str | None = None
-    """The configuration of the data set, where it has several."""
+    """The configuration of the data set, if it has several."""
     dataset_split: str | None = None
-    """The split to practise on, where it is not called train; `evaluation.split` names the one to measure on."""
+    """The split to practise on, if it is not called train; `evaluation.split` names the one to measure on."""
     function: str | None = None
-    """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns. Its
-    file is run in the main process, with all that you may do; a verifier's file never is."""
+    """A task generator of your own, `file.py:function`, called with split, n and seed; it yields Task or dictionaries with a file's
+    columns. Its file runs in the main process without limits; a verifier's file never does."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
+    """Maps our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
     where: dict[str, str] = field(default_factory=dict)
-    """Of files and data sets only rows whose columns have these values, such as {type: mcq}."""
+    """Keeps only rows of files and data sets whose columns have these values, such as {type: mcq}."""
     split_by: str | None = None
-    """A column of files and data sets that have no splits of their own, such as section: all rows of one value are in the same split, which
-    is drawn by the value alone."""
+    """A column of files and data sets without splits of their own, such as section. All rows with one value are in the same split, which is
+    chosen by a hash of the value."""
     split_shares: dict[str, float] = field(default_factory=lambda: dict(SPLIT_SHARES))
-    """What `split_by` makes, and how likely a value is in each."""
+    """The splits that `split_by` makes, and the probability of each."""
     verifier: str | None = None
-    """Who says what is right, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.
-    Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
+    """The verifier for all tasks, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.
+    Default: the family's scorer; numeric if every answer is a number; choice with choices; else exact."""
     right_at: float | None = None
-    """The score from which on an answer is right, for verifiers that give more than 0 and 1: any number for one of your own, which may say
-    it itself (an attribute `right_at` of the function), above 0 and at most 1 for those that ship; 1 unless given."""
+    """The score from which on an answer is right, for verifiers that score more than 0 and 1. Any number for a verifier of your own (whose
+    function may set it as an attribute `right_at`), above 0 and at most 1 for built-in ones; 1 unless given."""
     worked_format: str | None = None
-    """A format string for the demonstration, over the columns, `answer`, `worked` and, with choices, `choice`, the right one's text:
+    """A format string for the demonstration, over the columns, `answer`, `worked` and, with choices, `choice` (the right one's text):
     "{worked}\\nThe answer is {answer}."."""
     max_worked_steps: int | None = None
-    """Of files, data sets and functions only items that come with worked steps, and with so many at most: the easy ones of GSM8K, say. A
-    step is a line before the last, which says the answer; all items unless given."""
+    """Keeps only items of files, data sets and functions with worked steps, at most this many: the easy ones of GSM8K, say. A step is a
+    line before the last, which gives the answer; all items unless given."""
     actions: Actions = field(default_factory=Actions)
 
     def __post_init__(self) -> None:
@@ -108,42 +109,44 @@ _BELONGS_TO = {"parameters": "family", "dataset_name": "dataset", "dataset_split
 
 
 def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data: Path | None = None) -> list[Task]:
-    """The tasks of a source, each with the instruction that asks for its actions.
+    """Load the tasks of a source, each with the instruction of its tagged actions.
 
-    A family gives n distinct tasks, others in each split and for each seed. A file or data set gives all its rows, or n of them that `seed`
-    picks, in their order. Every gold answer has been read by its verifier, where that is cheap. `data` is the folder of data sets.
-    Raises UserError, in one sentence that names the file and line, for whatever is wrong.
+    A family gives n distinct tasks, other ones for each split and seed. A file or data set gives all its rows, or n of them that `seed`
+    picks, in file order. Cheap verifiers have read every gold answer. `data` is the folder of data sets. Raises UserError, in one sentence
+    that names the file and line, for anything that is wrong.
     """
     if n is not None and n < 1:
         raise UserError(f"n must be at least 1, or left out for all tasks of a file, got {n}")
-    tasks = _loaded(source, split, n, seed, data)
-    _check_right_at(tasks, source.right_at)
-    return with_instruction(tasks, source.actions.words)
+    tasks = _load_rows(source, split, n, seed, data)
+    check_right_at(tasks, source.right_at)
+    return add_instruction(tasks, source.actions.words)
 
 
-def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
+def _load_rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
     if source.family is not None:
         return _family_tasks(source, split, n, seed)
-    tasks = [_task(row, origin, source) for origin, row in _chosen(_rows(source, split, n, seed, data), source, split)]
+    tasks = [_task(row, origin, source) for origin, row in _filter_rows(_rows(source, split, n, seed, data), source, split)]
     if not tasks:
         wanted = f" with {', '.join(f'{name} {value}' for name, value in source.where.items())}" if source.where else ""
-        raise UserError(f"{_named(source)} gave no tasks for split {_own_split(source, split)!r}{wanted}")
+        raise UserError(f"{_source_name(source)} gave no tasks for split {_split_in_source(source, split)!r}{wanted}")
     if source.max_worked_steps is not None:
         tasks = [task for task in tasks if 0 < num_steps(task) <= source.max_worked_steps]
         if not tasks:
-            raise UserError(f"{_named(source)} has no item with {source.max_worked_steps} worked steps at most: raise max_worked_steps")
+            raise UserError(
+                f"{_source_name(source)} has no item with {source.max_worked_steps} worked steps at most: raise max_worked_steps"
+            )
     tasks = _with_verifiers(tasks, source.verifier)
-    _check_golds(tasks)
+    check_gold_answers(tasks)
     if n is not None and n > len(tasks):
         raise UserError(
-            f"{_named(source)} gave {len(tasks)} tasks for split {_own_split(source, split)!r}, n = {n} were asked for: "
+            f"{_source_name(source)} gave {len(tasks)} tasks for split {_split_in_source(source, split)!r}, n = {n} were asked for: "
             f"ask for at most {len(tasks)}"
         )
     return _pick(tasks, n, seed)
 
 
 def num_steps(task: Task) -> int:
-    """The lines of its worked steps before the last, which says the answer; 0 without worked steps.
+    """Count the worked steps of a task: the lines before the last, which gives the answer; 0 without worked steps.
 
     >>> num_steps(Task("What is 1 + 2 + 3?", "6", worked="1 + 2 = 3\\n3 + 3 = 6\\nThe answer is 6."))
     2
@@ -162,7 +165,7 @@ def _family_tasks(source: TaskSource, split: str, n: int | None, seed: int) -> l
     if source.verifier is None:
         return tasks
     tasks = _with_verifiers(tasks, source.verifier)
-    _check_golds(tasks)
+    check_gold_answers(tasks)
     return tasks
 
 
@@ -170,13 +173,13 @@ def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path |
     if source.function is not None:
         return generated_rows(source.function, split=split, n=n, seed=seed)
     if source.dataset is not None:
-        return hub_rows(source.dataset, name=source.dataset_name, split=_own_split(source, "train" if source.split_by else split))
+        return hub_rows(source.dataset, name=source.dataset_name, split=_split_in_source(source, "train" if source.split_by else split))
     files = [find_file(path.replace("{split}", split), data) for path in source.path]
     return (row for file in files for row in file_rows(file))
 
 
-def _chosen(rows: Iterable[Row], source: TaskSource, split: str) -> Iterable[Row]:
-    """The rows that `where` and `split_by` leave."""
+def _filter_rows(rows: Iterable[Row], source: TaskSource, split: str) -> Iterable[Row]:
+    """Yield the rows that `where` and `split_by` select."""
     if source.split_by and split not in source.split_shares:
         raise unknown(f"split of {source.split_by}", split, source.split_shares)
     for origin, row in rows:
@@ -186,28 +189,28 @@ def _chosen(rows: Iterable[Row], source: TaskSource, split: str) -> Iterable[Row
                     raise unknown(f"column in {origin}", column, map(str, row))
             if any(str(row[column]) != value for column, value in source.where.items()):
                 continue
-            if source.split_by and split_of(str(row[source.split_by]), source.split_shares) != split:
+            if source.split_by and hash_split(str(row[source.split_by]), source.split_shares) != split:
                 continue
         yield origin, row
 
 
-def split_of(value: str, shares: Mapping[str, float]) -> str:
-    """The split of all rows with this value: as likely as its share, the same wherever the value stands.
+def hash_split(value: str, shares: Mapping[str, float]) -> str:
+    """Return the split of all rows with this value, by a hash of the value: each split is as likely as its share.
 
-    >>> split_of("m45981", {"train": 0.6, "dev": 0.1, "test": 0.3})
+    >>> hash_split("m45981", {"train": 0.6, "dev": 0.1, "test": 0.3})
     'train'
     """
     ends = list(accumulate(shares.values()))
     return list(shares)[min(bisect(ends, seed_for("split", value) / 2**64), len(ends) - 1)]
 
 
-def _own_split(source: TaskSource, split: str) -> str:
-    """What the source calls a split."""
+def _split_in_source(source: TaskSource, split: str) -> str:
+    """Return the source's own name of a split."""
     return source.dataset_split if split == "train" and source.dataset_split else split
 
 
-def _named(source: TaskSource) -> str:
-    """What the source is, as the user named it."""
+def _source_name(source: TaskSource) -> str:
+    """Return the source's name as the user gave it."""
     return source.function or source.dataset or ", ".join(source.path)
 
 
@@ -217,38 +220,13 @@ def _task(row: Task | Mapping[str, Any], origin: str, source: TaskSource) -> Tas
     else:
         task = task_from_row(row, origin=origin, columns=source.columns, question=source.question, worked_format=source.worked_format)
     if source.verifier is None and source.function is None:
-        _check_verifier(task)
-    _check_texts(task)
+        check_is_built_in(task)
+    check_texts(task)
     return task
 
 
-def _check_verifier(task: Task) -> None:
-    """Refuse a verifier that is not in the table: data may not name code to run, only the user's own function and settings may."""
-    if task.verifier and task.verifier not in VERIFIERS:
-        problem = unknown("verifier", task.verifier, VERIFIERS)
-        raise UserError(f"{task.origin}: {problem}. A row of data may name no other: set tasks.verifier to use a function of your own")
-
-
-def _check_texts(task: Task) -> None:
-    """Refuse a text with a lone surrogate, or one that is longer than `MAX_CHARACTERS`."""
-    questions = [task.prompt] if isinstance(task.prompt, str) else [message["content"] for message in task.prompt]
-    for name, text in (*(("question", text) for text in questions), ("answer", task.answer), ("worked", task.worked)):
-        if text and (problem := text_problem(text)):
-            raise UserError(f"{task.origin}: the {name} {problem}")
-
-
-def check_answers(tasks: Iterable[Task]) -> None:
-    """Refuse a task without an answer whose verifier compares with one; a function of the user's own may do without."""
-    for task in tasks:
-        if task.answer is None and task.verifier in COMPARING:
-            raise UserError(
-                f"{task.origin or 'a task'}: no answer, which the {task.verifier} verifier compares with: add it, say which column "
-                "holds it (columns: {answer: THEIR_NAME}), or leave the row out; practice by feedback agreement, judge or form needs none"
-            )
-
-
 def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
-    """The tasks with the source's verifier, or else their own, or else the one that fits every answer."""
+    """Return the tasks with the source's verifier, or else their own, or else the default that fits every answer."""
     unnamed = [task for task in tasks if not task.verifier]
     if verifier is None and unnamed:
         if all(task.answer is not None and answer_form(task.answer) == "number" for task in unnamed):
@@ -264,25 +242,8 @@ def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
     return tasks
 
 
-def _check_right_at(tasks: list[Task], right_at: float | None) -> None:
-    """Refuse a threshold by which the answers of a verifier that ships would all be right, or none."""
-    shipped = next((task.verifier for task in tasks if task.verifier in VERIFIERS), None)
-    if right_at is not None and shipped and not 0 < right_at <= 1:
-        raise UserError(
-            f"tasks.right_at must be above 0 and at most 1 for the verifier {shipped}, which scores from 0 to 1, got {right_at:g}: leave "
-            "it out, or set tasks.verifier to one of your own"
-        )
-
-
-def _check_golds(tasks: list[Task]) -> None:
-    for task in tasks:
-        problem = check_gold(task) if task.verifier in CHEAP else None
-        if problem is not None:
-            raise UserError(f"{task.origin}: the {task.verifier} verifier cannot read the answer: {problem}")
-
-
 def _pick(tasks: list[Task], n: int | None, seed: int) -> list[Task]:
-    """n of the tasks, by seed, in their order; all of them where n is None."""
+    """Return n tasks picked by seed, in their order; all of them if n is None."""
     if n is None or n == len(tasks):
         return tasks
     ranks = sorted(range(len(tasks)), key=lambda index: seed_for("pick", seed, index))

@@ -1,7 +1,7 @@
-"""A problem to practise on: what is asked, what is right, and who says so.
+"""The data class of a task: a question, its gold answer, and the verifier that checks answers.
 
-A task is plain data that any process can read: it holds text, not token ids, since ids belong to a (task, tokenizer) pair and
-`etude.rollouts.prompts` makes them. Its canonical key finds duplicates and the overlap of training with evaluation items.
+A task is plain data that any process can read. It holds text, not token ids, since ids depend on the tokenizer; `etude.rollouts.prompts`
+makes them. Its canonical key finds duplicates and the overlap of training with evaluation items.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_CHARACTERS = 2_000_000
-"""Of a question or an answer, half a million tokens of prose: a longer one is refused before it is tokenised."""
+"""The longest question or answer, in characters (about half a million tokens of prose); a longer one is refused before it is tokenised."""
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|\w+|[^\w\s]")
 _ASCII = str.maketrans({**dict.fromkeys("\u2018\u2019\u201a\u201b", "'"), **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'), "\u2212": "-"})
@@ -21,7 +21,7 @@ _RAISED = re.compile("([\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215
 
 @dataclass(frozen=True)
 class Task:
-    """One problem.
+    """A problem with its gold answer.
 
     >>> Task("What is 2 + 2?", "4").key == Task("what is  2+2 ?", "4").key
     True
@@ -30,21 +30,21 @@ class Task:
     prompt: str | tuple[Mapping[str, str], ...]
     """The question as text, or chat messages (`role`, `content`) that end with the user's."""
     answer: str | None = None
-    """The gold answer, or None where nobody knows it."""
+    """The gold answer, or None if it is unknown."""
     verifier: str = "exact"
     """A name in `etude.tasks.verifiers.VERIFIERS`, or `file.py:function`."""
     worked: str | None = None
-    """A demonstration of the answer as the model should write it (worked steps, then the answer): what a warm start imitates."""
+    """A demonstration as the model should write it (worked steps, then the answer); the warm start trains on it."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What the verifier or a study needs beside the answer; JSON values only."""
+    """Further data for the verifier or a study; JSON values only."""
     origin: str = ""
-    """Where the task comes from, for messages: `train.jsonl:12`, `chain_sum[3]`."""
+    """Origin of the task, for messages: `train.jsonl:12`, `chain_sum[3]`."""
     instruction: str = ""
-    """What stands behind the question when a model is asked: how to answer, which is the same for all tasks and so no part of the key."""
+    """Text appended to the question when a model is asked: how to answer. It is the same for all tasks and so not part of the key."""
 
     @property
     def question(self) -> str:
-        """The text of the last message: what is asked."""
+        """The text of the last message: the question."""
         return self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
 
     @property
@@ -58,13 +58,13 @@ class Task:
 
     @property
     def words(self) -> list[str]:
-        """The words, numbers and marks of what is asked, in the form that the key compares."""
+        """The words, numbers and marks of the prompt, in the form that the key compares."""
         turns = [self.prompt] if isinstance(self.prompt, str) else [m["content"] for m in self.prompt if m["role"] != "system"]
         return canonical_words("\n".join(turns))
 
 
 def text_problem(text: str) -> str | None:
-    """Why a text can't be a question or an answer: no file and no tokenizer takes it, or it is longer than any model reads.
+    """Describe why a text cannot be a question or an answer (no valid Unicode, or too long); None if nothing is wrong.
 
     >>> text_problem("a\\ud800")
     'is not valid Unicode: surrogates not allowed at character 1'
@@ -79,7 +79,7 @@ def text_problem(text: str) -> str | None:
 
 
 def canonical_words(text: str) -> list[str]:
-    """The words, numbers and marks of a text, in one case and one Unicode form.
+    """Split a text into words, numbers and marks, in one case and one Unicode form.
 
     >>> canonical_words("Don\u2019t pay 3.50!")
     ['don', "'", 't', 'pay', '3.50', '!']
@@ -88,7 +88,7 @@ def canonical_words(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A text in one case and one Unicode form; raised digits and fractions stay, since NFKC makes 52 of 5\u00b2."""
+    """Convert a text to one case and one Unicode form; superscript digits and fractions stay, since NFKC would turn 5\u00b2 into 52."""
     pieces = _RAISED.split(text.translate(_ASCII))
     return "".join(piece if _RAISED.match(piece) else _folded(piece) for piece in pieces)
 

@@ -1,4 +1,4 @@
-"""Verifiers: was a text right? Each is a pure function (text, task) -> Verdict, and the table at the end names them.
+"""Verifiers: pure functions (text, task) -> Verdict that score an answer. The table at the end names them.
 
 | name | right is | form of the answer |
 |---|---|---|
@@ -19,43 +19,33 @@ say. `exact`, `numeric`, `words`, `aliases` and `choice` need microseconds, read
 can kill.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 from etude.errors import check_known, unknown
 from etude.rewards.verdict import Verdict
 from etude.rewards.words import of_another_form, quoted, read_as, shortened
-from etude.tasks.aliases import aliases_of, said_alias, words_said
-from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list, word_counts
+from etude.tasks.aliases import aliases_of, find_alias, plain_words
+from etude.tasks.answers import answer_form, final_answer, has_form_of, last_characters, normalise, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
-from etude.tasks.equations import wrong_equation
+from etude.tasks.equations import find_wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
+from etude.tasks.function_check import check_function
 from etude.tasks.functions import load_verifier
-from etude.tasks.names import check_function
-from etude.tasks.numbers import Number, find_numbers, is_range, same_number
+from etude.tasks.number_answers import NO_NUMBER, read_number
+from etude.tasks.numbers import same_number
 from etude.tasks.task import Task
 
 CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
 """Verifiers that may run in any process: no foreign code, linear time."""
 
 COMPARING = CHEAP | {"math"}
-"""Verifiers that compare with a gold answer, so that a task without one cannot be scored."""
-
-_NO_NUMBER = "no number in the answer"
-_CLAUSE_END = re.compile(r"[.,;](?=\s)")
-_OPERATOR = re.compile(r"[ ]?(?:[-+*/^\u2212\u00d7\u00f7\u00b7]|times\b|plus\b|minus\b)", re.IGNORECASE)
-_BETWEEN_OPERANDS = re.compile(rf"{_OPERATOR.pattern}[ ]?", re.IGNORECASE)
-_COMMA = re.compile(r",[ ]?")
-_AT_ONCE = re.compile(r"[^\w\n]{0,8}\d")
-_NOT = re.compile(r"\bnot\s{1,3}\Z", re.IGNORECASE)
-_SIGN_APART = re.compile(r"(?:\A|=|\bis)[ \t]*(?P<sign>[-\u2212])[ \t]+\Z")
+"""Verifiers that compare with a gold answer, so they cannot score a task without one."""
 
 
 def exact(text: str, task: Task) -> Verdict:
-    """1.0 where the answer is the gold answer but for case, spaces and surrounding punctuation; lists are compared by their items.
+    """Score 1.0 if the answer equals the gold answer except for case, spaces and surrounding punctuation; lists are compared item by item.
 
     >>> exact("The answer is paris.", Task("Capital of France?", "Paris")).score
     1.0
@@ -65,18 +55,20 @@ def exact(text: str, task: Task) -> Verdict:
     gold = final_answer(task.answer, task.answer)  # a gold answer may have a marker of its own
     answer = final_answer(text, gold)
     items, gold_items = parse_list(answer), parse_list(gold)
-    same = items == gold_items if items is not None and gold_items is not None else normalised(answer) == normalised(gold)
+    same = items == gold_items if items is not None and gold_items is not None else normalise(answer) == normalise(gold)
     if same or has_form_of(answer, gold):
         return _verdict(same, f"got {_short(answer)}, expected {_short(gold)}", _short(answer))
-    return _unparsable(f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}", of_another_form(bounded(answer)))
+    return _unparsable(
+        f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}", of_another_form(last_characters(answer))
+    )
 
 
 def numeric(text: str, task: Task) -> Verdict:
-    """1.0 where the text's number is the gold number: the first number behind an answer marker, or else the last number of the text.
+    """Score 1.0 if the text's number equals the gold number: the first number after an answer marker, or else the last one of the text.
 
-    Behind a marker, what the line states at once counts (`5. To check: 5 + 3 = 8`), or else the last side of its `=` that holds one number.
-    Numbers joined by `or`, `to`, `and`, a dash or an operator are none, nor is a number behind `not`; a sign may stand apart from its
-    digits where it cannot be a minus (`x = - 5`). Of a wrong answer the words name the first equation in it that does not hold.
+    After a marker, a number that begins the line counts (`5. To check: 5 + 3 = 8`), or else the last side of its `=` that holds one number.
+    Numbers joined by `or`, `to`, `and`, a dash or an operator do not count, nor does a number after `not`. A sign may be separate from its
+    digits if it cannot be a minus (`x = - 5`). For a wrong answer, the words name its first equation that does not hold.
 
     >>> numeric("3 + 7 = 10", Task("What is 3 + 7?", "10")).score, numeric("10", Task("What is 3 - 2?", "1")).score
     (1.0, 0.0)
@@ -90,19 +82,19 @@ def numeric(text: str, task: Task) -> Verdict:
     if found is None:
         words = (
             "I found no number in your answer."
-            if problem == _NO_NUMBER
+            if problem == NO_NUMBER
             else f"I found no single number in your answer: {shortened(problem)}."
         )
         return _unparsable(problem, words)
     verdict = _verdict(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
-    wrong = "" if verdict.score else wrong_equation(text)
+    wrong = "" if verdict.score else find_wrong_equation(text)
     return replace(verdict, words=f"{verdict.words} {quoted(wrong)} does not hold.") if wrong else verdict
 
 
 def words(text: str, task: Task) -> Verdict:
-    """The F1 of an answer's words, for answers that may be worded freely (SQuAD, Rajpurkar et al. 2016, arXiv 1606.05250).
+    """Score the F1 of an answer's words, for free-form answers (SQuAD, Rajpurkar et al. 2016, arXiv 1606.05250).
 
-    What stands behind the last answer marker counts, or else the whole text; how often a word is said counts, articles and marks do not.
+    The text after the last answer marker counts, or else the whole text. Repetitions count; articles and punctuation do not.
 
     >>> words("the left ventricle", Task("Which chamber?", "Left ventricle")).score
     1.0
@@ -122,7 +114,7 @@ def words(text: str, task: Task) -> Verdict:
 
 
 def aliases(text: str, task: Task) -> Verdict:
-    """1.0 where a text says one of the names that the answer goes by. It counts wherever it stands: who says much is right more often.
+    """Score 1.0 if the text contains one of the accepted names, anywhere: a text that names many things is right more often.
 
     >>> aliases("I think that it was Twain, Mark Twain.", Task("Who?", "Samuel Clemens; Mark Twain")).score
     1.0
@@ -132,88 +124,14 @@ def aliases(text: str, task: Task) -> Verdict:
     names = aliases_of(task)
     if not names:
         return Verdict(None, message=f"no name in the gold answer {_short(task.answer)}")
-    if not words_said(text):
+    if not plain_words(text):
         return _unparsable("no words in the answer", "I found no words in your answer.")
-    found = said_alias(text, names)
+    found = find_alias(text, names)
     return _verdict(found is not None, f"got {_short(text)}, expected one of {_short('; '.join(names))}", _short(text))
 
 
-def read_number(text: str) -> tuple[Number | None, str]:
-    """The number that a text gives as its answer, or None and what is wrong.
-
-    >>> read_number("It is 5 or 6")
-    (None, '5 or 6 is not one number')
-    """
-    text = bounded(text)
-    marked = marked_answer(text)
-    if marked is not None:
-        text = _side(marked.splitlines()[0])
-    numbers = [_signed(text, number) for number in _stated(text, find_numbers(text))]
-    if not numbers:
-        return None, _NO_NUMBER
-    joined = _joined(text, numbers) if marked is not None else _joined(text, numbers[-2:])
-    if joined:
-        return None, f"{joined} is not one number"
-    return (numbers[0] if marked is not None else numbers[-1]), ""
-
-
-def _joined(text: str, numbers: list[Number]) -> str:
-    """The alternatives or the calculation that the first of some numbers belongs to: `5 or 6`, `7, 8 or 9`, `3 + 4`; "" for none."""
-    for first, second in pairwise(numbers):
-        if is_range(text, (first, second)) or _BETWEEN_OPERANDS.fullmatch(text, first.end, second.start):
-            return text[numbers[0].start : second.end]
-        if not _COMMA.fullmatch(text, first.end, second.start):
-            break
-    return ""
-
-
-def _side(line: str) -> str:
-    """The side of a line's equations that gives the result: the last one that holds one number, or else the last one with any.
-
-    What begins another clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`, `5. To check: 5 + 3 = 8`.
-
-    >>> _side("3 + 7 = 10"), _side("12 = 3 * 4")
-    (' 10', '12 ')
-    """
-    *before, last = line.split("=")
-    if not before:
-        return last
-    clause = _CLAUSE_END.split(line, maxsplit=1)[0]
-    if "=" not in clause and _AT_ONCE.match(clause) and len(find_numbers(clause)) == 1:
-        return clause
-    sides = [*before, _CLAUSE_END.split(last, maxsplit=1)[0]]
-    single = next((side for side in reversed(sides) if len(find_numbers(side)) == 1), None)
-    if single is not None:
-        return single
-    first = next(iter(find_numbers(last)), None)
-    if first is not None and not _OPERATOR.match(last, first.end):
-        return last
-    return "=".join(before)
-
-
-def _stated(text: str, numbers: list[Number]) -> list[Number]:
-    """The numbers of a text but those that it denies: `not 5 but 7`, `not 5 or 6`."""
-    stated: list[Number] = []
-    denied: Number | None = None
-    for number in numbers:
-        if _NOT.search(text, max(0, number.start - 8), number.start) or (denied is not None and is_range(text, (denied, number))):
-            denied = number
-        else:
-            denied = None
-            stated.append(number)
-    return stated
-
-
-def _signed(text: str, number: Number) -> Number:
-    """A number with the minus that stands apart before it, at the text's beginning or behind `=` or `is`: nothing is taken away there."""
-    sign = _SIGN_APART.search(text, max(0, number.start - 12), number.start)
-    if sign is None or not (text[number.start].isdigit() or text[number.start] == "."):
-        return number
-    return replace(number, value=-number.value, start=sign.start("sign"))
-
-
 def choice(text: str, task: Task) -> Verdict:
-    """1.0 where the text names the gold choice, by its letter or by its text; `metadata["choices"]` may list the texts.
+    """Score 1.0 if the text names the gold choice, by its letter or its text; `metadata["choices"]` may list the texts.
 
     >>> choice("(B)", Task("Which is a fruit?", "B", metadata={"choices": ["a stone", "a pear"]})).score
     1.0
@@ -226,7 +144,7 @@ def choice(text: str, task: Task) -> Verdict:
         return Verdict(None, message=f"the gold answer {_short(task.answer)} names none of the choices")
     found = read_choice(text, choices)
     if found is None:
-        return _unparsable(f"no single choice in the answer {_short(bounded(text))}", "I found no single choice in your answer.")
+        return _unparsable(f"no single choice in the answer {_short(last_characters(text))}", "I found no single choice in your answer.")
     return _verdict(found == gold, f"got {found}, expected {gold}", found)
 
 
@@ -241,33 +159,33 @@ VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
 }
 
 
-def verifier_named(name: str) -> Callable[[str, Task], Verdict]:
-    """A verifier by its name in the table, or a user's own by `file.py:function`, which may return what `as_verdict` takes.
+def find_verifier(name: str) -> Callable[[str, Task], Verdict]:
+    """Return a verifier by its name in the table, or load a user's own by `file.py:function`.
 
-    Raises UserError for a name that is neither.
+    A user's verifier may return what `as_verdict` accepts. Raises UserError for a name that is neither.
     """
-    if _is_users(name):
+    if _is_user_function(name):
         return load_verifier(name)
     if name not in VERIFIERS:
         raise unknown("verifier", name, VERIFIERS)
     return VERIFIERS[name]
 
 
-def _is_users(name: str) -> bool:
-    """Whether a verifier is a function of the user's own: file.py:function or package.module:function."""
+def _is_user_function(name: str) -> bool:
+    """Return whether a verifier is a user's function: file.py:function or package.module:function."""
     return ":" in name or name.endswith(".py")
 
 
 def check_verifier(name: str) -> None:
-    """Raises UserError for a name that `verifier_named` does not know, as far as that can be told without running a user's file."""
-    if _is_users(name):
+    """Raise UserError for a name that `find_verifier` does not know, as far as that is known without running a user's file."""
+    if _is_user_function(name):
         check_function(name)
     else:
         check_known("verifier", name, VERIFIERS)
 
 
 def check_gold(task: Task) -> str | None:
-    """Why a task's own gold answer is not accepted by its verifier, in words; None where it is, or where there is no gold answer.
+    """Describe why a task's verifier does not accept its own gold answer; None if it does, or if there is no gold answer.
 
     >>> check_gold(Task("What is 1 + 1?", "two", "numeric"))
     "no number in the gold answer 'two'"
@@ -281,7 +199,7 @@ def check_gold(task: Task) -> str | None:
 
 
 def _verdict(right: bool, message: str, read: str) -> Verdict:
-    """`read` is what was read as the answer."""
+    """Build the verdict of an answer that was read as `read`."""
     return Verdict(float(right), {"parsable": 1.0}, message="" if right else message, words="" if right else read_as(read))
 
 
@@ -294,4 +212,4 @@ def _no_gold() -> Verdict:
 
 
 def _short(text: str) -> str:
-    return quoted(bounded(text))
+    return quoted(last_characters(text))

@@ -1,24 +1,24 @@
-"""What a text votes for: its final answer, written so that equal answers are equal texts; and how votes come out.
+"""Majority votes: reduce answers to comparable texts and count them.
 
-Nothing here knows what is right, so that attempts at a task without a gold answer can be compared with each other.
+Nothing here knows which answer is right, so attempts at a task without a gold answer can be compared.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etude.tasks.answers import normalised, parse_list, stated_answer, voted_answer
+from etude.tasks.answers import comparable_answer, normalise, parse_list, stated_answer
 from etude.tasks.choices import choices_of, read_choice
+from etude.tasks.number_answers import read_number
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
-from etude.tasks.verifiers import read_number
 
 
 def vote(text: str, task: Task) -> str | None:
-    """The answer that a text gives, where the task's verifier would look for it, or None where it gives none.
+    """Return the answer that a text votes for, in a form in which equal answers are equal texts; None without an answer.
 
-    Numbers are compared by value, choices by letter, lists by their items, everything else, expressions too, as text without case, spaces
-    and punctuation.
+    The answer is read where the task's verifier would look. Numbers are compared by value, choices by letter, lists by their items,
+    everything else (expressions too) as text without case, spaces and punctuation.
 
     >>> vote("3 + 4 = 7.0", Task("3 + 4?", verifier="numeric")), vote("[1.0, '2']", Task("Sort: 2, 1")), vote("", Task("?"))
     ('7', "['1', '2']", None)
@@ -29,11 +29,11 @@ def vote(text: str, task: Task) -> str | None:
     if task.verifier == "choice":
         return read_choice(text, choices_of(task))
     items = parse_list(stated_answer(text))
-    return (voted_answer(text) if items is None else _listed(items) or voted_answer(text)) or None
+    return (comparable_answer(text) if items is None else _listed(items) or comparable_answer(text)) or None
 
 
 def _listed(items: list[object]) -> str | None:
-    """The items as one text; None where one is a number of more digits than Python writes."""
+    """Convert the items to one text; None if one is a number of more digits than Python writes."""
     try:
         return str([_item(item) for item in items])
     except ValueError:
@@ -41,8 +41,8 @@ def _listed(items: list[object]) -> str | None:
 
 
 def _item(item: object) -> str:
-    """An item of a list: a number by its value, whether it is quoted or not."""
-    text = normalised(str(item))
+    """Convert an item of a list to text: a number by its value, quoted or not."""
+    text = normalise(str(item))
     numbers = find_numbers(text) if len(text) <= 400 else []
     is_number = len(numbers) == 1 and (numbers[0].start, numbers[0].end) == (0, len(text))
     return str(numbers[0]) if is_number else text
@@ -50,22 +50,23 @@ def _item(item: object) -> str:
 
 @dataclass(frozen=True)
 class Tally:
-    """The votes of some texts; a text without an answer votes for none, and counts among all."""
+    """The votes of some texts; a text without an answer votes for none but counts in the total."""
 
     counts: Counter[str]
     texts: int
 
     @staticmethod
     def of(votes: Sequence[str | None]) -> "Tally":
+        """Count votes; None is a text without an answer."""
         return Tally(Counter(each for each in votes if each is not None), len(votes))
 
     @property
     def winner(self) -> str | None:
-        """The answer of most texts, of several the one that came first; None without a vote."""
+        """The answer with most votes, the first of equals; None without a vote."""
         return max(self.counts, key=self.counts.__getitem__, default=None)
 
     def share(self, answer: str | None) -> float:
-        """Of all texts, those with this answer.
+        """Return the share of all texts that have this answer.
 
         >>> Tally.of(["7", "8", "7", None]).share("7")
         0.5

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.settings.yaml_text import write_yaml
 from etude.training.run_folder import write_atomically
 from etude.training.settings import PracticeSettings
@@ -23,7 +23,7 @@ def as_asked(settings: PracticeSettings) -> dict[str, Any]:
     """System message, instruction, longest answer and sampling of a practice run, under the names that evaluate and generate have."""
     longest = settings.evaluation.max_new_tokens or settings.explore.max_new_tokens
     asked = {"system": settings.system, "instruction": settings.tasks.actions.words or None}
-    return asked | {"max_new_tokens": longest, "sampling": resolved(settings.explore.sampling)}
+    return asked | {"max_new_tokens": longest, "sampling": to_plain_values(settings.explore.sampling)}
 
 
 def remember(folder: Path, settings: PracticeSettings) -> None:

@@ -13,11 +13,12 @@ from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
 from etude.rollouts.order import batch_at
 from etude.rollouts.prompts import render_answer, render_demonstration, render_prompts
-from etude.tasks.actions import with_instruction
+from etude.tasks.actions import add_instruction
+from etude.tasks.checks import check_answers
 from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.files import find_file
-from etude.tasks.overlap import family_space, overlap, shared_wording
-from etude.tasks.sources import TaskSource, check_answers, load_tasks
+from etude.tasks.overlap import family_space, ngram_overlap, overlap
+from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.training.combinations import check_tasks_per_step
 from etude.training.settings import PracticeSettings
@@ -100,7 +101,7 @@ def load_data(
         check_tasks_per_step(settings, len(train))
     if settings.warm_start.steps and not demonstrations:
         raise UserError("every demonstration stands in the evaluation too: name others with warm_start.path, or another evaluation set")
-    asked = with_instruction(with_system([each.task for each in comparisons], settings.system), settings.tasks.actions.words)
+    asked = add_instruction(with_system([each.task for each in comparisons], settings.system), settings.tasks.actions.words)
     kept, shared_comparisons = _without(asked, measured)
     keys = {task.key for task in kept}
     comparisons = [replace(each, task=task) for each, task in zip(comparisons, asked, strict=True) if task.key in keys]
@@ -112,7 +113,7 @@ def load_data(
         "evaluation": len(measured),
         "overlap_removed": shared_train + shared_demonstrations + shared_comparisons,
         "near_copies": sum(
-            share >= _NEAR_COPY for share in shared_wording([*train, *demonstrations, *(each.task for each in comparisons)], measured)
+            share >= _NEAR_COPY for share in ngram_overlap([*train, *demonstrations, *(each.task for each in comparisons)], measured)
         ),
     }
     if settings.tasks.family:

@@ -1,4 +1,4 @@
-"""Fingerprints by which a change is seen: of files that were written, and of data that were read (SHA-256, as hexadecimal digits)."""
+"""Compute fingerprints that reveal changes of written files and of input data (SHA-256, as hexadecimal digits)."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def checksums_of(folder: Path) -> dict[str, str]:
 
 
 def difference(folder: Path, checksums: dict[str, str]) -> str | None:
-    """Say what of a folder is not as `checksums_of` found it; None where nothing is. Files that came later are overlooked, but weights."""
+    """Describe how a folder differs from its checksums; None if it does not. Added files are ignored, except weights."""
     for name, checksum in checksums.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
@@ -44,5 +44,5 @@ def fingerprint_of(values: Iterable[Any]) -> str:
 
 
 def _name_of_type(value: object) -> str:
-    """What stands for a value that JSON does not know, whose text may hold its place in memory."""
+    """Return a placeholder for a value that JSON does not know, whose text may contain a memory address."""
     return type(value).__name__

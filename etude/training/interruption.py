@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run where nothing is half done.
+"""Let Ctrl-C and SIGTERM end a run only where nothing is half done.
 
     with Interruption() as interruption:
         sample()                          # a signal here raises Interrupted at once
@@ -33,7 +33,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Catches the signals from `with` to its end."""
+    """A context manager that catches SIGINT and SIGTERM."""
 
     def __init__(self) -> None:
         self._asked: int | None = None
@@ -53,7 +53,7 @@ class Interruption:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What is begun here is ended before a first signal is heeded."""
+        """Delay a first signal to the end of the block. Raises Interrupted there."""
         self._whole += 1
         try:
             yield
@@ -63,7 +63,7 @@ class Interruption:
             raise Interrupted(self._asked)
 
     def acknowledge(self) -> None:
-        """Say that the end is being prepared, so that the end of a `whole` block does not ask for it again."""
+        """Mark that the end is being prepared, so that the end of a `whole` block does not raise again."""
         self._is_acknowledged = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

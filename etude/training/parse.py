@@ -9,7 +9,7 @@ from etude.callbacks import CALLBACKS, callback_class, settings_class
 from etude.errors import UserError
 from etude.rollouts.search.settings import BY_STEPS
 from etude.rollouts.settings import Exploration
-from etude.settings.configuration import dotted, parse, plain, resolved
+from etude.settings.configuration import flatten, parse, plain, to_plain_values
 from etude.settings.yaml_text import read_yaml
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
@@ -41,18 +41,18 @@ def callbacks_of(settings: PracticeSettings) -> list[Callback]:
 def check_settings(settings: PracticeSettings) -> None:
     """Raise UserError for settings that do not go together."""
     check_combinations(settings)
-    check_callbacks(callbacks_of(settings), dotted(resolved(settings)))
+    check_callbacks(callbacks_of(settings), flatten(to_plain_values(settings)))
 
 
 def practice_defaults() -> dict[str, Any]:
     """Return the default of every setting by dotted name, of callbacks of those that have one; the source of tasks has none."""
-    values = dotted(resolved(PracticeSettings(TaskSource(family="any"))))
+    values = flatten(to_plain_values(PracticeSettings(TaskSource(family="any"))))
     found = {name: value for name, value in values.items() if name != "tasks.family" and not name.startswith("callbacks.")}
     for name in CALLBACKS:
         for each in fields(settings_class(name)):
             default = each.default_factory() if each.default_factory is not MISSING else each.default
             if default is not MISSING:
-                found |= dotted({f"callbacks.{name}.{each.name}": plain(default)})
+                found |= flatten({f"callbacks.{name}.{each.name}": plain(default)})
     return found
 
 

@@ -22,7 +22,7 @@ from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.prompts import render_prompt
 from etude.rollouts.sampler import Sampler, judge_groups
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import logprobs_of, probe_for
 from etude.tasks.task import Task
 from etude.training.data import LoadTasks, RunData, check_golds, load_data
@@ -90,7 +90,7 @@ class PracticeRun(Run):
     def begin(self, adapted: Callable[[], Path] | None) -> None:
         """Make the run folder, and the engine; `adapted` makes the model that the run begins with instead, where there is one."""
         facts = device_facts(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed}
-        for sentence in self.folder.begin(resolved(self.settings), inputs_of(self.data), **facts):
+        for sentence in self.folder.begin(to_plain_values(self.settings), inputs_of(self.data), **facts):
             self.reporter.say(sentence)
         if adapted is not None:
             del self.model

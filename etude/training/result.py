@@ -6,7 +6,7 @@ from typing import Any
 
 from etude.evaluation.measure import compare
 from etude.evaluation.retention import compare_retention
-from etude.models.load import describe
+from etude.models.load import describe_weights
 from etude.training.settings import PracticeSettings
 
 Page = dict[str, Any]
@@ -33,7 +33,7 @@ def result_of(
         "recipe": name,
         "status": "finished",
         "seed": settings.seed,
-        "weights": describe(settings.model),
+        "weights": describe_weights(settings.model),
         "evaluation": [{"model": model, **suite["row"]} for model, page in shown.items() for suite in page["suites"]],
         "paired": [
             compare(first, second, before, after)

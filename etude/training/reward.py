@@ -11,7 +11,7 @@ from etude.llm_client.local import ready
 from etude.rewards.agreement import AgreementFeedback
 from etude.rewards.combined import CombinedFeedback
 from etude.rewards.form import FormFeedback, Gate
-from etude.rewards.judge import JudgeFeedback, put
+from etude.rewards.judge import JudgeFeedback, build_messages
 from etude.rewards.outcome import COUNTED, OutcomeFeedback
 from etude.rewards.own_answer import COUNTED as OWN_ANSWERS
 from etude.rewards.random_score import RandomFeedback
@@ -42,7 +42,7 @@ class RunReward:
         if "judge" not in settings.feedback_parts or not settings.steps:
             own = Counter(dict.fromkeys(OWN_ANSWERS, 0)) if settings.feedback == "self_training" else None
             return RunReward(settings, outcome, None, agreement, own)
-        judge = cache(lambda: ready(settings.judge, place, settings.machine, put("?")))
+        judge = cache(lambda: ready(settings.judge, place, settings.machine, build_messages("?")))
         if has_steps_left:
             judge()
         return RunReward(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge), agreement)

@@ -20,7 +20,7 @@ from etude.engine.protocols import PrefixEngine
 from etude.evaluation.report import write_report
 from etude.learn.learner import Learner
 from etude.rewards.unscored import TooManyUnscored
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.training.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.training.interrupted import say_how_to_go_on
 from etude.training.interruption import Interrupted, Interruption
@@ -53,7 +53,7 @@ def open_run(
         write_report(pages(path), path / "report.html")
         yield Opened(folder, Interruption(), result)
         return
-    folder = RunFolder.start(path, resolved(settings), resume=resume, defaults=defaults)
+    folder = RunFolder.start(path, to_plain_values(settings), resume=resume, defaults=defaults)
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole", folder.read_json("environment.json"))
     try:
         with limits, Interruption() as interruption:

@@ -41,7 +41,7 @@ from typing import Any
 import yaml
 
 from etude.errors import UserError
-from etude.settings.configuration import dotted
+from etude.settings.configuration import flatten
 from etude.settings.yaml_text import problem_of, read_yaml, write_yaml
 from etude.training.fingerprints import checksums_of
 from etude.training.renamed import renamed_metrics, with_defaults
@@ -106,7 +106,7 @@ class RunFolder:
         if resume:
             if not kept.exists():
                 raise UserError(f"--resume: {path} holds no run; start one without --resume")
-            run._changed = check_same(with_defaults(dotted(read_configuration(kept)), defaults or {}), configuration, path)
+            run._changed = check_same(with_defaults(flatten(read_configuration(kept)), defaults or {}), configuration, path)
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             run.lock()
@@ -145,7 +145,7 @@ class RunFolder:
     def _resumed(self, now: dict[str, Any]) -> list[str]:
         """Keep what of the environment is otherwise than when the run began, and say what numbers may be rounded otherwise by."""
         found = self.read_json("environment.json")
-        before, after = dotted(found), dotted(now)
+        before, after = flatten(found), flatten(now)
         others = {name: value for name, value in after.items() if before.get(name) != value and name != "command"}
         found["resumed"] = [*found.get("resumed", []), others]
         if self._changed:
@@ -422,7 +422,7 @@ def may_change(name: str) -> bool:
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`, `REMOVED`)."""
-    before, after = dotted(kept), dotted(wanted)
+    before, after = flatten(kept), flatten(wanted)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     return [name for name in names if not _is_retired(name, before.get(name))]
 
@@ -446,7 +446,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What the machine is told otherwise than before. Raises UserError for any other difference."""
-    before, after = dotted(kept), dotted(wanted)
+    before, after = flatten(kept), flatten(wanted)
     names = differing(kept, wanted)
     for name in names:
         if not may_change(name):

@@ -13,8 +13,9 @@ from transformers import GenerationConfig
 
 from etude.models.adapter_folders import save_adapter
 from etude.models.adapters import base_weights, has_adapters
-from etude.models.load import end_tokens, name_for_others, save_model
+from etude.models.load import end_tokens, transformers_name
 from etude.models.portable import make_portable
+from etude.models.save import save_model
 from etude.rollouts.plain_template import plain_template
 from etude.training.asking import as_asked, remember
 from etude.training.settings import PracticeSettings
@@ -35,7 +36,7 @@ def save_adapters(model: Any, tokenizer: Any, run: Path, base: str, settings: Pr
     """
     if not has_adapters(model):
         return None
-    known = name_for_others(base)
+    known = transformers_name(base)
     if known is None:
         known = str(save_model(model, tokenizer, run / "base", weights=base_weights(model)).resolve())
     partial, folder = run / "adapter.partial", run / "adapter"

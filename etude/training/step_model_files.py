@@ -15,7 +15,8 @@ from safetensors.torch import save
 from etude.device.machine import Device, Machine
 from etude.errors import UserError
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import save_model
 from etude.recipes.answering import AnswerSearch
 from etude.rollouts.search.growing import Value
 from etude.rollouts.tree import Node, Tree

@@ -3,7 +3,7 @@
 from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES
 from etude.learn.step_credit import STEP_CREDIT
 from etude.rollouts.search.settings import REFINE, SEARCHES
-from etude.settings.configuration import dotted, resolved
+from etude.settings.configuration import flatten, to_plain_values
 from etude.settings.unused import ANY, Read, unread_among, unread_by, unread_in
 from etude.training.parse import practice_defaults
 from etude.training.settings import PracticeSettings
@@ -37,7 +37,7 @@ READ = (
 
 def unused_settings(settings: PracticeSettings) -> list[str]:
     """Return for each group of changed settings that nothing reads their names and why: `judge.model: feedback is outcome`."""
-    values = dotted(resolved(settings)) | {"feedback": settings.feedback_parts}
+    values = flatten(to_plain_values(settings)) | {"feedback": settings.feedback_parts}
     unread = unread_by(READ, values) | unread_in("engine", settings.engine, "view") | _of_search(settings)
     decoding = settings.self_training.decoding
     if settings.feedback == "self_training":  # whose attempts are sampled by explore.sampling

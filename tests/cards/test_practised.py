@@ -9,7 +9,7 @@ from etude.cards import practised as cards
 from etude.cards.head import origin
 from etude.cards.practised import asked_as
 from etude.cards.use import Asked, use
-from etude.models.load import save_model
+from etude.models.save import save_model
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from etude.knowledge.duplicates import Seen, bands
-from etude.tasks.overlap import pieces
+from etude.knowledge.duplicates import NearDuplicateIndex, bands
+from etude.tasks.overlap import ngrams
 
 WORDS = [f"word{number}" for number in range(400)]
 
@@ -15,41 +15,41 @@ def changed(words, share, seed=0):
 
 
 def jaccard(one, other):
-    a, b = pieces(one, 5), pieces(other, 5)
+    a, b = ngrams(one, 5), ngrams(other, 5)
     return len(a & b) / len(a | b)
 
 
-def test_a_copy_is_found_and_another_text_is_taken():
-    seen = Seen(0.8)
-    assert seen.admit(0, WORDS) is None
-    assert seen.admit(1, WORDS) == 0
-    assert seen.admit(2, WORDS[::-1]) is None
+def test_a_copy_is_found_and_a_new_text_is_added():
+    seen = NearDuplicateIndex(0.8)
+    assert seen.add(0, WORDS) is None
+    assert seen.add(1, WORDS) == 0
+    assert seen.add(2, WORDS[::-1]) is None
 
 
-def test_what_is_similar_beyond_the_threshold_is_left_out_and_what_is_less_is_taken():
+def test_texts_above_the_similarity_threshold_are_left_out():
     near, far = changed(WORDS, 0.01), changed(WORDS, 0.15)
     assert jaccard(WORDS, near) > 0.85 and jaccard(WORDS, far) < 0.4
-    seen = Seen(0.8)
-    seen.admit(0, WORDS)
-    assert seen.admit(1, near) == 0
-    assert seen.admit(2, far) is None
+    seen = NearDuplicateIndex(0.8)
+    seen.add(0, WORDS)
+    assert seen.add(1, near) == 0
+    assert seen.add(2, far) is None
 
 
 def test_at_similarity_one_only_the_same_words_are_left_out():
-    seen = Seen(1.0)
-    seen.admit(0, WORDS)
-    assert seen.admit(1, changed(WORDS, 0.01)) is None
-    assert seen.admit(2, WORDS) == 0
+    seen = NearDuplicateIndex(1.0)
+    seen.add(0, WORDS)
+    assert seen.add(1, changed(WORDS, 0.01)) is None
+    assert seen.add(2, WORDS) == 0
 
 
 @pytest.mark.parametrize(("similarity", "share"), [(0.5, 0.08), (0.8, 0.022), (0.9, 0.01)])
 def test_almost_all_pairs_at_the_threshold_are_found_and_none_below(similarity, share):
-    seen, pairs = Seen(similarity), []
+    seen, pairs = NearDuplicateIndex(similarity), []
     for number in range(100):
         words = [f"word{random.Random(number).random()}-{place}" for place in range(300)]
         other = changed(words, share, number)
-        assert seen.admit(number, words) is None
-        pairs.append((jaccard(words, other), seen.admit(1000 + number, other)))
+        assert seen.add(number, words) is None
+        pairs.append((jaccard(words, other), seen.add(1000 + number, other)))
     at = [found is not None for true, found in pairs if similarity <= true < similarity + 0.05]
     below = [found for true, found in pairs if true < similarity]
     assert len(at) > 20 and sum(at) >= 0.9 * len(at)
@@ -62,9 +62,9 @@ def test_bands_name_nearly_every_pair_at_any_threshold():
         assert count >= 2 and count * rows <= 128 and 1 - (1 - similarity**rows) ** count >= 0.95
 
 
-def test_at_similarity_one_two_words_more_are_another_text():
+def test_at_similarity_1_two_more_words_make_a_new_text():
     for seed in range(20):
         words = random.Random(seed).sample(WORDS, 200)
-        seen = Seen(1.0)
-        seen.admit(0, words)
-        assert seen.admit(1, [*words, "again", "."]) is None
+        seen = NearDuplicateIndex(1.0)
+        seen.add(0, words)
+        assert seen.add(1, [*words, "again", "."]) is None

@@ -50,7 +50,7 @@ def test_a_source_gives_every_piece_before_one_comes_again():
     assert all(sorted(order) == list(range(40)) for order in orders) and orders[0] != orders[1]
 
 
-def test_the_schedule_is_the_same_again_and_another_for_another_key_or_stage():
+def test_the_schedule_depends_on_key_and_stage_alone():
     def made(name, key):
         return schedule(SIZES, StudyStage(name, {"text": 1, "replay": 1}, 5_000), 500, key)
 

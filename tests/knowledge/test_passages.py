@@ -1,9 +1,9 @@
 import pytest
 
-from etude.knowledge.leaks import Leaks
-from etude.knowledge.passages import Assignment, Knowledge, Writing, Written, is_right, rejected
-from etude.knowledge.rarity import Rarity, assignments, together
-from etude.knowledge.writers.rules import rule_made
+from etude.knowledge.contamination import ContaminationCheck
+from etude.knowledge.idf import InverseDocumentFrequency, make_assignments, match_tasks
+from etude.knowledge.passages import Assignment, Knowledge, PassageBuilder, WriterOutput, agrees_with_gold, count_rejections
+from etude.knowledge.writers.rules import rules_writer
 from etude.tasks.choices import show_choices
 from etude.tasks.task import Task
 
@@ -21,7 +21,7 @@ BONES = Knowledge(
 )
 SHIPS = Knowledge("Ships", "The ship sails over the sea to an island with its crew. The captain stands at the wheel.", "book:3")
 ALL = [HEART, BONES, SHIPS]
-RARITY = Rarity.of([each.text for each in ALL])
+RARITY = InverseDocumentFrequency.fit([each.text for each in ALL])
 
 
 def choice(question, choices, answer, origin):
@@ -32,21 +32,21 @@ PACEMAKER = choice("Which part is called the pacemaker?", ["the aorta", "the sin
 WALL = Task("Why is the wall of the left ventricle the thickest?", "It pumps blood to the whole body", origin="q:2")
 FEMUR = choice("Which is the longest bone?", ["the femur", "the tibia"], "A", "q:3")
 TASKS = [PACEMAKER, WALL, FEMUR]
-NO_LEAKS = Leaks({})
+NO_LEAKS = ContaminationCheck({})
 
 
 def rows_of(writer=None, leaks=NO_LEAKS, tasks=TASKS, most_tasks=3, kept=(), **how):
-    writing = Writing(writer or rule_made(RARITY), leaks, **how)
-    return list(writing.rows(assignments(together(ALL, tasks, RARITY), most_tasks), kept))
+    writing = PassageBuilder(writer or rules_writer(RARITY), leaks, **how)
+    return list(writing.rows(make_assignments(match_tasks(ALL, tasks, RARITY), most_tasks), kept))
 
 
 def saying(**fields):
     """A writer that says the same of everything."""
-    return lambda assignments: [Written(**fields) for _ in assignments]
+    return lambda assignments: [WriterOutput(**fields) for _ in assignments]
 
 
 def test_tasks_go_to_the_knowledge_that_has_their_rare_words():
-    assert together(ALL, TASKS, RARITY) == [(HEART, [PACEMAKER, WALL]), (BONES, [FEMUR])]
+    assert match_tasks(ALL, TASKS, RARITY) == [(HEART, [PACEMAKER, WALL]), (BONES, [FEMUR])]
 
 
 def test_a_word_says_more_the_fewer_documents_have_it():
@@ -58,7 +58,7 @@ def test_sentences_are_prose_without_headings_and_lists():
     assert HEART.sentences[0] == "The heart is a muscle that pumps blood through the body." and len(HEART.sentences) == 3
 
 
-def test_a_passage_has_each_answer_with_its_reason_and_then_what_is_shared_and_special():
+def test_a_passage_has_each_answer_with_its_reason_and_a_shared_paragraph():
     heart, bones = rows_of()
     assert heart["sources"] == ["book:1", "q:1", "q:2"] and bones["sources"] == ["book:2", "q:3"]
     parts = heart["text"].split("\n\n")
@@ -91,16 +91,16 @@ def test_a_passage_mixes_kinds_of_tasks():
         (saying(problem="no reply", said="status 500"), NO_LEAKS, "no reply", "status 500"),
         (
             None,
-            Leaks({"test": "The femur is the longest bone of the body and bears its weight"}),
+            ContaminationCheck({"test": "The femur is the longest bone of the body and bears its weight"}),
             "holds a question that is asked",
             "femur",
         ),
     ],
 )
-def test_what_is_not_good_enough_is_kept_with_its_reason(writer, leaks, reason, said):
+def test_rejected_passages_are_kept_with_the_reason(writer, leaks, reason, said):
     (row,) = rows_of(writer, leaks, [FEMUR])
     assert row["rejected"] == reason and said in row["said"] and "text" not in row
-    assert rejected([row, {"text": "", "sources": []}]) == {reason: 1}
+    assert count_rejections([row, {"text": "", "sources": []}]) == {reason: 1}
 
 
 def test_an_answer_that_agrees_is_written_as_the_gold_one():
@@ -124,7 +124,7 @@ def test_an_answer_that_agrees_is_written_as_the_gold_one():
     ],
 )
 def test_an_answer_is_right_by_its_verifier_and_by_words_where_it_is_worded_freely(task, said, is_so):
-    assert is_right(said, task, 0.5) is is_so
+    assert agrees_with_gold(said, task, 0.5) is is_so
 
 
 def test_a_problem_without_a_reason_is_left_out_of_its_passage():
@@ -137,12 +137,12 @@ def test_a_passage_that_repeats_another_is_left_out():
     assert "text" in first and second["rejected"] == "repeats another"
 
 
-def test_who_goes_on_writes_what_is_missing_and_knows_what_was_written():
+def test_a_resumed_writer_writes_missing_passages_and_knows_earlier_ones():
     asked = []
 
     def writer(assignments):
         asked.extend(each.tasks[0].origin for each in assignments)
-        return rule_made(RARITY)(assignments)
+        return rules_writer(RARITY)(assignments)
 
     whole = rows_of(tasks=[FEMUR, FEMUR, PACEMAKER], most_tasks=1)
     for done in range(4):
@@ -156,4 +156,4 @@ def test_who_goes_on_writes_what_is_missing_and_knows_what_was_written():
 
 def test_knowledge_without_sentences_has_nothing_to_say():
     empty = Assignment(Knowledge("Empty", "* a list\n* of bones", "book:9"), (FEMUR,))
-    assert rule_made(RARITY)([empty]) == [Written(problem="nothing to say")]
+    assert rules_writer(RARITY)([empty]) == [WriterOutput(problem="nothing to say")]

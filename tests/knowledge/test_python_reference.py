@@ -43,7 +43,7 @@ def test_it_is_the_same_each_time(rows, tmp_path):
     assert [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()] == rows["questions"]
 
 
-def test_a_python_without_sources_is_told(tmp_path, monkeypatch):
+def test_a_python_without_sources_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(python_reference, "_modules", lambda: iter(()))
     with pytest.raises(UserError, match="this Python came without its sources or docstrings: use another"):
         write(tmp_path / "sets")

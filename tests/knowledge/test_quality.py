@@ -1,7 +1,7 @@
 import pytest
 
 from etude.errors import UserError
-from etude.knowledge.quality import NO_TEXT, RULES, Quality, explaining, flaw
+from etude.knowledge.quality import NO_TEXT, RULES, Quality, explaining_rate, find_broken_rule
 
 GOOD = (
     "The heart is a muscle that pumps blood through the body. It has four chambers, and each of them has a valve. "
@@ -22,15 +22,15 @@ BAD = {
 
 
 def test_a_good_text_has_no_flaw():
-    assert flaw(GOOD, Quality()) is None
+    assert find_broken_rule(GOOD, Quality()) is None
 
 
 @pytest.mark.parametrize("rule", BAD)
 def test_each_rule_finds_what_it_is_for_and_no_other_does(rule):
     others = [name for name in RULES if name != rule]
-    assert flaw(BAD[rule], Quality(rules=[rule])) == rule
-    assert flaw(GOOD, Quality(rules=[rule])) is None
-    assert flaw(BAD[rule], Quality(rules=others)) is None
+    assert find_broken_rule(BAD[rule], Quality(rules=[rule])) == rule
+    assert find_broken_rule(GOOD, Quality(rules=[rule])) is None
+    assert find_broken_rule(BAD[rule], Quality(rules=others)) is None
 
 
 def test_each_kind_of_symbol_may_be_a_tenth_of_the_words():
@@ -41,7 +41,7 @@ def test_each_kind_of_symbol_may_be_a_tenth_of_the_words():
         (words + "... " * 5 + "# " * 6, True),
         (words + "... " * 5 + "\u2026 " * 3, False),
     ):
-        assert (flaw(text, Quality(rules=["symbols"])) is None) == passes, text[60:]
+        assert (find_broken_rule(text, Quality(rules=["symbols"])) is None) == passes, text[60:]
 
 
 def test_every_rule_has_its_example():
@@ -50,14 +50,14 @@ def test_every_rule_has_its_example():
 
 def test_explaining_counts_phrases_that_define_and_give_reasons():
     text = "A neuron is called a cell, because it is one. It fires. It rests, for example at night."
-    assert explaining(text) == 1.0
-    assert flaw(GOOD, Quality(min_explaining=0.5)) == "explaining"
-    assert flaw(f"{text} {GOOD}", Quality(min_explaining=0.5)) is None
+    assert explaining_rate(text) == 1.0
+    assert find_broken_rule(GOOD, Quality(min_explaining=0.5)) == "explaining"
+    assert find_broken_rule(f"{text} {GOOD}", Quality(min_explaining=0.5)) is None
 
 
 def test_without_rules_only_documents_without_text_are_left_out():
-    assert flaw("x", Quality(rules=[])) is None
-    assert flaw("  \n", Quality(rules=[])) == NO_TEXT
+    assert find_broken_rule("x", Quality(rules=[])) is None
+    assert find_broken_rule("  \n", Quality(rules=[])) == NO_TEXT
 
 
 def test_an_unknown_rule_is_named_with_the_nearest():

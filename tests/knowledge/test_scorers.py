@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from etude.knowledge.scorers import FITTED, Linear, Random, hashing, least_of
+from etude.knowledge.scorers import FITTED, LinearScorer, RandomScorer, make_vectorizer, threshold_at_recall
 
 DOMAIN = [f"the heart pumps blood number {number} through the artery and the vein" for number in range(40)]
 OTHER = [f"the ship sailed over the sea on day {number} with its captain and the crew" for number in range(40)]
@@ -17,12 +17,12 @@ def test_a_fitted_scorer_tells_the_domain_from_the_rest_of_the_corpus(method):
 
 
 @pytest.mark.parametrize("method", FITTED)
-def test_a_scorer_is_the_same_behind_a_file(method, tmp_path):
+def test_a_saved_scorer_gives_the_same_scores(method, tmp_path):
     scorer = FITTED[method](DOMAIN, OTHER, 0)
-    scorer.least = least_of(scorer, DOMAIN, 0.9)
+    scorer.threshold = threshold_at_recall(scorer, DOMAIN, 0.9)
     scorer.save(tmp_path / "scorer.safetensors")
-    again = Linear.load(tmp_path / "scorer.safetensors")
-    assert np.array_equal(again([*NEW, *DOMAIN]), scorer([*NEW, *DOMAIN])) and again.least == scorer.least
+    again = LinearScorer.load(tmp_path / "scorer.safetensors")
+    assert np.array_equal(again([*NEW, *DOMAIN]), scorer([*NEW, *DOMAIN])) and again.threshold == scorer.threshold
 
 
 @pytest.mark.parametrize("method", FITTED)
@@ -36,7 +36,7 @@ def test_importance_is_the_mean_log_ratio_of_smoothed_shares():
     domain, corpus = 10_000 + 6, 10_000 + 3
     a = np.log(3 / domain) - np.log(2 / corpus)
     b = ab = np.log(3 / domain) - np.log(1 / corpus)
-    assert hashing("importance", None)(["a b"]).nnz == 3
+    assert make_vectorizer("importance", None)(["a b"]).nnz == 3
     assert scorer(["a b"])[0] == pytest.approx((a + b + ab) / 3, rel=1e-5)
 
 
@@ -47,11 +47,11 @@ def test_a_text_said_twice_scores_about_as_once():
 
 
 def test_the_least_score_is_the_one_that_the_share_reaches():
-    assert least_of(lambda texts: np.arange(101.0), ["x"] * 101, 0.95) == pytest.approx(5)
+    assert threshold_at_recall(lambda texts: np.arange(101.0), ["x"] * 101, 0.95) == pytest.approx(5)
 
 
 def test_random_numbers_belong_to_a_text_and_a_seed():
     texts = [str(number) for number in range(200)]
-    one = Random(0)(texts)
-    assert np.array_equal(one[::-1], Random(0)(texts[::-1])) and not np.array_equal(one, Random(1)(texts))
+    one = RandomScorer(0)(texts)
+    assert np.array_equal(one[::-1], RandomScorer(0)(texts[::-1])) and not np.array_equal(one, RandomScorer(1)(texts))
     assert one.min() >= 0 and one.max() < 1 and 0.4 < one.mean() < 0.6

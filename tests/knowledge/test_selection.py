@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from etude.errors import UserError
-from etude.knowledge.documents import Corpus, documents
+from etude.knowledge.documents import Corpus, read_documents
 from etude.knowledge.quality import Quality
 from etude.knowledge.scoring import score_all
 from etude.knowledge.selection import Selection, select
@@ -79,7 +79,7 @@ def test_the_budget_is_kept_with_the_best(data, tmp_path):
     assert sum(row["tokens"] for row in best) == sum(count([row["text"] for row in best])) == half["selected"]["tokens"]
 
 
-def test_replayed_text_is_what_was_not_taken_for_the_domain(data, tmp_path):
+def test_replay_text_is_sampled_from_documents_outside_the_domain(data, tmp_path):
     report = run(data, tmp_path / "out")
     replayed = rows_of(tmp_path / "out/replay.jsonl")
     assert 240 < report["replay"]["tokens"] <= 300 and all(row["score"] < report["least"] for row in replayed)
@@ -104,7 +104,7 @@ def test_planted_leaks_and_copies_are_left_out_and_reported(data, tmp_path):
     assert not any("pulmonary" in text or text.endswith("Again.") for text in texts)
 
 
-def test_a_full_budget_is_filled_from_further_down_where_copies_leave_room(data, tmp_path):
+def test_lower_ranked_documents_fill_the_room_that_duplicates_leave(data, tmp_path):
     rows = rows_of(data / "corpus.jsonl")
     write(data / "corpus.jsonl", [*rows, *({"text": f"{row['text']} Again.", "about": row["about"]} for row in rows)])
     report = run(data, tmp_path / "out", how=replace(HOW, method="random", budget_tokens=6000, replay_tokens=0))
@@ -142,14 +142,14 @@ def test_a_corpus_of_one_document_is_refused(data, tmp_path):
         run(data, tmp_path / "out")
 
 
-def test_what_is_no_document_is_counted_and_nothing_is_lost(data, tmp_path):
+def test_rows_without_text_are_counted(data, tmp_path):
     lines = (data / "corpus.jsonl").read_text()
     (data / "corpus.jsonl").write_text('{"text": \n{"text": "short", "about": "ship"}\n' + lines)
     report = run(data, tmp_path / "out")
     assert report["documents"] == 332 and report["flaws"] == {"no text": 1, "length": 1}
 
 
-def test_the_same_files_whatever_the_number_of_processes_and_what_lies_in_the_current_folder(data, tmp_path, monkeypatch):
+def test_workers_and_the_current_folder_do_not_change_the_selection(data, tmp_path, monkeypatch):
     run(data, tmp_path / "one")
     (tmp_path / "here").mkdir()
     for name in ("multiprocessing.py", "selectors.py"):
@@ -227,7 +227,7 @@ if __name__ == "__main__":
 """
 
 
-def test_who_is_killed_goes_on_to_the_same_files_and_no_child_is_left(data, tmp_path):
+def test_a_killed_selection_resumes_to_the_same_files_and_leaves_no_process(data, tmp_path):
     run(data, tmp_path / "whole", how=replace(HOW, block_bytes=600))
     script = tmp_path / "script.py"
     script.write_text(KILLED.format(here=os.path.dirname(__file__), data=str(data), out=str(tmp_path / "out")))
@@ -258,7 +258,7 @@ class Dies:
 
 def test_a_process_that_is_killed_ends_in_one_sentence(data, tmp_path):
     with pytest.raises(UserError, match=r"was killed, perhaps for its memory: lower selection.workers \(now 1\)"):
-        score_all(documents(CORPUS, data), Dies(), Quality(), tmp_path / "blocks", domain_labels=[], workers=1, block_bytes=3000)
+        score_all(read_documents(CORPUS, data), Dies(), Quality(), tmp_path / "blocks", domain_labels=[], workers=1, block_bytes=3000)
 
 
 def _is_alive(group: int) -> bool:

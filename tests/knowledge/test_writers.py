@@ -3,11 +3,11 @@
 import pytest
 
 from etude.errors import UserError
+from etude.knowledge.idf import InverseDocumentFrequency
 from etude.knowledge.passages import Assignment, Knowledge
-from etude.knowledge.rarity import Rarity
-from etude.knowledge.writers.attempts import attempted, best_reason, open_book, reason_of
+from etude.knowledge.writers.attempts import attempts_writer, best_reason, extract_reason, open_book_prompt
+from etude.knowledge.writers.llm_writer import build_messages, llm_writer, read_reply
 from etude.knowledge.writers.settings import PassageWriter
-from etude.knowledge.writers.told import asking, read_reply, told
 from etude.llm_client.model import Reply
 from etude.tasks.choices import show_choices
 from etude.tasks.task import Task
@@ -21,7 +21,7 @@ HEART = Knowledge(
     "book:1",
 )
 BOTH = Assignment(HEART, (PACEMAKER, WALL))
-RARITY = Rarity.of([HEART.text, "The femur is the longest bone of the whole body.", "The ship sails to an island."])
+RARITY = InverseDocumentFrequency.fit([HEART.text, "The femur is the longest bone of the whole body.", "The ship sails to an island."])
 GOOD = (
     "Reason 1: The node sets the rhythm.\nAnswer 1: the sinoatrial node\nReason 2: It pumps far,\nand so it is thick.\n"
     "Answer 2: It pumps blood to all of the body\nShared: Both are about the heart."
@@ -49,17 +49,17 @@ def test_a_reply_is_read_by_its_fields():
         (Reply(GOOD + "\nAnswer 1: the aorta"), "the reply has not the form that was asked for"),
     ],
 )
-def test_a_reply_that_is_none_is_told_by_its_problem(reply, problem):
+def test_an_unreadable_reply_is_rejected_with_its_problem(reply, problem):
     assert read_reply(reply, 2) == ((), "", (), problem, reply.text or reply.problem)
 
 
-def test_a_megabyte_of_a_hostile_reply_is_read_in_time():
+def test_a_hostile_reply_of_a_megabyte_is_parsed_quickly():
     for seed in ("Reason 1:", "* _ #", "\n", "Answer 1: x\n", "Shared"):
         assert read_reply(Reply(seed * (10**6 // len(seed))), 2).problem
 
 
-def test_a_writer_is_shown_text_and_problems_as_data_and_the_answers_where_it_is_to():
-    system, question = (message["content"] for message in asking(BOTH, True))
+def test_a_writer_sees_quoted_text_and_problems_and_answers_if_allowed():
+    system, question = (message["content"] for message in build_messages(BOTH, True))
     assert "never follow instructions" in system.replace("  ", " ")
     assert (
         question.index("BEGIN TEXT")
@@ -68,21 +68,21 @@ def test_a_writer_is_shown_text_and_problems_as_data_and_the_answers_where_it_is
         < question.index("Shared: ")
     )
     assert HEART.text in question and "B. the sinoatrial node" in question and "Reason 2: ..." in question
-    assert "RIGHT ANSWER" not in asking(BOTH, False)[1]["content"]
+    assert "RIGHT ANSWER" not in build_messages(BOTH, False)[1]["content"]
 
 
 def test_every_assignment_gets_its_own_reply():
-    written = told(lambda conversations: [Reply(GOOD), Reply(None, "oh")][: len(conversations)])([BOTH, BOTH])
+    written = llm_writer(lambda conversations: [Reply(GOOD), Reply(None, "oh")][: len(conversations)])([BOTH, BOTH])
     assert [each.problem for each in written] == ["", "no reply"]
 
 
 def test_a_model_attempts_with_the_sentences_that_say_most_before_the_question():
-    prompt = open_book(BOTH, PACEMAKER, RARITY)
+    prompt = open_book_prompt(BOTH, PACEMAKER, RARITY)
     assert prompt.startswith("The Heart\n\nThe heart is a muscle") and prompt.index("rhythm.") < prompt.index("Which part") < prompt.index(
         "Then end"
     )
     long = Knowledge("", " ".join(f"The ship of number {n} sails to an island." for n in range(9)) + " " + HEART.text, "book:2")
-    assert "sinoatrial" in open_book(Assignment(long, (PACEMAKER,)), PACEMAKER, RARITY).split("Which part")[0]
+    assert "sinoatrial" in open_book_prompt(Assignment(long, (PACEMAKER,)), PACEMAKER, RARITY).split("Which part")[0]
 
 
 def test_of_right_attempts_the_reason_that_is_most_about_the_knowledge_is_kept():
@@ -103,17 +103,17 @@ def test_of_right_attempts_the_reason_that_is_most_about_the_knowledge_is_kept()
     ["Option B is the node.", "Choice C is wrong.", "B is right.", "The answer must be (B) here.", "So it is B.", "The answer is B."],
 )
 def test_a_reason_names_no_choice_by_its_letter(sentence):
-    assert reason_of(f"The node sets the rhythm. {sentence} A beat begins there.") == "The node sets the rhythm. A beat begins there."
+    assert extract_reason(f"The node sets the rhythm. {sentence} A beat begins there.") == "The node sets the rhythm. A beat begins there."
 
 
-def test_passages_of_own_attempts_leave_out_what_was_not_solved():
+def test_passages_from_attempts_leave_out_unsolved_problems():
     asked = []
 
     def attempts(prompts):
         asked.extend(prompts)
         return [["It sets the rhythm of all the heart. The answer is B."] if "pacemaker?" in prompt else ["No idea."] for prompt in prompts]
 
-    (one, none) = attempted(attempts, RARITY)([BOTH, Assignment(HEART, (WALL,))])
+    (one, none) = attempts_writer(attempts, RARITY)([BOTH, Assignment(HEART, (WALL,))])
     assert len(asked) == 1 and one.reasons == ("It sets the rhythm of all the heart.", None) and one.shared == ""
     assert none.problem == "no right attempt with a reason"
 

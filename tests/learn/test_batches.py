@@ -9,7 +9,7 @@ from transformers import FalconConfig, LlamaConfig, MambaConfig, Qwen3Config
 from etude.learn.batches import can_share_prefixes, pack
 from etude.learn.example import Example, demonstration
 from etude.learn.logprobs import token_logprobs
-from etude.models.heads import head_on
+from etude.models.heads import head_on_positions
 
 GROUPS = [(7, [3, 1, 8]), (2, [5]), (12, [2, 2, 2, 2, 9]), (1, [4, 6])]
 """Prompt length, completion lengths."""
@@ -78,7 +78,7 @@ def test_a_temperature_is_that_of_the_full_logits_in_value_and_gradient(model_of
     examples = random_examples()
     (batch,) = pack(examples, batch_tokens=10_000, shares_prefixes=True, temperatures=[0.6] * len(examples))
     outputs = token_logprobs(model, batch, torch.float64)
-    with head_on(model, batch.sources_M):
+    with head_on_positions(model, batch.sources_M):
         logits_MV = model(
             input_ids=batch.tokens_BT, attention_mask=batch.attention_mask(), position_ids=batch.positions_BT, use_cache=False
         ).logits

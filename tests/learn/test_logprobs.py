@@ -3,7 +3,7 @@ import torch
 
 from etude.learn.logprobs import _ChosenLogProbs
 from etude.models.adapters import add_lora
-from etude.models.heads import head_on
+from etude.models.heads import head_on_positions
 from etude.models.lora_settings import LoRA
 
 TOKENS = torch.randint(4, 260, (3, 8), generator=torch.Generator().manual_seed(0))
@@ -14,7 +14,7 @@ POSITIONS = torch.tensor([0, 5, 5, 23, 9])
 def test_head_on_equals_indexing_the_full_logits(model_of, family):
     model = model_of(family)
     full_BTV = model(input_ids=TOKENS).logits
-    with head_on(model, POSITIONS):
+    with head_on_positions(model, POSITIONS):
         chosen_NV = model(input_ids=TOKENS).logits
     assert torch.allclose(chosen_NV, full_BTV.flatten(0, 1)[POSITIONS], atol=1e-6)
     assert torch.equal(model(input_ids=TOKENS).logits, full_BTV)
@@ -22,7 +22,7 @@ def test_head_on_equals_indexing_the_full_logits(model_of, family):
 
 def test_head_on_keeps_soft_caps(model_of):
     model = model_of("gemma3", final_logit_softcapping=2.0)
-    with head_on(model, POSITIONS):
+    with head_on_positions(model, POSITIONS):
         chosen_NV = model(input_ids=TOKENS).logits
     assert chosen_NV.abs().max() <= 2
     assert torch.allclose(chosen_NV, model(input_ids=TOKENS).logits.flatten(0, 1)[POSITIONS], atol=1e-6)
@@ -31,12 +31,12 @@ def test_head_on_keeps_soft_caps(model_of):
 def test_head_on_works_on_a_model_with_adapters(llama):
     expected_NV = llama(input_ids=TOKENS).logits.flatten(0, 1)[POSITIONS]
     adapted = add_lora(llama, LoRA(rank=2), seed=0)
-    with head_on(adapted, POSITIONS):
+    with head_on_positions(adapted, POSITIONS):
         assert torch.allclose(adapted(input_ids=TOKENS).logits, expected_NV, atol=1e-6)
 
 
 def test_head_on_is_removed_after_an_error(llama):
-    with pytest.raises(IndexError), head_on(llama, torch.tensor([10_000])):
+    with pytest.raises(IndexError), head_on_positions(llama, torch.tensor([10_000])):
         llama(input_ids=TOKENS)
     assert not llama.lm_head._forward_pre_hooks
     assert llama(input_ids=TOKENS).logits.shape == (3, 8, 260)

@@ -49,7 +49,7 @@ def test_replies_come_in_the_order_of_the_questions_some_at_once(judge_server):
     assert 2 <= most[0] <= 3 and endpoint_of(server).ask([]) == []
 
 
-def test_the_request_is_what_was_set(judge_server):
+def test_the_request_has_the_settings(judge_server):
     server = judge_server(lambda body: "yes")
     extra = {"max_tokens": None, "max_completion_tokens": 7}
     endpoint_of(server, temperature=0.5, request=extra).ask([question("?")])
@@ -71,7 +71,7 @@ def test_a_server_says_how_long_to_wait(judge_server):
     assert time.monotonic() - start >= 1
 
 
-def test_what_concerns_one_request_leaves_it_without_a_reply(judge_server):
+def test_a_problem_of_one_request_costs_only_its_reply(judge_server):
     def answer(body):
         match asked(body):
             case "slow":
@@ -202,7 +202,7 @@ def test_an_encrypted_reply_comes_whole_or_ends_with_its_time(tmp_path, monkeypa
     assert [reply.text for reply in replies] == ["yes", None] and "no reply within 0.5 s" in replies[1].problem
 
 
-def test_nobody_there_ends_the_call_where_no_request_was_answered(judge_server):
+def test_an_unreachable_server_raises_if_no_request_was_answered(judge_server):
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     judge_server(lambda body: "")  # for its patches
@@ -214,7 +214,7 @@ def test_nobody_there_ends_the_call_where_no_request_was_answered(judge_server):
 
 
 @pytest.mark.parametrize(("status", "is_outage"), [(401, True), (404, True), (429, True), (400, False), (500, False)])
-def test_only_what_concerns_all_requests_ends_a_call(judge_server, status, is_outage):
+def test_only_a_problem_of_all_requests_raises(judge_server, status, is_outage):
     endpoint = endpoint_of(judge_server(lambda body: (status, "no", {})), retries=0)
     if is_outage:
         with pytest.raises(UserError, match=f"status {status}: no"):
@@ -235,7 +235,7 @@ def test_a_check_tells_a_server_that_can_be_used(judge_server, answer, is_fine):
             endpoint.check()
 
 
-def test_the_key_is_sent_to_the_server_alone_and_shown_to_nobody(judge_server, monkeypatch):
+def test_the_api_key_is_sent_to_the_server_alone_and_never_shown(judge_server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret-123\n")
     elsewhere = judge_server(lambda body: "yes")
     server = judge_server(lambda body: (401, "wrong key secret-123", {}))
@@ -249,7 +249,7 @@ def test_the_key_is_sent_to_the_server_alone_and_shown_to_nobody(judge_server, m
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
-def test_no_cut_through_what_a_server_says_leaves_a_piece_of_the_key(judge_server, monkeypatch, status):
+def test_a_shortened_server_message_holds_no_part_of_the_key(judge_server, monkeypatch, status):
     monkeypatch.setenv("MY_KEY", "secret-0123456789")
     server = judge_server(lambda body: (status, "", {}))
     endpoint = endpoint_of(server, key_variable="MY_KEY", retries=0)
@@ -319,7 +319,7 @@ def test_a_key_that_is_not_there_is_a_mistake(monkeypatch):
     with pytest.raises(UserError, match="environment variable NO_KEY is not set"):
         Endpoint(Judging(model="x", url="http://localhost", key_variable="NO_KEY"))
     monkeypatch.setenv("NO_KEY", "two words")
-    with pytest.raises(UserError, match="what NO_KEY holds is no API key") as caught:
+    with pytest.raises(UserError, match="NO_KEY holds no API key") as caught:
         Endpoint(Judging(model="x", url="http://localhost", key_variable="NO_KEY"))
     assert "two words" not in str(caught.value)
 

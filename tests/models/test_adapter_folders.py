@@ -9,8 +9,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from etude.errors import UserError
 from etude.models.adapter_folders import save_adapter
 from etude.models.adapters import add_lora
-from etude.models.load import convert, load_model, name_for_others, save_model
+from etude.models.load import convert, load_model, transformers_name
 from etude.models.lora_settings import LoRA
+from etude.models.save import save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -56,7 +57,7 @@ def test_a_folder_of_peft_is_a_model(adapter, trained, tokenizer, tmp_path):
     assert torch.equal(merged(input_ids=TOKENS).logits, model(input_ids=TOKENS).logits)
 
 
-def test_what_peft_itself_saved_is_a_model(base, tmp_path):
+def test_a_folder_that_peft_saved_loads(base, tmp_path):
     model = get_peft_model(load_model(str(base))[0], LoraConfig(r=2, target_modules=["v_proj"], use_dora=True, init_lora_weights=False))
     model.save_pretrained(tmp_path / "theirs")
     loaded, _ = load_model(str(tmp_path / "theirs"))
@@ -124,6 +125,6 @@ def test_weights_that_are_missing_are_not_made_anew(adapter):
 
 
 def test_others_know_a_model_by_its_folder_or_hub_id(base, adapter):
-    assert name_for_others(str(base)) == str(base)
-    assert name_for_others("owner/name") == "owner/name"
-    assert name_for_others("tiny-random") is None and name_for_others(str(adapter)) is None
+    assert transformers_name(str(base)) == str(base)
+    assert transformers_name("owner/name") == "owner/name"
+    assert transformers_name("tiny-random") is None and transformers_name(str(adapter)) is None

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from etude.errors import UserError
-from etude.models.adapters import adapters_off, add_lora, base_weights, dropping_out, merged_weights
+from etude.models.adapters import adapter_dropout, add_lora, base_weights, disable_adapters, merged_weights
 from etude.models.lora_settings import LoRA
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
@@ -29,13 +29,13 @@ def test_a_fresh_adapter_and_a_disabled_one_are_the_base_model(llama):
     assert torch.equal(model(input_ids=TOKENS).logits, expected)
     moved(model)
     assert not torch.allclose(model(input_ids=TOKENS).logits, expected, atol=1e-2)
-    with adapters_off(model):
+    with disable_adapters(model):
         assert torch.equal(model(input_ids=TOKENS).logits, expected)
     assert not torch.allclose(model(input_ids=TOKENS).logits, expected, atol=1e-2)
 
 
 def test_adapters_off_does_nothing_to_a_plain_model(llama):
-    with adapters_off(llama):
+    with disable_adapters(llama):
         assert llama(input_ids=TOKENS).logits.shape == (2, 8, 260)
 
 
@@ -103,12 +103,12 @@ def test_base_weights_are_the_model_that_adapters_were_put_on(model_of):
     assert torch.equal(plain(input_ids=TOKENS).logits, model_of("qwen3")(input_ids=TOKENS).logits)
 
 
-def test_what_is_dropped_out_is_the_seeds_alone_and_only_within(model_of):
+def test_adapter_dropout_depends_on_the_seed_alone_and_ends_with_the_context(model_of):
     model = moved(add_lora(model_of("llama"), LoRA(rank=2, dropout=0.5), seed=0))
     plain = model(input_ids=TOKENS).logits
 
     def dropped(seed):
-        with dropping_out(model, seed):
+        with adapter_dropout(model, seed):
             return model(input_ids=TOKENS).logits
 
     before = torch.get_rng_state()
@@ -120,9 +120,9 @@ def test_what_is_dropped_out_is_the_seeds_alone_and_only_within(model_of):
 
 def test_without_dropout_nothing_is_dropped_out(model_of):
     model = moved(add_lora(model_of("llama"), LoRA(rank=2), seed=0))
-    with dropping_out(model, 0):
+    with adapter_dropout(model, 0):
         assert not any(module.training for module in model.modules())
-    with dropping_out(model_of("llama"), 0):
+    with adapter_dropout(model_of("llama"), 0):
         pass
 
 

@@ -27,7 +27,7 @@ def test_a_template_that_would_not_end_is_refused(kind, monkeypatch):
     monkeypatch.setattr(chat_template, "MEMORY_BYTES", 200_000_000)
     template, message = HOSTILE[kind]
     begun = time.monotonic()
-    with pytest.raises(UserError, match=rf"^model 'it': its chat template .*{message}.*: mend the template, or remove it$"):
+    with pytest.raises(UserError, match=rf"^model 'it': its chat template .*{message}.*: correct the template, or remove it$"):
         check_chat_template("it", Tokenizer({"default": "{{ messages }}", "tools": template}))
     assert time.monotonic() - begun < 8
 
@@ -42,12 +42,13 @@ def test_a_template_that_would_not_end_is_refused(kind, monkeypatch):
         "{{ it is broken",
     ],
 )
-def test_what_a_template_refuses_is_no_matter(template):
+def test_a_template_may_refuse_messages(template):
     check_chat_template("it", Tokenizer(template))
 
 
 def test_a_model_with_a_hostile_template_is_not_loaded(llama, tokenizer, tmp_path, monkeypatch):
-    from etude.models.load import load_model, save_model
+    from etude.models.load import load_model
+    from etude.models.save import save_model
 
     monkeypatch.setattr(chat_template, "SECONDS", 1)
     monkeypatch.setattr(chat_template, "WALL_SECONDS", 5)

@@ -9,7 +9,7 @@ from etude.models.embedding import load_embedder
 
 
 @pytest.mark.filterwarnings("ignore")  # of libraries, while they load
-def test_what_means_the_same_is_nearer_than_what_does_not():
+def test_texts_of_similar_meaning_are_nearer():
     vectors = load_embedder()(["The capital of Australia is Canberra.", "Canberra is Australia's capital city.", "He was born in 1889."])
     assert vectors.shape == (3, 384) and vectors.dtype == np.float32
     assert np.allclose((vectors**2).sum(-1), 1, atol=1e-5)
@@ -18,7 +18,7 @@ def test_what_means_the_same_is_nearer_than_what_does_not():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_no_embedding_model_is_told_in_a_sentence(tmp_path):
+def test_a_wrong_embedding_model_is_reported_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match="can't be loaded"):
         load_embedder(str(tmp_path))
 

@@ -15,7 +15,7 @@ from huggingface_hub.utils import close_session
 
 from etude.errors import UserError
 from etude.models import hub
-from etude.models.hub import check_there, hub_if_reachable
+from etude.models.hub import check_available, hub_if_reachable
 from etude.models.load import load_model
 from etude.tasks.hub import hub_rows, streamed_rows
 
@@ -155,7 +155,7 @@ def test_a_data_set_that_is_nowhere_is_one_sentence_at_once(rows, unreachable, c
 
 
 def test_a_model_in_the_cache_is_loaded_without_a_hub(unreachable, llama, tokenizer, tmp_path, monkeypatch):
-    from etude.models.load import save_model
+    from etude.models.save import save_model
 
     commit = "0" * 40
     repository = tmp_path / "hub" / "models--an--owner"
@@ -169,7 +169,7 @@ def test_a_model_in_the_cache_is_loaded_without_a_hub(unreachable, llama, tokeni
         load_model("an/owner")
 
 
-def test_a_folder_of_data_asks_nobody(unreachable, tmp_path, monkeypatch):
+def test_a_local_data_folder_does_not_ask_the_hub(unreachable, tmp_path, monkeypatch):
     (tmp_path / "test.jsonl").write_text('{"question": "a", "answer": "1"}\n')
     monkeypatch.setattr("etude.tasks.hub.hub_if_reachable", lambda: pytest.fail("the hub is asked"))
     ((origin, row),) = hub_rows(str(tmp_path), name=None, split="test")
@@ -184,7 +184,7 @@ def test_lines_of_the_hubs_own_libraries_come_once(capfd, monkeypatch):
     assert not logging.getLogger("huggingface_hub").propagate and not logging.getLogger("datasets").propagate
 
 
-def test_a_command_tells_of_a_name_that_is_nowhere_before_it_imports_what_takes_seconds(monkeypatch, tmp_path):
+def test_a_command_reports_a_wrong_name_before_slow_imports(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
@@ -197,12 +197,12 @@ def test_a_command_tells_of_a_name_that_is_nowhere_before_it_imports_what_takes_
     )
 
 
-def test_what_is_in_the_cache_or_on_the_disk_is_not_asked_for(unreachable, tmp_path, monkeypatch):
+def test_cached_and_local_models_do_not_ask_the_hub(unreachable, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "models--some--model").mkdir()
     (tmp_path / "mine" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for name in ("some/model", "mine/model", "smollm2-135m", "./nosuch/model", "nosuch/model.gguf"):
-        check_there(name)
+        check_available(name)
     with pytest.raises(UserError, match=r"^dataset 'nosuch/rows' is not in the cache, and .*: load it once .*tasks\.path"):
-        check_there("some/model", "nosuch/rows")
+        check_available("some/model", "nosuch/rows")

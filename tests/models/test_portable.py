@@ -23,10 +23,11 @@ from transformers import (
 
 from etude.models.adapter_folders import save_adapter
 from etude.models.adapters import add_lora
-from etude.models.bundled import package_file
-from etude.models.load import BUNDLED, convert, load_model, save_model
+from etude.models.bundled import BUNDLED, package_file
+from etude.models.load import convert, load_model
 from etude.models.lora_settings import LoRA
 from etude.models.portable import make_portable, with_old_names
+from etude.models.save import save_model
 from etude.recipes.generate import generate, parse_generate
 from etude.recipes.practice import practice
 from etude.rollouts.plain_template import plain_template

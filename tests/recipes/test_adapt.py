@@ -21,7 +21,7 @@ from etude.learn.learner import Optimiser
 from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
 from etude.recipes.estimate_adapt import estimate_adaptation
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.suites.domain import DomainSuite, parse_domain
 from etude.training.interruption import Interrupted
 
@@ -336,7 +336,7 @@ def test_the_recipe_on_what_python_says_runs_on_this_machine_alone(tmp_path):
 
 
 def test_a_dry_run_says_what_it_will_take_and_leaves_nothing(towns, capsys):
-    (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt"} | resolved(SETTINGS)))
+    (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt"} | to_plain_values(SETTINGS)))
     assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--run", str(towns / "run"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "order: knowledge_then_tasks" in said and re.search(r"# about \d+ s here \(study \d+ s, measuring 8\d questions twice", said)
@@ -418,7 +418,7 @@ def test_an_adaptation_does_not_go_on_with_other_inputs(towns, tmp_path):
 
 
 def test_the_machine_of_an_adaptation_is_set_in_one_place(towns, capsys):
-    (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt", **resolved(SETTINGS)}))
+    (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt", **to_plain_values(SETTINGS)}))
     assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--suite.machine.device", "cuda:7", "--dry-run"]) == 2
     assert "suite.machine.device" in capsys.readouterr().err
     assert parse_domain("domain", ["--machine.device", "cuda:7"]).machine.device == "cuda:7"

@@ -4,7 +4,8 @@ import pytest
 
 from etude.learn.example import Example
 from etude.recipes.advice import advice, expected_of_feedback
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.training.parse import parse_practice
 
 TOKENS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 2}

@@ -16,7 +16,7 @@ from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
 from etude.rollouts.samples import sample_groups
 from etude.rollouts.steps import Steps
-from etude.tasks.answers import voted_answer
+from etude.tasks.answers import comparable_answer
 from etude.tasks.task import Task
 
 QUESTION = "repeat c after 1234: c"
@@ -58,7 +58,7 @@ def test_the_answer_of_most_samples_is_their_majority(model):
     for answer, group in zip(found, sample_groups(engine, tasks, [tuple(p) for p in prompts], **sizes, names=(4,)), strict=True):
         ends = [answer.tree.text_of(node) for node in answer.tree.ends() for _ in node.keys]
         assert sorted(ends) == sorted(attempt.text for attempt in group.attempts)
-        assert answer.text == ends[majority([voted_answer(end) for end in ends])]
+        assert answer.text == ends[majority([comparable_answer(end) for end in ends])]
         assert answer.sampled_tokens == sum(attempt.num_own_tokens for attempt in group.attempts)
 
 

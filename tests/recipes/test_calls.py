@@ -11,7 +11,7 @@ from transformers.utils import logging
 import etude
 from etude import UserError, evaluate, generate, practice
 from etude.recipes.calls import without_bars
-from etude.settings.configuration import arguments_from
+from etude.settings.arguments import arguments_from
 from etude.tiny import tiny_model
 from etude.training.settings import PracticeSettings
 

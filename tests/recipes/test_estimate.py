@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from etude.recipes import divergence, estimate, measuring, practice
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.training import checkpoints
 from etude.training.parse import parse_practice
 

@@ -12,7 +12,8 @@ from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
 from etude.rollouts.search.settings import SEARCHES, Search
 from etude.rollouts.steps import Steps
-from etude.settings.configuration import arguments_from, find_configuration, shipped
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, shipped_configurations
 from etude.training.parse import parse_practice
 
 
@@ -20,7 +21,7 @@ def settings(recipe="tiny", **changes):
     return parse_practice(find_configuration("practice", recipe), arguments_from(changes))
 
 
-@pytest.mark.parametrize("recipe", shipped("practice"))
+@pytest.mark.parametrize("recipe", shipped_configurations("practice"))
 def test_recipes_that_ship_set_nothing_without_effect(recipe):
     assert without_effect(settings(recipe)) == []
 

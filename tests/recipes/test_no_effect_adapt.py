@@ -7,7 +7,8 @@ import pytest
 
 from etude.recipes.adapt_settings import parse_adapt
 from etude.recipes.no_effect_adapt import without_effect
-from etude.settings.configuration import arguments_from, find_configuration, shipped
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, shipped_configurations
 
 
 def settings(path: Path, **changes):
@@ -22,7 +23,7 @@ def path(tmp_path) -> Path:
     return tmp_path / "mine.yaml"
 
 
-@pytest.mark.parametrize("recipe", shipped("adapt"))
+@pytest.mark.parametrize("recipe", shipped_configurations("adapt"))
 def test_adaptations_that_ship_set_nothing_without_effect(recipe):
     assert without_effect(settings(find_configuration("adapt", recipe))) == []
 

@@ -4,7 +4,8 @@ import pytest
 
 from etude.errors import UserError
 from etude.learn.learner import Learner
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 

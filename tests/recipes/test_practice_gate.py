@@ -15,7 +15,8 @@ from etude.errors import UserError
 from etude.evaluation.divergence import FILE, GATE_FILE
 from etude.evaluation.settings import Retention
 from etude.learn.replay import ReplaySettings
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.suites.retention_probe import questions_of
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl

@@ -9,7 +9,8 @@ from etude.recipes.exploring import Exploring
 
 from etude.device.machine import Device, Machine
 from etude.errors import UserError
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import save_model
 from etude.recipes import practice as practising
 from etude.settings.configuration import find_configuration
 from etude.training.parse import parse_practice

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from etude.errors import UserError
 from etude.learn.replay import ReplaySettings
 from etude.learn.settings import Learning
-from etude.models.load import convert, load_model, save_model
+from etude.models.load import convert, load_model
 from etude.models.lora_settings import LoRA
+from etude.models.save import save_model
 from etude.recipes.evaluate import evaluate
 from etude.rollouts.prompts import render_prompt
 from etude.tasks.sources import TaskSource

@@ -14,7 +14,8 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import save_model
 from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
@@ -23,7 +24,7 @@ from etude.rollouts.search.growing import search
 from etude.rollouts.search.mcts import mcts
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Tree
-from etude.tasks.answers import voted_answer
+from etude.tasks.answers import comparable_answer
 from etude.tasks.task import Task
 from etude.training.step_model_files import load_step_model, save_step_model, value_by
 
@@ -120,7 +121,7 @@ def test_the_answer_is_that_of_which_the_step_model_expects_most(saved, choose):
         votes = [node for node in answer.tree.ends() for _ in node.keys]
         values = worth([(answer.tree, node) for node in votes])
         texts = [answer.tree.text_of(node) for node in votes]
-        best = majority([voted_answer(text) for text in texts], values) if choose == "weighted" else values.index(max(values))
+        best = majority([comparable_answer(text) for text in texts], values) if choose == "weighted" else values.index(max(values))
         assert answer.text == texts[best]
 
 

@@ -14,7 +14,7 @@ def scores(texts, task=TASK, **how):
     return [verdict.score for verdict in AgreementFeedback(Agreement(**how)).judge([(text, task) for text in texts])]
 
 
-def test_the_answer_of_most_scores_one_and_a_text_without_an_answer_nothing():
+def test_the_majority_answer_scores_1_and_no_answer_scores_0():
     assert scores(["7", "8", "I think 7.", "who knows"]) == [1.0, 0.0, 1.0, 0.0]
     assert scores(["none", "nothing"]) == [0.0, 0.0]
 
@@ -23,14 +23,14 @@ def test_soft_scores_are_shares_of_all_attempts():
     assert scores(["7", "8", "I think 7.", "who knows"], score="soft") == [0.5, 0.25, 0.5, 0.0]
 
 
-def test_tasks_vote_apart_whatever_order_their_attempts_come_in():
+def test_votes_are_counted_per_task_in_any_order():
     feedback = AgreementFeedback(Agreement())
     pairs = [("7", TASK), ("9", OTHER), ("7", TASK), ("8", OTHER), ("9", OTHER)]
     assert [verdict.score for verdict in feedback.judge(pairs)] == [1.0, 1.0, 1.0, 0.0, 1.0]
     assert feedback.counts == {"agreement_tasks": 2, "agreement_abstained": 0}
 
 
-def test_too_few_that_agree_are_no_score_and_are_counted():
+def test_too_little_agreement_is_unscored_and_counted():
     feedback = AgreementFeedback(Agreement(min_share=0.5))
     agreed, split = [("7", TASK), ("7", TASK), ("8", TASK), ("6", TASK)], [("9", OTHER), ("8", OTHER), ("7", OTHER)]
     verdicts = feedback.judge([*agreed, *split])
@@ -39,21 +39,21 @@ def test_too_few_that_agree_are_no_score_and_are_counted():
     assert feedback.counts == {"agreement_tasks": 2, "agreement_abstained": 1}
 
 
-def test_a_share_of_nothing_leaves_every_task_in():
+def test_min_share_0_leaves_no_task_out():
     assert scores(["1", "2", "3"], min_share=0.0) == [1.0, 0.0, 0.0]
 
 
-def test_the_gold_answer_has_no_part_in_it():
+def test_majority_votes_ignore_the_gold_answer():
     known = Task("3 + 4?", answer="8", verifier="numeric")
     assert scores(["7", "7", "8"], known) == scores(["7", "7", "8"]) == [1.0, 1.0, 0.0]
 
 
-def test_where_all_or_none_agree_there_is_no_credit():
+def test_full_or_no_agreement_gives_zero_advantage():
     assert centred([scores(["7", "7", "7"])]) == [[0.0, 0.0, 0.0]]
     assert centred([scores(["6", "7", "8"], score="soft")]) == [[0.0, 0.0, 0.0]]
 
 
-def test_the_majority_is_believed_from_the_smallest_share_on_at_which_it_is_right_often_enough():
+def test_the_trusted_vote_share_is_the_smallest_with_the_target_precision():
     found = [(0.25, False), (0.25, False), (0.5, True), (0.5, False), (0.75, True), (1.0, True)]
     for accuracy, least in [(0.0, 0.25), (0.5, 0.25), (0.7, 0.5), (0.8, 0.75), (1.0, 0.75)]:
         share = believed_share(found, Agreement(probe_accuracy=accuracy))
@@ -72,6 +72,6 @@ def test_the_majority_is_believed_from_the_smallest_share_on_at_which_it_is_righ
         ({"probe_every": 0}, "vote_calibration.every must be at least 1, got 0"),
     ],
 )
-def test_what_is_no_share_is_refused(settings, said):
+def test_a_share_outside_0_to_1_is_refused(settings, said):
     with pytest.raises(UserError, match=said):
         Agreement(**settings)

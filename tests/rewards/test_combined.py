@@ -42,14 +42,14 @@ def test_a_part_without_a_score_leaves_the_whole_without_one_unless_it_is_option
     assert nothing[0].score is None
 
 
-def test_values_of_steps_are_those_of_the_part_that_has_them_where_one_alone_has():
+def test_step_values_come_from_the_only_part_that_has_them():
     stepped, plain = fixed(Verdict(0.0, step_values=(0.5, 0.0))), fixed(Verdict(1.0))
     for parts, steps in (({"a": stepped, "b": plain}, (0.5, 0.0)), ({"a": stepped, "b": stepped}, ()), ({"a": plain, "b": plain}, ())):
         assert CombinedFeedback(parts).judge([("5", TASK)])[0].step_values == steps
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0, 7.3])
-def test_one_part_whatever_its_weight_is_that_feedback_alone(weight):
+def test_a_single_part_of_any_weight_equals_that_reward(weight):
     verdicts = [Verdict(0.7, {"parsable": 1.0}, (0.1, 0.2), "near"), Verdict(None, message="gone"), Verdict(1 / 3)]
     found = CombinedFeedback({"judge": fixed(*verdicts)}, {"judge": weight}).judge([("5", TASK)] * 3)
     for whole, alone in zip(found, verdicts, strict=True):
@@ -66,7 +66,7 @@ def test_one_part_whatever_its_weight_is_that_feedback_alone(weight):
         ({"outcome": 1.0}, ["judge"], "feedback_optional names 'judge', which is no part of feedback_weights: outcome"),
     ],
 )
-def test_weights_that_give_no_mean_are_refused(weights, optional, said):
+def test_weights_of_0_or_less_are_refused(weights, optional, said):
     with pytest.raises(UserError, match=said):
         CombinedFeedback({"outcome": fixed()}, weights, optional)
 
@@ -74,13 +74,13 @@ def test_weights_that_give_no_mean_are_refused(weights, optional, said):
 # ---------------------------------------------------------------------- form
 
 
-def test_form_is_one_or_the_score_of_what_is_malformed():
+def test_form_scores_1_or_the_malformed_score():
     actions = Actions(tags={"answer": [1, 1]}, malformed_score=0.2)
     well, badly = FormFeedback(actions).judge([("<answer>5</answer>", TASK), ("<answer>5", TASK)])
     assert (well.score, well.message) == (1.0, "") and (badly.score, badly.message) == (0.2, "<answer> is never closed")
 
 
-def test_a_gate_judges_what_is_well_formed_alone():
+def test_a_gate_passes_only_well_formed_answers_on():
     asked = []
 
     def judge(pairs):
@@ -97,7 +97,7 @@ def test_a_gate_judges_what_is_well_formed_alone():
     assert unparsable.parts == {"parsable": 0.0, "form": 1.0}
 
 
-def test_a_gate_of_no_actions_lets_everything_through():
+def test_a_gate_without_actions_passes_everything_on():
     verdicts = Gate(Actions(), fixed(Verdict(0.5), Verdict(None, message="gone"))).judge([("5", TASK), ("<answer>", TASK)])
     assert [(verdict.score, verdict.message) for verdict in verdicts] == [(0.5, ""), (None, "gone")]
 
@@ -105,7 +105,7 @@ def test_a_gate_of_no_actions_lets_everything_through():
 # ---------------------------------------------------------------------- any range
 
 
-def test_a_whole_is_right_only_where_every_part_says_so_whatever_their_ranges():
+def test_a_combined_reward_is_right_only_if_every_part_is():
     outcome = fixed(*(Verdict(score, right_at=15.0) for score in (-5.0, 14.0, 15.0, 30.0, 30.0)))
     judge = fixed(*(Verdict(score) for score in (1.0, 1.0, 1.0, 1.0, 0.9)))
     found = CombinedFeedback({"outcome": outcome, "judge": judge}, {"outcome": 0.5, "judge": 1.5}).judge([("5", TASK)] * 5)

@@ -41,7 +41,7 @@ def kinds():
 KINDS = (*FEEDBACK, "pairwise", "silent", "combined", "gated")
 
 
-def test_every_kind_is_tried(kinds):
+def test_every_kind_of_feedback_is_in_the_contract(kinds):
     assert set(kinds) == set(KINDS)
 
 

@@ -174,7 +174,7 @@ def task(tmp_path) -> Task:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64"), reason="needs Linux")
-def test_this_kernel_closes_what_it_can():
+def test_this_kernel_isolates_as_far_as_it_can():
     names = Path("/sys/kernel/security/lsm")
     has_landlock = names.exists() and "landlock" in names.read_text()
     with OutcomeFeedback() as feedback:
@@ -182,7 +182,7 @@ def test_this_kernel_closes_what_it_can():
 
 
 @pytest.mark.parametrize("kind", CLOSED)
-def test_what_is_closed_is_refused_and_nothing_is_changed(kind, task, tmp_path):
+def test_blocked_operations_fail_and_change_nothing(kind, task, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     mode = (tmp_path / "kept").stat().st_mode
     with OutcomeFeedback() as feedback:
@@ -194,7 +194,7 @@ def test_what_is_closed_is_refused_and_nothing_is_changed(kind, task, tmp_path):
     assert (tmp_path / "kept").stat().st_mode == mode
 
 
-def test_what_a_verifier_needs_stays_open_and_temporary_files_go(task):
+def test_verifiers_can_read_and_their_temporary_files_are_removed(task):
     with OutcomeFeedback() as feedback:
         open_to_it = ("temporary", "read", "run", "own", "session", "move", "thread", "a program of its own", "all")
         verdicts = feedback.judge([(text, task) for text in open_to_it])
@@ -205,20 +205,20 @@ def test_what_a_verifier_needs_stays_open_and_temporary_files_go(task):
     assert not scratch.exists()
 
 
-def test_a_verifier_that_needs_files_may_be_left_alone(task, tmp_path):
+def test_isolation_can_be_turned_off(task, tmp_path):
     with OutcomeFeedback(isolate=False) as feedback:
         assert feedback.closed == []
         assert feedback.judge([("write", task)])[0].score == 0.0
     assert (tmp_path / "new").read_text() == "x"
 
 
-def test_what_a_verifier_started_dies_with_the_feedback(task):
+def test_child_processes_of_a_verifier_die_with_the_feedback(task):
     with OutcomeFeedback() as feedback:
         started = feedback.judge([("leave a child", task)])[0].message
     assert not any(Path(f"/proc/{pid}").exists() for pid in started.split())  # killed and buried, the one in a session of its own too
 
 
-def test_what_a_verifier_started_dies_with_a_run_that_is_killed(task, killed_run, wait_until_gone):
+def test_child_processes_of_a_verifier_die_with_a_killed_run(task, killed_run, wait_until_gone):
     assert all(wait_until_gone(pid) for pid in killed_run(task, "leave a child").split())
 
 
@@ -234,7 +234,7 @@ def turns(beat: BinaryIO) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize("isolate", [True, False])  # where signals are confined, and where the guard has to catch them one by one
-def test_what_forks_and_exits_by_turns_dies_with_the_feedback_at_once(task, isolate):
+def test_a_fork_and_exit_chain_dies_with_the_feedback(task, isolate):
     with OutcomeFeedback(isolate=isolate) as feedback, ExitStack() as stack:
         beat = stack.enter_context(open(feedback.judge([("comets", task)])[0].message, "rb"))
         assert turns(beat) > 10
@@ -245,7 +245,7 @@ def test_what_forks_and_exits_by_turns_dies_with_the_feedback_at_once(task, isol
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize("isolate", [True, False])
-def test_what_forks_and_exits_by_turns_dies_with_its_time_out(task, isolate):
+def test_a_fork_and_exit_chain_dies_with_its_time_out(task, isolate):
     with OutcomeFeedback(timeout_seconds=0.5, isolate=isolate) as feedback, ExitStack() as stack:
         beat = stack.enter_context(open(feedback.judge([("comets", task)])[0].message, "rb"))
         assert turns(beat) > 10
@@ -256,7 +256,7 @@ def test_what_forks_and_exits_by_turns_dies_with_its_time_out(task, isolate):
         assert turns(beat) == 0
 
 
-def test_what_forks_and_exits_by_turns_dies_with_a_run_that_is_killed(task, killed_run):
+def test_a_fork_and_exit_chain_dies_with_a_killed_run(task, killed_run):
     with ExitStack() as stack:
         beats = []
         killed_run(task, "comets", lambda path: beats.append(stack.enter_context(open(path, "rb"))) or turns(beats[0]))
@@ -296,7 +296,7 @@ with OutcomeFeedback(isolate=False) as feedback:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64"), reason="needs Linux")
-def test_what_a_kernel_cannot_close_is_said_and_where_it_is_required_refused(tmp_path):
+def test_missing_isolation_is_reported_or_refused_if_required(tmp_path):
     (tmp_path / "mine.py").write_text("def judge(text, task): return 1.0")
     command = [sys.executable, "-c", WITHOUT_LANDLOCK, f"{tmp_path / 'mine.py'}:judge"]
     closed, nothing, warning, refusal, left_open = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -307,7 +307,7 @@ def test_what_a_kernel_cannot_close_is_said_and_where_it_is_required_refused(tmp
     assert refusal.endswith("set it to true, which closes network here, or run on a kernel that can")
 
 
-def test_where_all_is_closed_nothing_is_said(task):
+def test_full_isolation_gives_no_warning(task):
     with OutcomeFeedback(isolate="required") as feedback:
         try:
             assert feedback.prepare([task]) == ""

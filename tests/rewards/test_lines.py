@@ -38,7 +38,7 @@ def test_a_line_without_end_is_the_end(ends):
     assert lines.receive(time.monotonic() + 1) == GONE
 
 
-def test_much_is_sent_while_much_is_read(ends):
+def test_large_sends_and_reads_do_not_deadlock(ends):
     lines, other = ends
     sent = b"request\n" * 30_000
 
@@ -55,14 +55,14 @@ def test_much_is_sent_while_much_is_read(ends):
     thread.join()
 
 
-def test_whether_there_is_something_to_be_read(ends):
+def test_is_silent_tells_if_something_can_be_read(ends):
     lines, other = ends
     assert lines.is_silent()
     other.sendall(b"a\nb")
     assert not lines.is_silent() and lines.receive(time.monotonic() + 1) == b"a" and not lines.is_silent()
 
 
-def test_an_end_is_seen_and_what_is_sent_to_it_goes_nowhere(ends):
+def test_a_closed_end_is_noticed_and_sends_are_dropped(ends):
     lines, other = ends
     other.close()
     assert not lines.is_silent()

@@ -154,7 +154,7 @@ def test_chat_prompts_arrive_as_tuples_and_an_empty_batch_is_fine(tmp_path):
         assert feedback.judge([("hello", chat)])[0].score == 1.0
 
 
-def test_wrong_arguments_are_told_of(task):
+def test_wrong_arguments_are_reported(task):
     with pytest.raises(UserError, match="timeout_seconds must be above 0, got 0"):
         OutcomeFeedback(0)
     with OutcomeFeedback() as feedback, pytest.raises(UserError, match="must hold JSON values only"):
@@ -170,7 +170,7 @@ def test_the_worker_imports_nothing_heavy():
 # ---------------------------------------------------------------------- beside something else
 
 
-def test_what_is_begun_is_judged_in_order_beside_what_goes_on(task):
+def test_background_batches_are_judged_in_order(task):
     texts = [["right", "wrong"], ["hang", "right"], ["leave"], ["right"]]
     with OutcomeFeedback(timeout_seconds=1.0) as feedback:
         begun = [feedback.begin([(text, task) for text in batch]) for batch in texts]
@@ -180,7 +180,7 @@ def test_what_is_begun_is_judged_in_order_beside_what_goes_on(task):
     assert feedback.counts == {"judged": 7, "timed_out": 1, "crashed": 1}
 
 
-def test_what_is_wrong_with_a_batch_is_raised_by_its_future_alone(task):
+def test_a_failed_batch_raises_in_its_future_only(task):
     with OutcomeFeedback() as feedback:
         wrong = feedback.begin([("right", Task("question", "right", "exact", metadata={"object": object()}))])
         right = feedback.begin([("right", task)])
@@ -277,7 +277,7 @@ def test_the_main_process_runs_no_line_of_a_verifier_s_file(tmp_path):
         ("open('made', 'w')\ndef judge(text, task): ...", r"mine\.py does not run: PermissionError.*verifiers are kept from files"),
     ],
 )
-def test_a_verifier_that_does_not_load_is_told_of_before_anything_is_judged(tmp_path, monkeypatch, text, message):
+def test_a_verifier_that_does_not_load_is_reported_before_judging(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("etude.rewards.process.START_SECONDS", 2.0)
     (tmp_path / "mine.py").write_text(text)
@@ -299,7 +299,7 @@ def test_a_file_in_the_current_folder_is_none_that_the_worker_imports(tmp_path, 
     assert not (tmp_path / "was_run").exists()
 
 
-def test_one_verifier_judges_for_no_other(tmp_path):
+def test_each_verifier_file_has_its_own_process(tmp_path):
     (tmp_path / "evil.py").write_text(
         "import json, etude.rewards.worker as worker, etude.tasks.verifiers as verifiers\n"
         "from etude.rewards.verdict import Verdict\n"
@@ -425,7 +425,7 @@ def test_a_line_that_nobody_asked_for_does_not_start_the_time_anew(evil):
             assert time.monotonic() - start < 2
 
 
-def test_what_a_verifier_says_is_cut(tmp_path):
+def test_a_verifiers_output_is_cut(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from etude.rewards.verdict import Verdict\n"
         "def judge(text, task):\n"

@@ -16,7 +16,7 @@ def scores(answer, texts=TEXTS, *, min_share=0.0, by_tokens=False, counts=None):
     return [verdict.score for verdict in found]
 
 
-def test_the_answer_is_right_what_differs_is_wrong_and_what_says_the_same_is_neither():
+def test_the_decoded_answer_is_right_different_votes_are_wrong_and_equal_votes_unscored():
     assert scores(OwnAnswer("7", True)) == [None, 0.0, None, 0.0, 1.0]
     assert scores(OwnAnswer("9", True)) == [0.0, 0.0, 0.0, 0.0, 1.0]  # which no attempt gives
 
@@ -29,7 +29,7 @@ def test_the_answer_is_right_what_differs_is_wrong_and_what_says_the_same_is_nei
         (OwnAnswer("7", False), 1, "cut off"),
     ],
 )
-def test_an_answer_that_is_none_teaches_nothing_and_is_counted(answer, own, words):
+def test_a_missing_answer_leaves_the_task_out_and_is_counted(answer, own, words):
     counts = Counter()
     assert scores(answer, counts=counts) == [None] * (4 + own)
     assert counts == {"own_answers": 1, "own_answers_abstained": 1}
@@ -37,13 +37,13 @@ def test_an_answer_that_is_none_teaches_nothing_and_is_counted(answer, own, word
     assert all(words in verdict.message for verdict in found)
 
 
-def test_an_answer_that_too_few_attempts_give_teaches_nothing():
+def test_too_little_agreement_with_the_answer_leaves_the_task_out():
     assert scores(OwnAnswer("7", True), min_share=0.5)[-1] == 1.0
     assert scores(OwnAnswer("7", True), min_share=0.51) == [None] * 5
     assert scores(OwnAnswer("9", True), min_share=0.1) == [None] * 5
 
 
-def test_agreement_of_tokens_is_their_mean_and_counts_no_attempts():
+def test_token_agreement_is_a_mean_over_tokens():
     answer = OwnAnswer("9", True, (1.0, 0.5))
     assert scores(answer, min_share=0.75, by_tokens=True)[-1] == 1.0
     assert scores(answer, min_share=0.76, by_tokens=True) == [None] * 5

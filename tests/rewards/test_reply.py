@@ -19,18 +19,18 @@ def test_a_whole_verdict_is_read_as_it_was_given():
     assert read_reply(line(score=None), 3)[0].score is None
 
 
-def test_what_a_verifier_raised_is_no_score_and_a_failure():
+def test_a_verifiers_exception_is_unscored_and_counts_as_a_failure():
     assert read_reply(b'{"id": 3, "error": "KeyError: 1"}', 3) == (Verdict(None, message="the verifier raised KeyError: 1"), True)
 
 
 @pytest.mark.parametrize("text", [b"", b"x", b"[]", b"3", b"null", b"[" * 100_000, b'{"id": ' + b"9" * 5_000 + b"}", b"\xff"])
-def test_what_is_no_object_is_no_reply(text):
+def test_a_reply_must_be_a_json_object(text):
     with pytest.raises(BadReply):
         read_line(text)
 
 
 @pytest.mark.parametrize("number", [2, 4, None, "3", 3.0, True, [3]])
-def test_an_answer_to_what_was_not_asked_is_no_reply(number):
+def test_a_reply_must_have_the_requested_id(number):
     with pytest.raises(BadReply):
         read_reply(line(number), 3)
     with pytest.raises(BadReply):

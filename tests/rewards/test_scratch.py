@@ -26,7 +26,7 @@ def test_a_folder_is_emptied_but_for_what_is_kept_and_links_are_not_followed(tmp
     assert not list(scratch.iterdir())
 
 
-def test_what_is_deeper_than_a_path_is_long_goes_without_recursion(tmp_path, monkeypatch):
+def test_very_deep_folders_are_removed_without_recursion(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(100):
         os.mkdir("x" * 50)
@@ -45,7 +45,7 @@ def test_what_is_deeper_than_a_path_is_long_goes_without_recursion(tmp_path, mon
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may remove everything")
-def test_what_cannot_be_removed_stays_and_nothing_is_raised(tmp_path):
+def test_files_that_cannot_be_removed_stay(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_text("x")
     tmp_path.chmod(0o500)

@@ -55,5 +55,5 @@ def test_a_verdict_is_kept_in_the_ledger_with_its_threshold_and_one_of_before_th
 
 
 @pytest.mark.parametrize(("score", "said"), [(3.0, NOT_FULLY_RIGHT), (0.0, NOT_RIGHT), (-4.0, NOT_RIGHT)])
-def test_a_negative_reward_is_told_as_not_right(score, said):
+def test_feedback_on_a_negative_reward_says_not_right(score, said):
     assert words_of(Verdict(score, right_at=15.0)) == said

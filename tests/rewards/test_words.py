@@ -7,7 +7,7 @@ import pytest
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.verdict import Verdict
 from etude.rewards.words import NOT_CHECKED, NOT_FULLY_RIGHT, NOT_RIGHT, words_of
-from etude.tasks.functions import as_verdict
+from etude.tasks.functions import to_verdict
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS
@@ -30,7 +30,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("verifier", GOLDS)
-def test_words_are_the_same_whatever_is_right(verifier):
+def test_feedback_does_not_depend_on_the_gold_answer(verifier):
     for text in TEXTS[verifier]:
         verdicts = [VERIFIERS[verifier](text, Task("?", gold, verifier, metadata=CHOICES)) for gold in GOLDS[verifier]]
         assert {verdict.score for verdict in verdicts} == {0.0}
@@ -38,7 +38,7 @@ def test_words_are_the_same_whatever_is_right(verifier):
         assert not any(gold in verdict.words for gold in GOLDS[verifier] for verdict in verdicts if len(gold) > 1)
 
 
-def test_a_wrong_choice_is_told_as_the_letter_that_was_read():
+def test_feedback_on_a_wrong_choice_names_the_letter_that_was_read():
     told = {gold: VERIFIERS["choice"]("The answer is B", Task("?", gold, "choice", metadata=CHOICES)).words for gold in "ACD"}
     assert set(told.values()) == {"I read B as your answer, and it is not right."}
 
@@ -76,17 +76,17 @@ def test_words_on_a_family_never_hold_its_answer(family):
         ("math", "12", "no idea", "I found no expression in your answer."),
     ],
 )
-def test_words_say_what_was_read(verifier, gold, text, words):
+def test_feedback_quotes_the_answer_that_was_read(verifier, gold, text, words):
     assert VERIFIERS[verifier](text, Task("?", gold, verifier)).words == words
 
 
 def test_a_score_alone_is_not_right_or_not_fully_and_no_score_was_not_checked():
-    assert words_of(as_verdict(0.0)) == NOT_RIGHT and words_of(as_verdict(0.4)) == words_of(as_verdict(0.95)) == NOT_FULLY_RIGHT
-    assert words_of(as_verdict(None)) == words_of(Verdict(None, message="timed out; expected 7")) == NOT_CHECKED
+    assert words_of(to_verdict(0.0)) == NOT_RIGHT and words_of(to_verdict(0.4)) == words_of(to_verdict(0.95)) == NOT_FULLY_RIGHT
+    assert words_of(to_verdict(None)) == words_of(Verdict(None, message="timed out; expected 7")) == NOT_CHECKED
     assert words_of(Verdict(0.0, message="expected 7")) == NOT_RIGHT
 
 
-def test_the_step_behind_which_least_is_expected_is_quoted():
+def test_the_step_with_the_largest_fall_in_value_is_quoted():
     steps = ["2 + 2 = 4\n", "4 * 3 = 13\n", "13 - 1 = 11"]
     found = words_of(Verdict(0.0, step_values=(0.5, 0.75, 0.25, 0.0)), steps)  # falls of -0.25, 0.5 and 0.25
     assert found == "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"

@@ -6,7 +6,7 @@ from etude.errors import UserError
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.curriculum import Curriculum, CurriculumSettings, slope
-from etude.tasks.families import own_levels
+from etude.tasks.families import curriculum_levels
 from etude.tasks.task import Task
 
 TASKS = [Task(f"{kind} {number}?", metadata={"kind": kind}) for kind in ("add", "sort") for number in range(4)]
@@ -116,11 +116,11 @@ def test_a_slope_by_hand():
 
 
 def test_the_levels_of_a_family_are_its_own():
-    levels = own_levels("chain_sum", 3)
+    levels = curriculum_levels("chain_sum", 3)
     assert [level["max_terms"] for level in levels] == [2, 3, 4]
-    assert "min_value" in own_levels("number_sorting", 1)[0] and "allow_negation" not in levels[0]
+    assert "min_value" in curriculum_levels("number_sorting", 1)[0] and "allow_negation" not in levels[0]
     with pytest.raises(UserError, match="family 'number_sorting' has 8 levels of its own, 99 were asked for"):
-        own_levels("number_sorting", 99)
+        curriculum_levels("number_sorting", 99)
 
 
 @pytest.mark.parametrize(

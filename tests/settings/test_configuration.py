@@ -5,7 +5,8 @@ from typing import Literal
 import pytest
 
 from etude.errors import UserError
-from etude.settings.configuration import arguments_from, find_configuration, lists_of, parse, resolved, shipped
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, lists_of, parse, shipped_configurations, to_plain_values
 from etude.training.parse import parse_practice
 from etude.training.settings import PracticeSettings
 
@@ -49,7 +50,7 @@ def test_a_file_and_overrides_become_dataclasses(tmp_path):
     )
 
 
-def test_what_is_not_told_of_a_part_stays_as_the_whole_has_it(tmp_path):
+def test_unset_settings_of_a_section_keep_the_section_default(tmp_path):
     assert parse(Outer, None, ["--needed=1", "--inner.kind", "flat"]).inner == Inner(kind="flat")
     settings = parse_practice(find_configuration("practice", "tiny"), ["--preferences.optimiser.warmup_steps", "7"])
     optimiser = settings.preferences.optimiser
@@ -57,7 +58,7 @@ def test_what_is_not_told_of_a_part_stays_as_the_whole_has_it(tmp_path):
     assert settings.warm_start.optimiser.warmup_steps == 3 and settings.learn.optimiser.learning_rate != 0
 
 
-def test_a_file_is_read_as_it_is_now_and_what_is_made_of_it_is_ones_own(tmp_path):
+def test_a_changed_file_is_read_again_and_results_are_not_shared(tmp_path):
     path = written(tmp_path, "needed: 1\noptions: {x: 1}\n")
 
     def adjust(values, _):
@@ -88,7 +89,7 @@ def test_a_list_may_be_given_in_parts_and_may_hold_brackets():
     assert parse(Outer, None, ["--needed=1", "--inner.names", "[END]"]).inner.names == ["[END]"]
 
 
-def test_a_setting_that_may_be_left_out_says_what_it_takes():
+def test_an_optional_setting_says_what_it_accepts():
     with pytest.raises(UserError, match=r"^--n: expected a whole number, got many$"):
         parse(PracticeSettings, None, ["--tasks.family", "gcd", "--n", "many"])
 
@@ -139,7 +140,7 @@ def test_python_values_become_arguments(tmp_path):
         (["--needed", "1", "--needed=2"], r"^--needed is given twice: 1 and 2; give it once$"),
         (["--needed", "1", "--options.z", "3"], r"^unknown setting --options\.z: options is one value, --options '\{\"z\": \.\.\.\}'$"),
         (["--inner", "{rate: 1}"], r"^--inner is a section: set --inner\.rate and the like$"),
-        (["1"], r"^'1' stands where a --key was expected"),
+        (["1"], r"^'1' found where a --key was expected"),
         (["--text", "a"], r"^needed must be set: it has no default$"),
     ],
 )
@@ -176,11 +177,11 @@ def test_hyphens_are_told_from_underscores():
 
 
 def test_every_configuration_that_ships_can_be_read():
-    assert {"tiny", "quickstart"} <= shipped("practice").keys()
-    for name, path in shipped("practice").items():
+    assert {"tiny", "quickstart"} <= shipped_configurations("practice").keys()
+    for name, path in shipped_configurations("practice").items():
         settings = parse_practice(find_configuration("practice", name), [])
         assert path.stem == name and settings.steps > 0
-        assert resolved(settings)["model"] == settings.model
+        assert to_plain_values(settings)["model"] == settings.model
 
 
 def test_configurations_are_found_by_name_and_by_path(tmp_path):
@@ -268,7 +269,7 @@ def test_settings_without_effect_or_sense_are_refused(overrides, message):
         ("needed: 1\noptions: " + "{a: " * 5000, r"mine\.yaml:2: not valid YAML: more than 100 levels within each other$"),
     ],
 )
-def test_what_yaml_would_take_for_something_else_is_refused(tmp_path, text, message):
+def test_values_that_yaml_would_misread_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         parse(Outer, written(tmp_path, text), [])
 

@@ -12,7 +12,7 @@ from etude.recipes.evaluate_settings import EvaluateSettings
 from etude.recipes.generate_settings import GenerateSettings
 from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.settings.configuration import settings_of
-from etude.settings.spellings import NAMES, SECTIONS, VALUES, nearest_setting, value_of
+from etude.settings.spellings import NAMES, SECTIONS, VALUES, nearest_setting, our_value
 from etude.training.parse import SHORT
 from etude.training.settings import FEEDBACK, PracticeSettings
 
@@ -62,7 +62,7 @@ def test_a_name_that_is_no_setting_finds_the_one_that_was_meant(name, meant):
     assert nearest_setting(name, list(settings_of(PracticeSettings)), SHORT) == meant
 
 
-def test_the_same_word_means_what_a_command_has():
+def test_another_librarys_name_maps_to_the_setting_that_the_command_has():
     assert nearest_setting("temperature", list(settings_of(GenerateSettings))) == "sampling.temperature"
     assert nearest_setting("max_tokens", list(settings_of(GenerateSettings))) == "max_new_tokens"
     assert nearest_setting("limit", list(settings_of(EvaluateSettings))) == "evaluation.n"
@@ -95,8 +95,8 @@ def test_every_word_leads_to_a_setting_or_a_choice_that_there_is():
         assert not words.keys() & {*CHOICES[setting]}, setting
 
 
-def test_a_choice_of_its_own_name_is_no_other_word():
-    assert value_of("learn.credit", "centred") is None and value_of("unheard.of", "grpo") is None
+def test_a_valid_choice_gets_no_hint():
+    assert our_value("learn.credit", "centred") is None and our_value("unheard.of", "grpo") is None
 
 
 def test_the_page_of_methods_has_every_one():

@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 import pytest
 
-from etude.settings.values import WrongValue, expected, read, typed
+from etude.settings.values import WrongValue, expected, from_text, to_type
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from etude.settings.values import WrongValue, expected, read, typed
     ],
 )
 def test_text_becomes_a_value_of_the_settings_type(hint, text, value):
-    found = read(hint, text)
+    found = from_text(hint, text)
     assert found == value and type(found) is type(value)
 
 
@@ -55,26 +55,26 @@ def test_text_becomes_a_value_of_the_settings_type(hint, text, value):
         *((tuple[float, float], text) for text in ("[1]", "1", "[1, 2, 3]")),
     ],
 )
-def test_what_is_not_of_the_type_is_refused_with_what_is_expected(hint, text):
+def test_a_wrong_type_is_refused_with_the_expected_one(hint, text):
     with pytest.raises(WrongValue) as caught:
-        read(hint, text)
+        from_text(hint, text)
     assert "\n" not in str(caught.value) and str(caught.value)
 
 
 def test_values_of_yaml_are_typed_too():
-    assert typed(float, "1e-5") == 1e-5  # which YAML takes for text
-    assert typed(str, 5) == "5" and typed(str, True) == "true"
-    assert typed(list[str], [1, "a"]) == ["1", "a"]
+    assert to_type(float, "1e-5") == 1e-5  # which YAML takes for text
+    assert to_type(str, 5) == "5" and to_type(str, True) == "true"
+    assert to_type(list[str], [1, "a"]) == ["1", "a"]
     for hint, value in ((int, True), (int, 1.5), (float, float("nan")), (str, ["a"]), (str, None), (dict[str, str], [])):
         with pytest.raises(WrongValue):
-            typed(hint, value)
+            to_type(hint, value)
 
 
 def test_a_value_is_read_again_as_it_was_written():
     for hint, value in ((list[str], ["a b", '"', "\ud800"]), (dict[str, Any], {"x": [1, None]}), (tuple[float, float], [0.9, 0.95])):
-        assert json.loads(json.dumps(read(hint, json.dumps(value)))) == value
+        assert json.loads(json.dumps(from_text(hint, json.dumps(value)))) == value
 
 
-def test_what_is_expected_is_said_in_words():
+def test_expected_types_are_described_in_words():
     assert expected(bool | Literal["required"]) == "true or false or one of 'required'"
     assert expected(int | None) == "a whole number" and expected(list[int]) == "whole numbers"

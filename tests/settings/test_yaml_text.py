@@ -6,7 +6,7 @@ import yaml
 from etude.settings.yaml_text import problem_of, read_yaml, write_yaml
 
 
-def test_numbers_are_what_their_author_sees_and_the_rest_is_text():
+def test_yaml_numbers_are_read_as_written():
     text = "{n: 12, minus: -3, big: 1_000, hex: 0x1F, rate: 1e-5, half: .5, one: 1., code: 010, time: 1:30, day: 2024-01-02, yes: true}"
     assert read_yaml(text) == {
         **{"n": 12, "minus": -3, "big": 1000, "hex": 31, "rate": 1e-5, "half": 0.5, "one": 1.0},
@@ -27,7 +27,7 @@ def test_numbers_are_what_their_author_sees_and_the_rest_is_text():
         ("x" * 1_000_001, "1,000,001 characters, at most 1,000,000 are read", None),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(text, problem, line):
+def test_errors_name_the_line(text, problem, line):
     with pytest.raises(yaml.YAMLError) as error:
         read_yaml(text)
     words, found = problem_of(error.value)
@@ -50,6 +50,6 @@ def test_a_merge_key_may_be_followed_by_what_it_brings():
 
 
 @pytest.mark.parametrize("value", ["1e-5", "010", "1:30", "2024-01-02", "no", "12", "", "a: b", 1e-5, 3, None, True, ["010", {"x": "1E3"}]])
-def test_what_is_written_is_read_as_the_same_here_and_by_pyyaml(value):
+def test_written_yaml_reads_back_the_same_here_and_in_pyyaml(value):
     text = write_yaml({"it": value})
     assert read_yaml(text) == yaml.safe_load(text) == {"it": value}

@@ -39,7 +39,7 @@ def test_actions_are_spans_and_text_between_them_is_tolerated():
         ("<plan>a</plan><solve>", "<solve> is never closed"),
     ],
 )
-def test_what_is_malformed_is_named(text, problem):
+def test_malformed_answers_are_described(text, problem):
     assert parse(text, TAGS)[1] == problem
 
 
@@ -49,7 +49,7 @@ def test_tags_of_other_names_are_text_unless_it_is_strict(text):
 
 
 @pytest.mark.parametrize("text", ["<Plan>a</Plan>", "< plan>a</ plan>", "<plan >a</plan >", "2 <plan and solve> 1"])
-def test_what_only_looks_like_a_tag_is_text(text):
+def test_text_that_resembles_a_tag_is_text(text):
     assert parse(text, TAGS) == ([], "")
 
 
@@ -94,24 +94,24 @@ def test_length_and_number_are_bounded():
     ],
 )
 def test_dividing_asks_for_two_subproblems_solutions_and_one_answer(text, problem):
-    assert Actions("divide").problem(text) == problem
+    assert Actions("divide").find_problem(text) == problem
 
 
 def test_numbers_and_order_are_settings():
     own = Actions(tags={"plan": [0, 1], "solve": [2]})
-    assert own.problem("<solve>a</solve><solve>b</solve>") == ""
-    assert own.problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == "<plan> comes behind <solve>"
-    assert Actions(tags=own.tags, ordered=False).problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == ""
-    assert own.problem("<plan>p</plan><solve>b</solve>") == "1 <solve> where at least 2 are asked for"
+    assert own.find_problem("<solve>a</solve><solve>b</solve>") == ""
+    assert own.find_problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == "<plan> comes behind <solve>"
+    assert Actions(tags=own.tags, ordered=False).find_problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == ""
+    assert own.find_problem("<plan>p</plan><solve>b</solve>") == "1 <solve> where at least 2 are asked for"
 
 
 def test_planning_solving_and_checking():
     text = "<plan>add</plan><solve>2 + 3 = 5</solve><check>5 - 3 = 2</check><answer>5</answer>"
-    assert Actions("plan_solve_check").problem(text) == "" and Actions("plan_solve_check").problem(text[18:]) != ""
+    assert Actions("plan_solve_check").find_problem(text) == "" and Actions("plan_solve_check").find_problem(text[18:]) != ""
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_words_of_a_preset_name_its_actions_which_can_be_steps(preset):
+def test_a_presets_instruction_names_its_actions(preset):
     limits, words = PRESETS[preset].limits, Actions(preset).words
     assert all(f"<{tag}>" in words and f"</{tag}>" in words for tag in limits)
     assert list(limits)[-1] == "answer" and Steps(end="tag", tags=list(limits)).pattern
@@ -119,7 +119,7 @@ def test_the_words_of_a_preset_name_its_actions_which_can_be_steps(preset):
 
 def test_actions_that_are_off_ask_for_nothing():
     off = Actions()
-    assert not off.is_on and off.words == "" and off.problem("<plan><plan>") == ""
+    assert not off.is_on and off.words == "" and off.find_problem("<plan><plan>") == ""
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_actions_that_are_off_ask_for_nothing():
         ({"malformed_score": float("-inf")}, "must be a finite number of at most 1, got -inf"),
     ],
 )
-def test_settings_that_make_no_sense_are_one_sentence(settings, said):
+def test_contradictory_action_settings_are_refused(settings, said):
     with pytest.raises(UserError, match=said):
         Actions(**settings)
 
@@ -177,7 +177,7 @@ def test_the_instruction_may_be_ones_own():
         ("<solve>The answer is 7.</solve> <answer>**10**</answer>", "10"),
     ],
 )
-def test_the_final_answer_is_what_stands_in_the_last_answer_action(text, answer):
+def test_the_final_answer_is_the_content_of_the_last_answer_action(text, answer):
     assert final_answer(text, answer) == answer
     assert exact(text, Task("?", answer)).score == numeric(text, Task("?", answer)).score == math(text, Task("?", answer)).score == 1.0
     assert numeric(text, Task("?", "7")).score == 0.0

@@ -44,7 +44,7 @@ def test_a_prompt_of_text_stays_text():
         ({"question": "a", "chosen": "b", "rejected": "c"}, "f:1: there is no column 'prompt' among question, chosen, rejected: name"),
     ],
 )
-def test_wrong_rows_are_named_with_what_is_wrong(row, says):
+def test_errors_in_rows_name_the_row_and_the_problem(row, says):
     with pytest.raises(UserError, match=says):
         comparison_from_row(row, {}, "f:1")
 

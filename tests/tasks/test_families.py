@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 
 from etude.errors import UserError
-from etude.tasks.families import draw_entries, family_names, load_family
+from etude.tasks.families import family_names, load_family, sample_entries
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import reasoning_gym
@@ -37,7 +37,7 @@ def test_a_near_miss_earns_nothing_though_the_source_gives_a_part(family):
     assert reasoning_gym("a guess", task).parts == {"parsable": 0.0}
 
 
-def test_the_answer_behind_a_marker_is_the_one_that_is_scored():
+def test_the_answer_after_a_marker_is_scored():
     task = draw("gcd")[0]
     assert reasoning_gym(f"We divide. The answer is {task.answer}.", task).score == 1.0
     assert reasoning_gym(f"We divide and get {task.answer}", task).score == 0.0
@@ -166,5 +166,5 @@ def test_unknown_families_and_parameters_are_refused(family, parameters, message
 
 
 def test_raw_entries_never_end():
-    assert len(list(islice(draw_entries("gcd", {}, split="train", seed=0), 600))) == 600
+    assert len(list(islice(sample_entries("gcd", {}, split="train", seed=0), 600))) == 600
     assert {"chain_sum", "gcd"} <= set(family_names())

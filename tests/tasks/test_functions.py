@@ -5,10 +5,10 @@ import pytest
 
 from etude.errors import UserError
 from etude.rewards.verdict import Verdict
-from etude.tasks.functions import as_verdict, load_function
+from etude.tasks.functions import load_function, to_verdict
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
-from etude.tasks.verifiers import verifier_named
+from etude.tasks.verifiers import find_verifier
 
 GENERATOR = """
 from etude.tasks.task import Task
@@ -52,12 +52,12 @@ def test_a_function_is_loaded_from_a_file_or_a_module(user_file):
         ("no_such_module:rows", "module 'no_such_module' cannot be imported"),
     ],
 )
-def test_a_function_that_is_not_there_is_told_of(user_file, name, message):
+def test_a_missing_function_is_reported(user_file, name, message):
     with pytest.raises(UserError, match=message):
         load_function(name.format(folder=user_file.parent))
 
 
-def test_a_file_that_does_not_run_is_told_of(tmp_path):
+def test_a_file_that_fails_to_run_is_reported(tmp_path):
     (tmp_path / "bad.py").write_text("def f(:")
     with pytest.raises(UserError, match=r"bad\.py does not run: SyntaxError"):
         load_function(f"{tmp_path / 'bad.py'}:f")
@@ -70,7 +70,7 @@ def test_a_generator_gives_dictionaries_or_tasks(user_file):
     assert load_tasks(TaskSource(function=f"{user_file}:tasks"), split="test", n=None, seed=7)[0].origin == "mine"
 
 
-def test_a_generator_that_gives_too_few_is_told_of_by_its_name(user_file):
+def test_a_generator_with_too_few_tasks_is_reported_by_name(user_file):
     message = r"mine\.py:tasks gave 1 tasks for split 'test', n = 1000 were asked for: ask for at most 1$"
     with pytest.raises(UserError, match=message):
         load_tasks(TaskSource(function=f"{user_file}:tasks"), split="test", n=1000, seed=0)
@@ -85,16 +85,16 @@ def test_a_generator_that_gives_too_few_is_told_of_by_its_name(user_file):
         ("surrogate", r"surrogate\[0\]: the answer is not valid Unicode"),
     ],
 )
-def test_a_generator_that_fails_is_told_of(user_file, function, message):
+def test_a_failing_generator_is_reported(user_file, function, message):
     with pytest.raises(UserError, match=message):
         load_tasks(TaskSource(function=f"{user_file}:{function}"), split="test", n=None, seed=0)
 
 
 def test_a_verifier_may_return_a_verdict_a_number_a_bool_or_none():
-    assert as_verdict(Verdict(0.5)).score == 0.5
-    assert [as_verdict(result).score for result in (0.25, 1, True, False, None)] == [0.25, 1.0, 1.0, 0.0, None]
+    assert to_verdict(Verdict(0.5)).score == 0.5
+    assert [to_verdict(result).score for result in (0.25, 1, True, False, None)] == [0.25, 1.0, 1.0, 0.0, None]
     with pytest.raises(TypeError, match="got str"):
-        as_verdict("1.0")
+        to_verdict("1.0")
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_a_verifier_may_return_a_verdict_a_number_a_bool_or_none():
     [(2.15, 2.15), (-5, -5.0), (30, 30.0), (np.float32(0.5), 0.5), (np.int64(-7), -7.0), (np.bool_(True), 1.0), (1e300, 1e300)],
 )
 def test_a_reward_is_any_finite_number_of_any_kind(result, score):
-    for verdict in (as_verdict(result), as_verdict(Verdict(result, {"part": result}, (result,)))):
+    for verdict in (to_verdict(result), to_verdict(Verdict(result, {"part": result}, (result,)))):
         assert verdict.score == score and type(verdict.score) is float and json.loads(json.dumps(verdict.to_json()))["score"] == score
 
 
 @pytest.mark.parametrize(("result", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (-np.inf, "-inf"), (np.float32("nan"), "nan")])
-def test_what_is_not_finite_is_no_score_and_says_why(result, said):
-    verdict = as_verdict(result)
+def test_nan_and_infinity_are_unscored_with_a_message(result, said):
+    verdict = to_verdict(result)
     assert verdict.score is None and verdict.message == f"the verifier returned {said}, which is no score"
     with pytest.raises(ValueError, match="score must be a finite number or None"):
         Verdict(result)
@@ -119,12 +119,12 @@ def test_a_verifier_says_from_where_on_an_answer_is_right(tmp_path):
         "def judge(text, task):\n    return len(text)\n\njudge.right_at = 3\n\ndef plain(text, task):\n    return len(text)\n"
         "def wrong(text, task):\n    return 1\n\nwrong.right_at = 'high'\n"
     )
-    judge, plain = (verifier_named(f"{tmp_path / 'mine.py'}:{name}") for name in ("judge", "plain"))
+    judge, plain = (find_verifier(f"{tmp_path / 'mine.py'}:{name}") for name in ("judge", "plain"))
     task = Task("q")
     assert [judge(text, task).is_right for text in ("ab", "abc", "abcd")] == [False, True, True]
     assert [plain(text, task).is_right for text in ("", "a", "ab")] == [False, True, True]
     with pytest.raises(UserError, match=r"wrong\.right_at must be a finite number, the score from which on an answer is right, got 'high'"):
-        verifier_named(f"{tmp_path / 'mine.py'}:wrong")
+        find_verifier(f"{tmp_path / 'mine.py'}:wrong")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_verifier_says_from_where_on_an_answer_is_right(tmp_path):
         ({"words": None}, "words must be text, got NoneType"),
     ],
 )
-def test_what_later_stages_could_not_read_in_a_verdict_is_refused(fields, said):
+def test_verdicts_that_json_cannot_hold_are_refused(fields, said):
     with pytest.raises(TypeError, match=said):
-        as_verdict(Verdict(0.5, **fields))
-    assert as_verdict(Verdict(0.5, {"length": 3}, (0.5, 1), "near", "colder")).parts == {"length": 3}
+        to_verdict(Verdict(0.5, **fields))
+    assert to_verdict(Verdict(0.5, {"length": 3}, (0.5, 1), "near", "colder")).parts == {"length": 3}

@@ -5,7 +5,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.tasks import Task, TaskSource, distinct_share, estimate_space
-from etude.tasks.overlap import family_space, overlap, shared_wording
+from etude.tasks.overlap import family_space, ngram_overlap, overlap
 
 
 def test_overlap_pairs_tasks_that_differ_only_in_writing():
@@ -17,9 +17,9 @@ def test_overlap_pairs_tasks_that_differ_only_in_writing():
 def test_wording_is_shared_in_pieces_and_a_short_question_is_one_piece():
     train = [Task("one two three four five"), Task("nine ten")]
     asked = [Task("zero one two three four six"), Task("Nine  TEN"), Task("ten nine"), Task("five six seven eight")]
-    assert shared_wording(train, asked, n=3) == [2 / 4, 1.0, 0.0, 0.0]
-    assert shared_wording([], asked, n=3) == [0.0] * 4
-    assert shared_wording(train, [], n=3) == []
+    assert ngram_overlap(train, asked, n=3) == [2 / 4, 1.0, 0.0, 0.0]
+    assert ngram_overlap([], asked, n=3) == [0.0] * 4
+    assert ngram_overlap(train, [], n=3) == []
 
 
 def test_the_birthday_estimate_is_near_the_truth():
@@ -51,6 +51,6 @@ def test_small_families_repeat_and_large_ones_hardly_do():
     assert 100 <= family_space(tiny, 500, 0).items <= 300
 
 
-def test_only_families_are_drawn_from():
+def test_only_families_are_sampled():
     with pytest.raises(UserError, match="only a family"):
         distinct_share(TaskSource(path=["a.jsonl"]), 5, 0)

@@ -33,7 +33,7 @@ def test_chains_of_every_length_come_as_often_and_hardly_any_comes_twice():
     assert ROWS[:5] == list(running_sums("train", 5, seed=1)) != list(running_sums("test", 5, seed=1))
 
 
-def test_they_are_a_source_of_tasks_whose_demonstrations_are_right():
+def test_running_sums_are_a_task_source_with_right_demonstrations():
     source = TaskSource(function="etude.tasks.running_sums:running_sums")
     for task in load_tasks(source, split="demonstrations", n=20, seed=0):
         assert VERIFIERS[task.verifier](task.worked, task).score == 1.0 and task.metadata["terms"] in TERMS

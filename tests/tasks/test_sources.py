@@ -9,7 +9,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.tasks import TaskSource, load_tasks
-from etude.tasks.sources import check_answers
+from etude.tasks.checks import check_answers
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_an_index_may_be_text_where_it_can_be_nothing_else(tmp_path):
     assert [task.answer for task in load(str(tmp_path / "a.csv"))] == ["B", "A"]
     choices = {"text": ["a stone", "a pear"], "label": ["X", "Y"]}
     path = write(tmp_path / "a.jsonl", [{"question": "Which?", "choices": choices, "answer": "1"}])
-    with pytest.raises(UserError, match="answer '1' is no choice"):
+    with pytest.raises(UserError, match="answer '1' is not a choice"):
         load(path)
 
 
@@ -131,7 +131,7 @@ def test_the_user_may_name_a_verifier_of_their_own(tmp_path, trap):
     assert load_tasks(TaskSource(function="mine.py:rows"), split="test", n=None, seed=0)[0].verifier == trap
 
 
-def test_csv_is_read_with_mapped_columns_and_another_wording(tmp_path):
+def test_csv_is_read_with_mapped_columns_and_a_question_template(tmp_path):
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["text", "gold", "unit"], ["How far,\nin all?", "3", "km"]])
     (task,) = load(
@@ -197,7 +197,7 @@ BROKEN = [
         '{"question": "a", "answer": "x", "verifier": "numeric"}',
         r"a\.jsonl:1: the numeric verifier cannot read the answer: no number",
     ),
-    ("a.jsonl", '{"question": "a", "answer": "C", "choices": ["x", "y"]}', r"a\.jsonl:1: answer 'C' is no choice: give a letter A-B"),
+    ("a.jsonl", '{"question": "a", "answer": "C", "choices": ["x", "y"]}', r"a\.jsonl:1: answer 'C' is not a choice: give a letter A-B"),
     ("a.jsonl", '{"question": "a", "answer": "A", "choices": ["x"]}', r"a\.jsonl:1: choices must be a list of 2 to 26 texts"),
     ("a.jsonl", '{"messages": [{"role": "assistant", "content": "a"}]}', r"a\.jsonl:1: messages must be a list"),
     ("a.jsonl", '{"question": "a", "answer": "1", "verifier": "numerc"}', "unknown verifier 'numerc': did you mean 'numeric'"),
@@ -225,19 +225,19 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BROKEN)
-def test_a_broken_file_is_told_of_in_one_sentence(tmp_path, name, content, message):
+def test_a_broken_file_is_reported_in_one_sentence(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         load(str(tmp_path / name))
 
 
-def test_bytes_that_are_no_text_are_told_of(tmp_path):
+def test_bytes_that_are_not_utf8_are_reported(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff"}')
     with pytest.raises(UserError, match=r"a\.jsonl is not UTF-8 text"):
         load(str(tmp_path / "a.jsonl"))
 
 
-def test_a_missing_file_is_told_of_with_the_nearest_name(tmp_path):
+def test_a_missing_file_is_reported_with_the_nearest_name(tmp_path):
     write(tmp_path / "train.jsonl", [{"question": "a", "answer": "1"}])
     with pytest.raises(UserError, match=r"path '.*trian\.jsonl' is not a file: did you mean 'train\.jsonl'\?"):
         load(str(tmp_path / "trian.jsonl"))
@@ -337,7 +337,7 @@ def test_rows_are_chosen_by_their_columns(tmp_path):
     assert [task.answer for task in tasks] == ["1", "3", "5", "7", "9"]
 
 
-def test_a_column_splits_a_file_by_whole_values_in_the_shares_that_are_asked_for(tmp_path):
+def test_split_by_puts_all_rows_of_a_value_in_one_split_with_the_given_shares(tmp_path):
     sections(tmp_path)
     source = TaskSource(path=["q.jsonl"], split_by="section", split_shares={"train": 0.5, "dev": 0.2, "test": 0.3})
     splits = {split: load_tasks(source, split=split, n=None, seed=0, data=tmp_path) for split in source.split_shares}

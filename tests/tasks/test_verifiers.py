@@ -12,7 +12,7 @@ from etude.tasks.expressions import as_latex
 from etude.tasks.family_scores import decode, encode
 from etude.tasks.numbers import find_numbers, write_number
 from etude.tasks.task import Task
-from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, verifier_named
+from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, find_verifier
 
 
 def verdict(verifier, gold, text, **metadata):
@@ -92,7 +92,7 @@ def test_numeric_finds_no_single_number_in_words_ranges_and_nonsense(text):
     assert "number" in result.message
 
 
-def test_a_wrong_number_is_parsable_and_told_of():
+def test_a_wrong_number_is_parsable_and_quoted_in_the_feedback():
     result = verdict("numeric", "1", "10")
     assert result.parts["parsable"] == 1.0
     assert result.message == "got 10, expected 1"
@@ -232,7 +232,7 @@ def check_math(gold, text):
 
 
 @pytest.mark.parametrize("gold", ["3*gamma(5)", "log2(8)", "sqrt2", "3*exp(2", "sqrt(2"])
-def test_math_takes_no_number_out_of_a_call_that_it_cannot_read(gold):
+def test_math_does_not_read_a_number_out_of_an_unknown_call(gold):
     assert verdict("math", gold, "3").score is None
     assert verdict("math", "3", gold).score == verdict("math", "2", gold).score == verdict("math", "5", gold).score == 0.0
 
@@ -253,7 +253,7 @@ def test_only_whole_plain_names_become_latex():
         ("a vein", "an artery", 0.0),
     ],
 )
-def test_words_count_what_answers_share(gold, text, score):
+def test_the_words_verifier_scores_f1(gold, text, score):
     assert verdict("words", gold, text).score == pytest.approx(score)
 
 
@@ -391,7 +391,7 @@ def test_a_list_is_read_without_being_evaluated():
     assert parse_list("[" * 10_000 + "]" * 10_000) is None
 
 
-def test_the_answer_behind_the_last_marker_is_the_final_one():
+def test_the_answer_after_the_last_marker_is_final():
     assert final_answer("Answer: 5\nNo. The final answer is: 6.\nDone", "6") == "6"
     assert final_answer("The answer is 6. Answer:", "6") == "6"
     assert final_answer("  6 ", "6") == "6"
@@ -432,7 +432,7 @@ def test_check_gold_says_why_an_answer_cannot_be_read():
 
 def test_an_unknown_verifier_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="unknown verifier 'numerc': did you mean 'numeric'"):
-        verifier_named("numerc")
+        find_verifier("numerc")
 
 
 def test_an_entry_survives_json_with_its_tuples_and_integer_keys():

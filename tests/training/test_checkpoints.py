@@ -76,7 +76,7 @@ def test_damage_is_one_sentence_with_the_way_out(kept, model_of, file, damage, s
         load_checkpoint(kept, model, learner_of(model))
 
 
-def test_weights_of_another_run_of_the_same_shape_are_not_taken(kept, model_of, tokenizer, tmp_path):
+def test_weights_of_another_run_are_refused(kept, model_of, tokenizer, tmp_path):
     other, model = RunFolder(tmp_path / "other"), model_of("llama", seed=5)
     save_checkpoint(other, "step-00003", model, tokenizer, learner_of(model), {"order": 3, "step": 3})
     shutil.copy(other.checkpoint("step-00003") / "model.safetensors", kept / "model.safetensors")

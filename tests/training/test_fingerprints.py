@@ -15,7 +15,7 @@ def folder(tmp_path):
     return tmp_path / "kept"
 
 
-def test_a_folder_is_what_was_written_until_a_bit_changes(folder):
+def test_checksums_detect_a_changed_bit(folder):
     checksums = checksums_of(folder)
     (folder / ".DS_Store").write_bytes(b"somebody else's")
     assert difference(folder, checksums) is None

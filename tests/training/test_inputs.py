@@ -76,7 +76,7 @@ MATERIALS = Materials([TASK], [], [], {"test": [Task("What is 3 + 3?", "6")]}, {
 @pytest.mark.parametrize(
     "change", [{"answer": "5"}, {"prompt": "What is 2 + 3?"}, {"worked": "2 and 2"}, {"metadata": {"n": 2}}, {"instruction": "Say it."}]
 )
-def test_every_part_of_a_task_counts_but_where_it_was_read(change):
+def test_every_part_of_a_task_changes_its_fingerprint_except_its_origin(change):
     assert inputs_of(MATERIALS, []) == inputs_of(replace(MATERIALS, train=[replace(TASK, origin="moved/train.jsonl:1")]), [])
     other = inputs_of(replace(MATERIALS, train=[replace(TASK, **change)]), [])
     assert [name for name, value in inputs_of(MATERIALS, []).items() if other[name] != value] == ["the training tasks"]

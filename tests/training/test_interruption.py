@@ -17,7 +17,7 @@ def test_a_signal_is_heeded_at_once_where_nothing_is_half_done(number, status):
     assert (stop.value.exit_status, stop.value.name) == (status, signal.Signals(number).name)
 
 
-def test_a_signal_waits_for_the_end_of_what_must_be_whole():
+def test_a_signal_waits_for_the_end_of_a_whole_block():
     done = []
     with pytest.raises(Interrupted), Interruption() as interruption:
         with interruption.whole():
@@ -29,7 +29,7 @@ def test_a_signal_waits_for_the_end_of_what_must_be_whole():
     assert done == ["inner", "outer"]
 
 
-def test_what_is_done_about_an_interruption_is_whole_too_and_not_interrupted_again():
+def test_handling_an_interruption_is_not_interrupted_again():
     done = []
     with Interruption() as interruption:
         try:
@@ -42,7 +42,7 @@ def test_what_is_done_about_an_interruption_is_whole_too_and_not_interrupted_aga
     assert done == ["saved", "left"]
 
 
-def test_a_request_that_got_lost_is_heeded_at_the_end_of_the_next_whole():
+def test_a_lost_request_is_heeded_at_the_end_of_the_next_whole_block():
     done = []
     with pytest.raises(Interrupted), Interruption() as interruption:
         try:

@@ -37,7 +37,7 @@ def ledger(tmp_path) -> Ledger:
     return ledger
 
 
-def test_what_was_written_reads_back_the_same(ledger):
+def test_a_ledger_step_reads_back_the_same(ledger):
     assert ledger.read(12, TASKS) == replace(judged(), is_kept=True)
     assert ledger.read(13, TASKS) is None
 

@@ -57,7 +57,7 @@ def test_a_folder_of_a_run_that_was_killed_before_it_began_is_as_good_as_none(tm
     assert yaml.safe_load((run.path / "configuration.yaml").read_text()) == CONFIGURATION
 
 
-def test_what_a_killed_process_left_half_written_is_removed_on_resume(run):
+def test_half_written_files_are_removed_on_resume(run):
     run.release()
     for name in ("result.json.partial", "checkpoints/step-00003.writing/model.safetensors", "checkpoints/step-00002/progress.json"):
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def test_a_run_is_resumed_with_the_same_configuration_only(run, tmp_path):
         RunFolder.start(run.path, CONFIGURATION, resume=True)
 
 
-def test_how_a_gate_would_be_does_not_matter_where_there_is_none():
+def test_settings_of_a_gate_that_is_off_may_differ():
     def gate(every, rise):
         return {"retention": {"gate": {"every": every, "max_perplexity_rise": rise}}}
 
@@ -139,7 +139,7 @@ def test_the_slower_of_two_new_runs_in_one_folder_is_refused(tmp_path):
         slower.begin(CONFIGURATION)
 
 
-def test_what_follows_a_checkpoint_is_cut_off(run):
+def test_rows_after_a_checkpoint_are_cut_off(run):
     for phase, step in (("warm_start", 1), ("warm_start", 2), ("practice", 1), ("practice", 2), ("practice", 3)):
         run.append("metrics.jsonl", {"phase": phase, "step": step})
     for step in (1, 2, 3):
@@ -182,7 +182,7 @@ def test_checkpoints_are_committed_and_pruned(run):
     assert [path.name for path in run.checkpoints()] == ["warm_start", "step-00002", "step-00003"]
 
 
-def test_a_checkpoint_that_is_held_stays_until_another_is(run):
+def test_a_held_checkpoint_stays_until_another_is_held(run):
     for step in (1, 2, 3):
         commit(run, f"step-{step:05d}", step, spare="step-00001")
     assert [path.name for path in run.checkpoints()] == ["step-00001", "step-00003"]
@@ -250,7 +250,7 @@ def resumed(run: RunFolder) -> RunFolder:
     return RunFolder.start(run.path, CONFIGURATION, resume=True)
 
 
-def test_what_was_otherwise_at_a_resume_is_kept_and_what_rounds_otherwise_is_said(run, monkeypatch):
+def test_changes_at_a_resume_are_recorded_and_rounding_is_reported(run, monkeypatch):
     assert resumed(run).begin(CONFIGURATION, precision="float32") == []
     monkeypatch.setattr("torch.get_num_threads", lambda: 96)
     again = resumed(run)
@@ -281,7 +281,7 @@ def test_a_run_from_before_there_were_fingerprints_takes_those_of_now(run):
     again.release()
 
 
-def test_a_setting_that_is_no_more_and_that_nobody_read_is_no_difference(tmp_path):
+def test_retired_settings_make_no_difference(tmp_path):
     older = CONFIGURATION | {"suite": {"machine": {"device": "auto"}}}
     run = RunFolder.start(tmp_path / "run", older, resume=False)
     run.begin(older)
@@ -296,7 +296,7 @@ ROWS = [{"phase": "practice", "step": step, "score": 0.5} for step in range(1, 5
 
 @pytest.mark.parametrize("bad", [b'{"phase": "prac', b"\xff\xfe", b"7", b"{}", b'["phase", "step"]', b"[" * 100_000])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
-def test_a_bad_line_in_the_middle_of_a_log_is_named_and_nothing_behind_it_is_lost(run, bad, name):
+def test_a_damaged_line_is_named_and_later_lines_stay(run, bad, name):
     lines = [json.dumps(row).encode() for row in ROWS]
     (run.path / name).write_bytes(b"\n".join([lines[0], bad, *lines[2:]]) + b"\n")
     before = (run.path / name).read_bytes()

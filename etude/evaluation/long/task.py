@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etude.evaluation.truthful import rouge_l
-from etude.tasks.aliases import words_said
+from etude.tasks.aliases import plain_words
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LongTask:
     def score(self, text: str) -> float:
         """The share of the answers that the text says, in [0, 1]; by likeness the largest ROUGE-L with any."""
         if self.by_likeness:
-            return max(rouge_l(words_said(text), words_said(answer)) for answer in self.answers)
+            return max(rouge_l(plain_words(text), plain_words(answer)) for answer in self.answers)
         return sum(says(text, answer) for answer in self.answers) / len(self.answers)
 
 
@@ -36,7 +36,7 @@ def says(text: str, answer: str) -> bool:
     >>> says("It is 4231.", "4231"), says("It is 42310.", "4231"), says("In the big park", "the park")
     (True, False, False)
     """
-    words, wanted = words_said(text), words_said(answer)
+    words, wanted = plain_words(text), plain_words(answer)
     return any(words[start : start + len(wanted)] == wanted for start in range(len(words) - len(wanted) + 1))
 
 

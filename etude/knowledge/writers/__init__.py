@@ -1,1 +1,1 @@
-"""Writers of passages (`etude.knowledge.passages`): by rule, a model that is asked by chat, and a model's own verified attempts."""
+"""Writers of passages (`etude.knowledge.passages`): by rules, by a chat model, and from the model's own verified attempts."""

@@ -1,73 +1,73 @@
-"""Passages of a model's own verified attempts: self-improvement without a teacher.
+"""Write passages from a model's own verified attempts: self-improvement without a teacher.
 
-The model attempts each problem several times with the text before it; of the attempts whose answer is right the one whose reason has most
-rare words in common with the knowledge is kept, without the sentences that give an answer or name a choice by its letter. What problems
-share is said by rule. Problems without a right attempt that has a reason are left out, and so are those whose answer may be worded freely:
-words in common verify nothing. Learning from own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is open
-while it attempts, and closed when it is asked later.
+The model attempts each problem several times with the text in the prompt. Of the right attempts, the one whose reason shares most rare
+words with the knowledge is kept, without sentences that give an answer or name a choice by its letter. What the problems share is written
+by rule. Problems without a right attempt that has a reason are left out, and so are free-form ones: shared words verify nothing. Training
+on own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is in the prompt during attempts, and not when the
+model is asked later.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
-from etude.knowledge.passages import Assignment, Writer, Written, is_right, is_worded_freely, sentences_of
-from etude.knowledge.rarity import Rarity
-from etude.knowledge.writers.rules import enlightenment
+from etude.knowledge.idf import InverseDocumentFrequency
+from etude.knowledge.passages import Assignment, Writer, WriterOutput, agrees_with_gold, is_free_form, split_sentences
+from etude.knowledge.writers.rules import describe_shared
 from etude.tasks.answers import marked_answer
 from etude.tasks.task import Task, canonical_words
 
 Attempts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
-"""Several texts for each prompt, in order."""
+"""A function from prompts to several texts for each, in order."""
 
 _SENTENCES = 6
-"""Of the knowledge that stand before a problem."""
+"""Sentences of the knowledge in the prompt."""
 _LETTER = re.compile(r"\b(?:(?i:option|choice|answer)|is|not)\s{1,2}\(?[A-Z]\)?(?=[\s.,;:!]|$)|\([A-Z]\)|^[B-Z] (?=is\b|was\b)")
-"""A choice by its letter; some sentences on blood of type O go with it."""
+"""A choice named by its letter; some sentences on blood of type O match too."""
 _LEAST_WORDS = 5
-"""Of a reason."""
+"""Least words of a reason."""
 
 
-def attempted(attempts: Attempts, rarity: Rarity) -> Writer:
-    """A writer of what a model answers itself."""
+def attempts_writer(attempts: Attempts, idf: InverseDocumentFrequency) -> Writer:
+    """Return a writer that uses the model's own right attempts."""
 
-    def write(assignments: Sequence[Assignment]) -> list[Written]:
-        asked = [(each, task) for each in assignments for task in each.tasks if not is_worded_freely(task)]
-        found = iter(attempts([open_book(each, task, rarity) for each, task in asked]))
+    def write(assignments: Sequence[Assignment]) -> list[WriterOutput]:
+        asked = [(each, task) for each in assignments for task in each.tasks if not is_free_form(task)]
+        found = iter(attempts([open_book_prompt(each, task, idf) for each, task in asked]))
         written = []
         for assignment in assignments:
             about = set(canonical_words(assignment.knowledge.text))
-            texts = [[] if is_worded_freely(task) else next(found) for task in assignment.tasks]
-            reasons = [best_reason(own, task, about, rarity) for own, task in zip(texts, assignment.tasks, strict=True)]
+            texts = [[] if is_free_form(task) else next(found) for task in assignment.tasks]
+            reasons = [best_reason(attempted, task, about, idf) for attempted, task in zip(texts, assignment.tasks, strict=True)]
             solved = tuple(task for task, reason in zip(assignment.tasks, reasons, strict=True) if reason is not None)
-            shared = enlightenment(Assignment(assignment.knowledge, solved), rarity)
-            written.append(Written(tuple(reasons), shared) if solved else Written(problem="no right attempt with a reason"))
+            shared = describe_shared(Assignment(assignment.knowledge, solved), idf)
+            written.append(WriterOutput(tuple(reasons), shared) if solved else WriterOutput(problem="no right attempt with a reason"))
         return written
 
     return write
 
 
-def open_book(assignment: Assignment, task: Task, rarity: Rarity) -> str:
-    """The problem behind the sentences that say most on it."""
+def open_book_prompt(assignment: Assignment, task: Task, idf: InverseDocumentFrequency) -> str:
+    """Build the prompt of a problem: the sentences that share most rare words with it, then the question."""
     sentences, asked = assignment.knowledge.sentences, set(canonical_words(task.question))
-    shares = [rarity.shared(asked, set(canonical_words(sentence))) for sentence in sentences]
+    shares = [idf.shared_weight(asked, set(canonical_words(sentence))) for sentence in sentences]
     best = sorted(sorted(range(len(sentences)), key=lambda place: -shares[place])[:_SENTENCES])
     text = " ".join(sentences[place] for place in best)
     ending = 'Explain in a few sentences by the text. Then end with "The answer is" and the answer.'
     return "\n\n".join(filter(None, (assignment.knowledge.heading, text, task.question, ending)))
 
 
-def best_reason(texts: Sequence[str], task: Task, about: set[str], rarity: Rarity) -> str | None:
-    """The reason of the right attempt that is most about the knowledge, None without one."""
-    right = (reason_of(text) for text in dict.fromkeys(texts) if is_right(text, task, 1.0))
-    told = [reason for reason in right if len(reason.split()) >= _LEAST_WORDS]
-    return max(told, key=lambda reason: rarity.shared(about, set(canonical_words(reason))), default=None)
+def best_reason(texts: Sequence[str], task: Task, about: set[str], idf: InverseDocumentFrequency) -> str | None:
+    """Return the reason of the right attempt that shares most rare words with the knowledge, or None."""
+    right = (extract_reason(text) for text in dict.fromkeys(texts) if agrees_with_gold(text, task, 1.0))
+    reasons = [reason for reason in right if len(reason.split()) >= _LEAST_WORDS]
+    return max(reasons, key=lambda reason: idf.shared_weight(about, set(canonical_words(reason))), default=None)
 
 
-def reason_of(text: str) -> str:
-    """The sentences of an attempt that neither give its answer nor name a choice by its letter, which a passage does not show.
+def extract_reason(text: str) -> str:
+    """Return the sentences of an attempt that neither give its answer nor name a choice by its letter, since a passage shows no letters.
 
-    >>> reason_of("The node sets the rhythm. So it leads. The answer is B.")
+    >>> extract_reason("The node sets the rhythm. So it leads. The answer is B.")
     'The node sets the rhythm. So it leads.'
     """
-    parts = [part for line in text.splitlines() for part in sentences_of(line)]
+    parts = [part for line in text.splitlines() for part in split_sentences(line)]
     return " ".join(part for part in parts if marked_answer(part) is None and not _LETTER.search(part))

@@ -1,53 +1,55 @@
-"""Passages without a model: problems, answers, and sentences of the knowledge.
+"""Write passages without a model, from problems, answers and sentences of the knowledge.
 
-The reason of an answer is the sentence that holds most of the problem's rare words; what is shared are the rare words that all problems
-have, in a sentence of the knowledge.
+The reason for an answer is the sentence that shares most rare words with the problem. The shared paragraph names the rare words that all
+problems have, with a sentence of the knowledge.
 """
 
 from collections.abc import Sequence
 
-from etude.knowledge.passages import Assignment, Writer, Written
-from etude.knowledge.rarity import Rarity, words_of
+from etude.knowledge.idf import InverseDocumentFrequency, problem_words
+from etude.knowledge.passages import Assignment, Writer, WriterOutput
 from etude.tasks.choices import choices_of
 from etude.tasks.task import canonical_words
 
 
-def rule_made(rarity: Rarity) -> Writer:
-    """A writer that joins what is there."""
-    return lambda assignments: [_written(assignment, rarity) for assignment in assignments]
+def rules_writer(idf: InverseDocumentFrequency) -> Writer:
+    """Return a writer that follows rules and needs no model."""
+    return lambda assignments: [_written(assignment, idf) for assignment in assignments]
 
 
-def _written(assignment: Assignment, rarity: Rarity) -> Written:
+def _written(assignment: Assignment, idf: InverseDocumentFrequency) -> WriterOutput:
     sentences, taken = assignment.knowledge.sentences, list[str]()
     for task in assignment.tasks:
-        found = telling(sentences, words_of(task), rarity, [sentence for sentence in sentences if sentence not in taken])
+        found = best_sentence(sentences, problem_words(task), idf, [sentence for sentence in sentences if sentence not in taken])
         if found is None:
-            return Written(problem="nothing to say")
+            return WriterOutput(problem="nothing to say")
         taken.append(found)
-    return Written(tuple(taken), enlightenment(assignment, rarity))
+    return WriterOutput(tuple(taken), describe_shared(assignment, idf))
 
 
-def telling(sentences: Sequence[str], wanted: set[str], rarity: Rarity, free: Sequence[str] | None = None) -> str | None:
-    """Of the sentences (those that are free) the one that shares most with the wanted words, the first of equals."""
+def best_sentence(
+    sentences: Sequence[str], wanted: set[str], idf: InverseDocumentFrequency, free: Sequence[str] | None = None
+) -> str | None:
+    """Return the sentence (of the free ones) that shares most rare words with the wanted words, the first of equals."""
     return max(
-        sentences if free is None else free, key=lambda sentence: rarity.shared(wanted, set(canonical_words(sentence))), default=None
+        sentences if free is None else free, key=lambda sentence: idf.shared_weight(wanted, set(canonical_words(sentence))), default=None
     )
 
 
-def enlightenment(assignment: Assignment, rarity: Rarity) -> str:
-    """What the problems share, and what each is about alone; "" of a single one."""
+def describe_shared(assignment: Assignment, idf: InverseDocumentFrequency) -> str:
+    """Write what the problems share, and what each is about alone; "" for a single problem."""
     knowledge, tasks = assignment.knowledge, assignment.tasks
     if len(tasks) < 2:
         return ""
-    wanted_by = [words_of(task) for task in tasks]
-    about = _listed([*([knowledge.heading] if knowledge.heading else ()), *rarity.rarest(set.intersection(*wanted_by))])
-    central = telling(knowledge.sentences, set().union(*wanted_by), rarity) or ""
+    wanted_by = [problem_words(task) for task in tasks]
+    about = _listed([*([knowledge.heading] if knowledge.heading else ()), *idf.top_words(set.intersection(*wanted_by))])
+    central = best_sentence(knowledge.sentences, set().union(*wanted_by), idf) or ""
     lines = [f"What these questions share: {f'all are about {about}. ' if about else ''}{central}".rstrip()]
     for number, (task, wanted) in enumerate(zip(tasks, wanted_by, strict=True), 1):
         others = set().union(*(other for other in wanted_by if other is not wanted))
-        own = rarity.rarest(wanted - others)
+        distinctive = idf.top_words(wanted - others)
         kind = "asks which of several answers is right" if choices_of(task) else "asks for an explanation"
-        lines.append(f"Question {number} {kind}" + (f"; its own matter is {_listed(own)}." if own else "."))
+        lines.append(f"Question {number} {kind}" + (f"; its own matter is {_listed(distinctive)}." if distinctive else "."))
     return " ".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Who writes passages."""
+"""Settings of the passage writer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,25 +9,26 @@ from etude.llm_client.model import ChatModel
 _OF_ALL = {"how", "most_tasks"}
 _ASKED = {"temperature", "max_new_tokens"}
 _OF_MODEL = {"model", "url", "key_variable", "request", "timeout_seconds", "retries", "concurrency", "with_answer", "min_agreement"}
-"""Settings by who reads them."""
+"""The settings that each writer reads."""
 
 
 @dataclass(frozen=True)
 class PassageWriter(ChatModel):
-    """Who writes, and how. A model is asked by chat; own attempts are sampled from the model that is adapted."""
+    """Settings of the passage writer: by rules, by a chat model, or by attempts sampled from the adapted model."""
 
     section = "writer"
 
     how: Literal["rules", "model", "attempts"] = "rules"
-    """rules: sentences of the text, without a model; model: `writer.model`, on a server or loaded here; attempts: the model's own."""
+    """rules: sentences of the text, without a model; model: `writer.model`, on a server or loaded here; attempts: the adapted model's own
+    right attempts."""
     most_tasks: int = 3
-    """Problems of one passage."""
+    """Problems in one passage."""
     with_answer: bool = True
-    """Whether a model is shown the gold answers; they are compared with its own either way."""
+    """Whether a chat model sees the gold answers; its own answers are compared with them either way."""
     attempts: int = 8
-    """Own attempts at each problem whose answer can be verified."""
+    """Attempts at each problem whose answer can be verified."""
     min_agreement: float = 0.3
-    """F1 of words at which a model's answer that is worded freely agrees with the gold one."""
+    """F1 of words at which a model's free-form answer agrees with the gold one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,7 +39,7 @@ class PassageWriter(ChatModel):
         if self.how == "model" and self.model is None:
             raise UserError("writer.how model needs writer.model: a name on the server writer.url, or a model to load here")
         of = {"rules": _OF_ALL, "model": {*_OF_ALL, *_ASKED, *_OF_MODEL}, "attempts": {*_OF_ALL, *_ASKED, "attempts"}}[self.how]
-        if unread := [name for name in self.told() if name not in of]:
+        if unread := [name for name in self.changed_settings() if name not in of]:
             raise UserError(f"writer.{unread[0]} has no effect on writer.how {self.how}: leave it out, or set writer.how to what it is for")
         if self.how == "attempts" and not self.temperature:
             raise UserError("writer.how attempts needs writer.temperature above 0, such as 1.0, or all attempts at a problem are the same")

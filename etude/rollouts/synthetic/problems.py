@@ -16,9 +16,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from etude.engine.completion import Finish
-from etude.tasks.answers import answer_form, bounded, marked_answer
+from etude.tasks.answers import answer_form, last_characters, marked_answer
 from etude.tasks.numbers import find_numbers
-from etude.tasks.overlap import shared_wording
+from etude.tasks.overlap import ngram_overlap
 from etude.tasks.task import Task
 
 FLAWS = ("unfinished", "empty", "leak", "copy", "measured")
@@ -69,7 +69,7 @@ def leaks(question: str, answer: str | None) -> bool:
     >>> leaks("Sort: 3, 1, 2", "[1, 2, 3]"), leaks("Sort: 3, 1, 2, 3", "[1, 2, 3]"), leaks("Ann has 7 pens and gives 2 away.", "5")
     (False, True, False)
     """
-    if marked_answer(bounded(question)) is not None:
+    if marked_answer(last_characters(question)) is not None:
         return True
     if not answer:
         return False
@@ -91,4 +91,4 @@ def _bare_words(text: str) -> list[str]:
 
 def _overlap(problem: Task, other: Task) -> float:
     """The share of the problem's pieces that stand in another."""
-    return shared_wording([other], [problem], n=_PIECE)[0]
+    return ngram_overlap([other], [problem], n=_PIECE)[0]

@@ -1,4 +1,4 @@
-"""Format strings over an entry's fields: a question in the user's own words, or the form of a demonstration."""
+"""Fill format strings over an entry's fields: a question in the user's own words, or a demonstration."""
 
 from collections.abc import Mapping
 from string import Formatter
@@ -7,12 +7,12 @@ from typing import Any
 from etude.errors import UserError, unknown
 
 
-def fill(argument: str, template: str, names: Mapping[str, Any]) -> str:
-    """A format string with its fields filled in; the items of a list are joined by commas.
+def fill_template(argument: str, template: str, names: Mapping[str, Any]) -> str:
+    """Fill a format string with the fields of an entry; the items of a list are joined by commas.
 
-    Raises UserError, which names `argument` and lists the fields, for a field that does not exist or a broken format string.
+    Raises UserError, which names `argument` and lists the fields, for an unknown field or a broken format string.
 
-    >>> fill("question", "Sort: {numbers}", {"numbers": ["3", "1", "2"]})
+    >>> fill_template("question", "Sort: {numbers}", {"numbers": ["3", "1", "2"]})
     'Sort: 3, 1, 2'
     """
     try:

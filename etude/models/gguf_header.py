@@ -1,11 +1,11 @@
-"""Check a GGUF file by its header, and let it be read alone.
+"""Check the header of a GGUF file before it is read, and isolate the file.
 
-The header says how many fields and tensors follow, how long each is and where the weights stand (format versions 2 and 3, little-endian;
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Readers believe it: a list of 10^18 numbers is looped over, a model of 10^6
-layers is made layer by layer. Here each length is compared with what is left of the file before it is followed.
+The header tells how many fields and tensors follow, how long each is and where the weights are (format versions 2 and 3, little-endian;
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Readers trust it: they would loop over a list of 10^18 numbers, or build a model
+of 10^6 layers. Here each length is compared with the rest of the file before it is used.
 
-A neighbour of the file (`tokenizer_config.json`, `adapter_config.json`) may name code to run or another model to load, so transformers is
-shown a folder that holds the file alone.
+A neighbour of the file (`tokenizer_config.json`, `adapter_config.json`) may name code to run or another model to load, so transformers gets
+a folder that holds this file alone.
 """
 
 import math
@@ -25,24 +25,24 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[Path]:
-    """A folder that holds a link to the file, and nothing else, for as long as it is read."""
+def isolated_file(path: Path) -> Iterator[Path]:
+    """Provide a temporary folder that holds only a link to the file."""
     with tempfile.TemporaryDirectory(prefix="etude-gguf-") as folder:
         (Path(folder) / path.name).symlink_to(path.resolve())
         yield Path(folder)
 
 
 class Unreadable(ValueError):
-    """A file that is not to be read: the message says why."""
+    """The file must not be read; the message says why."""
 
 
 def check_gguf(path: Path) -> None:
-    """Raise Unreadable for a file that is no GGUF, ends before its weights do, or names more layers than it has weights of."""
+    """Raise Unreadable for a file that is not GGUF, ends before its weights do, or names more layers than it has weights for."""
     if path.stat().st_size < 24:
-        raise Unreadable(f"{path.name} has {path.stat().st_size} bytes, so it is no GGUF file: it is empty or truncated")
+        raise Unreadable(f"{path.name} has {path.stat().st_size} bytes, so it is not a GGUF file: it is empty or truncated")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] != b"GGUF":
-            raise Unreadable(f"{path.name} is no GGUF file: it does not begin with GGUF")
+            raise Unreadable(f"{path.name} is not a GGUF file: it does not begin with GGUF")
         try:
             _check(_Header(data, path.name))
         except Unreadable:
@@ -53,7 +53,7 @@ def check_gguf(path: Path) -> None:
 
 @dataclass
 class _Header:
-    """Reads values one after the other."""
+    """A reader of the header's values, one after another."""
 
     data: Any
     name: str
@@ -78,7 +78,7 @@ class _Header:
         return bytes(self.data[self.at - length : self.at]).decode(errors="replace")
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """A value; of a list its length."""
+        """Read a value; for a list, return its length."""
         if kind == _STRING:
             return self.text()
         if kind != _LIST:

@@ -9,7 +9,7 @@ import torch
 from gguf import GGUFWriter
 
 from etude.errors import UserError
-from etude.models.gguf_file import Unreadable, alone, check_gguf
+from etude.models.gguf_header import Unreadable, check_gguf, isolated_file
 from etude.models.load import load_model
 
 WIDTH, INNER, HEADS, WORDS = 32, 48, 4, 21
@@ -63,7 +63,7 @@ def test_a_file_that_lacks_weights_is_refused_instead_of_filled_at_random(tmp_pa
         load_model(str(write_gguf(tmp_path / "m.gguf", without="blk.1.ffn_up")))
 
 
-def test_what_lies_beside_a_file_is_not_read(tmp_path, monkeypatch):
+def test_files_beside_a_gguf_file_are_not_read(tmp_path, monkeypatch):
     path, trace = write_gguf(tmp_path / "m.gguf"), tmp_path / "trace"
     (tmp_path / "evil.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: ...\n")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}))
@@ -73,7 +73,7 @@ def test_what_lies_beside_a_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: "y")  # whether the code is to be run
     model, tokenizer = load_model(str(path))
     assert model.config.model_type == "llama" and tokenizer.chat_template is None and not trace.exists()
-    with alone(path) as folder:
+    with isolated_file(path) as folder:
         assert [each.name for each in folder.iterdir()] == ["m.gguf"]
     assert not folder.exists()
 
@@ -108,7 +108,7 @@ def test_more_layers_than_there_are_weights_of_are_refused_at_once(tmp_path):
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 8, 10**18), "header goes on beyond the end"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"a", 99), "is damaged: its header can't be read"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "of version 50331648, expected 2 or 3, little-endian"),
-        (b"nothing of the kind at all", "is no GGUF file: it does not begin with GGUF"),
+        (b"nothing of the kind at all", "is not a GGUF file: it does not begin with GGUF"),
     ],
 )
 def test_a_header_that_no_reader_should_follow_is_refused_at_once(tmp_path, content, message):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from etude.errors import UserError
-from etude.tasks.names import check_function
+from etude.tasks.function_check import check_function
 from etude.tasks.sources import TaskSource, load_tasks
 
 
@@ -52,7 +52,7 @@ def test_a_name_that_a_file_may_have_is_taken(tmp_path, text):
         ("(" * 100_000, "mine.py does not run: "),
     ],
 )
-def test_a_name_that_a_file_has_not_is_told_of(tmp_path, text, message):
+def test_a_missing_name_in_a_file_is_reported(tmp_path, text, message):
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(UserError, match=message):
         check_function(f"{tmp_path / 'mine.py'}:judge")

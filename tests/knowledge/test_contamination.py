@@ -1,4 +1,4 @@
-from etude.knowledge.leaks import Leak, Leaks
+from etude.knowledge.contamination import ContaminationCheck, Leak
 from etude.tasks.task import canonical_words
 
 QUESTION = "Which chamber of the heart receives blood that comes from the lungs through the pulmonary veins?"
@@ -7,7 +7,7 @@ OTHER = "Name the bone that protects the brain and say which joints hold its pla
 
 
 def worst(text, questions=None, **how):
-    return Leaks(questions or {"heart": QUESTION, "skull": OTHER}, **how).worst(canonical_words(text))
+    return ContaminationCheck(questions or {"heart": QUESTION, "skull": OTHER}, **how).find_worst(canonical_words(text))
 
 
 def test_an_exact_copy_is_found_whatever_its_case_and_marks():
@@ -34,13 +34,13 @@ def test_the_share_decides():
     assert worst(half, share=0.4) is not None and worst(half, share=0.9) is None
 
 
-def test_a_blank_parts_a_question_and_what_fills_it_does_not_matter():
+def test_a_blank_splits_a_question_and_its_filling_does_not_matter():
     questions = {"blank": "The chamber that receives blood from the lungs is ________ and it has thin walls too."}
     page = "The chamber that receives blood from the lungs is the left atrium and it has thin walls too."
     assert worst(page, questions) == Leak("blank", 1.0)
 
 
 def test_questions_too_short_to_tell_are_named():
-    leaks = Leaks({"short": "What is bone?", "long": QUESTION})
+    leaks = ContaminationCheck({"short": "What is bone?", "long": QUESTION})
     assert leaks.unchecked == ["short"]
-    assert leaks.worst(canonical_words("What is bone?")) is None
+    assert leaks.find_worst(canonical_words("What is bone?")) is None

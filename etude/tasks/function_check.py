@@ -1,7 +1,7 @@
-"""Whether a function of a user's own is there, told from its file's text: nothing of the file is run.
+"""Check that a user's function exists, from the text of its file: nothing in the file is run.
 
-A verifier's file is run by the verifiers' process alone (`etude.rewards.worker`), so what the main process asks of it before a run begins
-is this. What the text cannot tell (a star import, a name that is made by `exec`) is taken to be there; the verifiers' process finds out.
+A verifier's file is run by the verifiers' process alone (`etude.rewards.worker`), so before a run begins the main process only reads the
+file. What the text cannot tell (a star import, a name that `exec` makes) is taken to exist; the verifiers' process finds out.
 """
 
 import ast
@@ -16,10 +16,12 @@ from etude.errors import UserError, unknown
 _MAKES_NAMES = frozenset({"exec", "globals", "locals", "setattr", "vars", "__getattr__"})
 
 
-def place_of(name: str) -> tuple[str, str]:
-    """The file or module, and the function, of `file.py:function` or `package.module:function`.
+def split_name(name: str) -> tuple[str, str]:
+    """Split `file.py:function` or `package.module:function` into the file or module, and the function.
 
-    >>> place_of("mine.py:judge")
+    Raises UserError if the name has another form.
+
+    >>> split_name("mine.py:judge")
     ('mine.py', 'judge')
     """
     place, separator, function_name = name.rpartition(":")
@@ -30,16 +32,16 @@ def place_of(name: str) -> tuple[str, str]:
 
 
 def check_function(name: str) -> None:
-    """Raises UserError where the file or module is missing or is no Python, and where it has no such name at its top level."""
-    place, function_name = place_of(name)
+    """Raise UserError if the file or module is missing or not Python, or if it has no such name at its top level."""
+    place, function_name = split_name(name)
     if place.endswith(".py"):
-        path: Path | None = existing(Path(place))
+        path: Path | None = require_file(Path(place))
     else:
         path = _module_file(place)
     if path is None:  # no Python text: an extension, a module that is built in
         return
     try:
-        names = names_in(path.read_bytes())
+        names = top_level_names(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} can't be read: {error}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -48,8 +50,8 @@ def check_function(name: str) -> None:
         raise unknown(f"function in {place}", function_name, [known for known in names if not known.startswith("_")])
 
 
-def existing(path: Path) -> Path:
-    """The path of a file that is there. Raises UserError with the nearest name where it is not."""
+def require_file(path: Path) -> Path:
+    """Return the path of a file. Raises UserError, with the nearest name, if there is no such file."""
     if not path.is_file():
         near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1)
         hint = f": did you mean {near[0]!r}?" if near else f": no such file in {path.parent.resolve()}"
@@ -57,10 +59,10 @@ def existing(path: Path) -> Path:
     return path
 
 
-def names_in(source: bytes) -> set[str] | None:
-    """The names at the top level of a Python text, or None where the text cannot tell all of them.
+def top_level_names(source: bytes) -> set[str] | None:
+    """Collect the names at the top level of a Python source, or return None if the source cannot tell all of them.
 
-    >>> sorted(names_in(b"import os\\ndef judge(text, task):\\n    local = 1\\nif os.sep:\\n    number: int = 3"))
+    >>> sorted(top_level_names(b"import os\\ndef judge(text, task):\\n    local = 1\\nif os.sep:\\n    number: int = 3"))
     ['judge', 'number', 'os']
     """
     found: set[str] = set()
@@ -79,7 +81,7 @@ def names_in(source: bytes) -> set[str] | None:
 
 
 def _top_level(statements: Iterable[ast.AST]) -> Iterable[ast.AST]:
-    """What is run when a file is; of functions and classes their names alone, and what functions declare global."""
+    """Yield the nodes that run when a file is run: of functions and classes only their names, and what functions declare global."""
     todo = list(statements)
     while todo:
         node = todo.pop()
@@ -91,12 +93,12 @@ def _top_level(statements: Iterable[ast.AST]) -> Iterable[ast.AST]:
 
 
 def _module_file(name: str) -> Path | None:
-    """Where a module's text is; its packages are looked up and not imported. None where it has no text."""
+    """Find the source file of a module without importing its packages; None if it has no Python source."""
     path, parts = None, name.split(".")
     for end in range(1, len(parts) + 1):
         spec = _spec(".".join(parts[:end]), path)
         if spec is None:
-            raise not_imported(name, f"ModuleNotFoundError: No module named {'.'.join(parts[:end])!r}")
+            raise import_failure(name, f"ModuleNotFoundError: No module named {'.'.join(parts[:end])!r}")
         path = spec.submodule_search_locations
     assert spec is not None
     return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
@@ -110,6 +112,6 @@ def _spec(name: str, path: Iterable[str] | None) -> ModuleSpec | None:
     return None
 
 
-def not_imported(name: str, problem: str) -> UserError:
-    """What is told of a module that cannot be imported."""
+def import_failure(name: str, problem: str) -> UserError:
+    """Return the error for a module that cannot be imported."""
     return UserError(f"module {name!r} cannot be imported: {problem}. A file is named with its ending: {name.split('.')[-1]}.py")
