@@ -23,9 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bench.turns import spread
 from bench.written import write
-from etude.decoding.inputs import Layout
 from etude.decoding.integrative import integrative
-from etude.decoding.pool import Pool
+from etude.decoding.joint_inputs import Layout
+from etude.decoding.sample_pool import SamplePool
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine, decide, engine_at, room_tokens
 from etude.engine.sampling import GREEDY
@@ -98,7 +98,7 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
 def _integrative(
     engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], k: int, layout: Layout, how: Mapping[str, Any]
 ) -> None:
-    pool = Pool(engine, tasks, prompts, samples=ReliableDecoding().sampling, logprobs=_nobody_asks, **how)
+    pool = SamplePool(engine, tasks, prompts, samples=ReliableDecoding().sampling, logprobs=_nobody_asks, **how)
     integrative(pool, k, layout=layout)
     pool.release()
 

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.recipes import practice as recipe
 from etude.recipes.settings import parse_practice
 from etude.rewards.outcome import OutcomeFeedback
@@ -48,7 +48,7 @@ def measured(name: str, steps: int, overrides: list[str], data: Path | None) -> 
     spent: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch, OutcomeFeedback(settings.timeout_seconds) as outcome:
         folder = RunFolder(Path(scratch) / "run")
-        run = recipe.Practice(settings, name, folder, data, outcome, Quiet())
+        run = recipe.Practice(settings, name, folder, data, outcome, Silent())
         run.prepare()
         with (
             timed(spent["ledger"], Ledger, "write"),

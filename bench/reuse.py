@@ -19,7 +19,7 @@ from statistics import mean
 from typing import Any
 
 from bench.turns import spread
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.recipes.practice import Practice
 from etude.recipes.settings import parse_practice
@@ -53,7 +53,7 @@ def measured(recipe: str, n: int, epochs: int, overrides: Sequence[str]) -> dict
     settings = parse_practice(find_configuration("practice", recipe), [*few, "--retention.probe", "false", *overrides])
     per_epoch, rows = n // settings.explore.tasks_per_step, []
     with tempfile.TemporaryDirectory() as scratch, OutcomeFeedback(settings.timeout_seconds) as outcome:
-        run = Practice(settings, recipe, RunFolder(Path(scratch) / "run"), None, outcome, Quiet())
+        run = Practice(settings, recipe, RunFolder(Path(scratch) / "run"), None, outcome, Silent())
         run.prepare()
         run.warm_start()
         learner = run.practice_learner()

@@ -15,7 +15,7 @@ from typing import Any
 from bench.peer import Peer, Running
 from bench.practising import COMPARABLE, Ours, Practising, Theirs, their_settings
 from bench.rollout import OURS
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.evaluation.measure import Suite, measure
 from etude.recipes.measuring import measurement
@@ -71,7 +71,7 @@ class Plan:
         with OutcomeFeedback(settings.timeout_seconds) as outcome, ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             folder = RunFolder(warm_start if arm == WARM_START else scratch / "run")
-            run = Practice(settings, self.recipe, folder, None, outcome, Quiet())
+            run = Practice(settings, self.recipe, folder, None, outcome, Silent())
             if arm == WARM_START:
                 shutil.rmtree(warm_start, ignore_errors=True)  # what a kill left
                 run.prepare()

@@ -97,19 +97,19 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
     check_there(settings.model, settings.tasks.dataset)
     if common.dry_run:
         return _dry_run(settings, resolved(settings), path.stem, common.data)
-    from etude.console.tracking import Tracked
+    from etude.console.tracking import TrackingReporter
     from etude.recipes.practice import practice_named
 
     run = common.run or Path("runs") / path.stem
-    watcher = _watcher(common, is_quiet)
+    reporter = _reporter(common, is_quiet)
     if common.track:
-        watcher = Tracked(watcher, common.track.split(","), run, resolved(settings))
+        reporter = TrackingReporter(reporter, common.track.split(","), run, resolved(settings))
     try:
         with _resumable(run):
-            result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
+            result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, reporter=reporter)
     finally:
-        if isinstance(watcher, Tracked):
-            watcher.close()
+        if isinstance(reporter, TrackingReporter):
+            reporter.close()
     _write_json(common, result)
 
 
@@ -136,7 +136,7 @@ def _adapt(arguments: list[str], is_quiet: bool) -> None:
     from etude.recipes.adapt import adapt_named
 
     with _resumable(run):
-        result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=_watcher(common, is_quiet))
+        result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, reporter=_reporter(common, is_quiet))
     _write_json(common, result)
 
 
@@ -172,7 +172,7 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
     check_there(model)
     from etude.recipes.evaluate import evaluate
 
-    _write_json(common, evaluate(model, settings, data=common.data, watcher=_watcher(common, is_quiet)))
+    _write_json(common, evaluate(model, settings, data=common.data, reporter=_reporter(common, is_quiet)))
 
 
 def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
@@ -194,8 +194,8 @@ def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
         check_output("--page", common.page, is_page, force=common.force)
     model, rest = _model(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
     paged = {"page": common.page} if common.page else {}
-    watcher = _watcher(common, is_quiet=False)  # what a suite says on the way is its result
-    _write_json(common, evaluated(model, parsed(suite, rest), data=common.data, watcher=watcher, **paged))
+    reporter = _reporter(common, is_quiet=False)  # what a suite says on the way is its result
+    _write_json(common, evaluated(model, parsed(suite, rest), data=common.data, reporter=reporter, **paged))
 
 
 def _domain() -> tuple[Any, Any, Any]:
@@ -206,9 +206,9 @@ def _domain() -> tuple[Any, Any, Any]:
 
 
 def _knows() -> tuple[Any, Any, Any]:
-    from etude.suites.knows_says import KnowsSays, evaluate_knows, parse_knows
+    from etude.suites.latent_knowledge import LatentKnowledge, evaluate_latent_knowledge, parse_latent_knowledge
 
-    return KnowsSays, parse_knows, evaluate_knows
+    return LatentKnowledge, parse_latent_knowledge, evaluate_latent_knowledge
 
 
 def _long() -> tuple[Any, Any, Any]:
@@ -218,9 +218,9 @@ def _long() -> tuple[Any, Any, Any]:
 
 
 def _retention() -> tuple[Any, Any, Any]:
-    from etude.suites.retention import RetentionSuite, evaluate_suite, parse_suite
+    from etude.suites.retention import RetentionSuite, evaluate_retention, parse_retention
 
-    return RetentionSuite, parse_suite, evaluate_suite
+    return RetentionSuite, parse_retention, evaluate_retention
 
 
 def _generate(arguments: list[str], is_quiet: bool) -> None:
@@ -262,9 +262,9 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
 
     rows = generate(model, prompts, settings, write=write_piece if streams else None, done=tell)
     if common.page:
-        from etude.evaluation.report.answers import write_answers
+        from etude.evaluation.report.answers_page import write_answers_page
 
-        write_answers(rows, settings.decoding.method, Path(model).name, Path(common.page))
+        write_answers_page(rows, settings.decoding.method, Path(model).name, Path(common.page))
     _write_json(common, rows)
 
 
@@ -381,14 +381,14 @@ def _model(arguments: Sequence[str], message: str) -> tuple[str, list[str]]:
     return named, rest
 
 
-def _watcher(common: Options, is_quiet: bool) -> Any:
+def _reporter(common: Options, is_quiet: bool) -> Any:
     """Who tells of a run: on standard error where standard output is for the result."""
     from rich.console import Console as RichConsole
 
-    from etude.console.watching import Brief, Console
+    from etude.console.reporter import Console, ResultsOnly
 
     console = RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False) if is_standard_output(common.json) else None
-    return Brief(console) if is_quiet else Console(console)
+    return ResultsOnly(console) if is_quiet else Console(console)
 
 
 def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None) -> None:

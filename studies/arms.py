@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
@@ -106,7 +106,7 @@ class Arms:
             share(runs, arm, resolved(settings))
         result = RunFolder(folder).read_json("result.json")
         if result is None:
-            result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+            result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), reporter=Console())
         cell = cell_of(folder, result) | moved(settings, folder, chosen.data)
         shutil.rmtree(folder / "model", ignore_errors=True)
         for checkpoint in (folder / "checkpoints").glob("*"):
@@ -120,7 +120,7 @@ def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | N
     check_run(folder, practice_defaults(), partial(resolved, settings))
     result = RunFolder(folder).read_json("result.json")
     if result is None:
-        result = practice_named(settings, recipe, run=folder, data=data, resume=folder.exists(), watcher=Console())
+        result = practice_named(settings, recipe, run=folder, data=data, resume=folder.exists(), reporter=Console())
     return result
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.recipes.practice import Practice
@@ -40,7 +40,7 @@ def moved(settings: PracticeSettings, folder: Path, data: Path | None) -> dict[s
 def _moved(settings: PracticeSettings, kept: RunFolder, data: Path | None) -> dict[str, float | None]:
     last = kept.checkpoints("step-")
     with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
-        run = Practice(settings, "divergence", kept, data, outcome, Quiet())
+        run = Practice(settings, "divergence", kept, data, outcome, Silent())
         run.prepare()
     load_checkpoint(last[-1], run.model)
     run.engine.refresh(0)

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.device.machine import decide
 from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.settings.configuration import resolved
-from etude.suites.knows_says import KnowsSays, evaluate_knows, method_line
+from etude.suites.latent_knowledge import LatentKnowledge, evaluate_latent_knowledge, method_line
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
@@ -85,7 +85,7 @@ class Gap:
         """What is known and said, a value a question, and what methods of decoding make of it."""
         model, _, name = arm.partition("-")
         suite = self._suite(name, chosen)
-        found = evaluate_knows(self._model(model, seed, chosen), suite, data=chosen.data, watcher=Console())
+        found = evaluate_latent_knowledge(self._model(model, seed, chosen), suite, data=chosen.data, reporter=Console())
         facts, items = environment(), found["items"]
         return {
             "commit": facts["commit"],
@@ -107,14 +107,14 @@ class Gap:
         run_of(settings, recipe, folder, chosen.data)
         return str(folder / "knowledge" / "model" if model == "adapted" else folder / "model")
 
-    def _suite(self, name: str, chosen: Options) -> KnowsSays:
+    def _suite(self, name: str, chosen: Options) -> LatentKnowledge:
         if self.is_tiny:
             rows = [{**row, "wrong": "z"} for row in letters("test", 6, seed=0)]
-            return KnowsSays(**_written(rows, chosen.out / "runs" / "letters.jsonl"), n=6, methods=["majority"], max_new_tokens=4)
+            return LatentKnowledge(**_written(rows, chosen.out / "runs" / "letters.jsonl"), n=6, methods=["majority"], max_new_tokens=4)
         own = dict(SETS[name])
         if name == "terms":
             own |= _written(terms(chosen.data), chosen.out / "runs" / "terms.jsonl")
-        return KnowsSays(**own, n=N, methods=list(METHODS))
+        return LatentKnowledge(**own, n=N, methods=list(METHODS))
 
 
 def _written(rows: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from matplotlib.lines import Line2D
 from bench.peer import Peer, Running
 from etude.device.machine import Machine, decide
 from etude.errors import UserError
-from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
+from etude.evaluation.long.tokenized import TokenizedTask, generators_by_kind, make_haystack, make_tasks
 from etude.evaluation.statistics import mean_interval
 from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING, asking
 from etude.kv_cache.policy import Policy
@@ -184,11 +184,11 @@ class Long:
         model = in_precision(model, place.dtype)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
-        made = generators({"facts": chosen.data / FACTS if chosen.data else None})
-        haystack, tasks = haystack_of(read_books(chosen.data), tokenizer), list[Asked]()
+        made = generators_by_kind({"facts": chosen.data / FACTS if chosen.data else None})
+        haystack, tasks = make_haystack(read_books(chosen.data), tokenizer), list[TokenizedTask]()
         for items, n in self._items(own):
             named: dict[str, Any] = {"tokens": own.tokens, "n": n, "start": own.fifth * n, "seed": seed + ITEMS.index(items) + 1}
-            tasks += asked(tokenizer, own.kind, made[own.kind], haystack, **named)
+            tasks += make_tasks(tokenizer, own.kind, made[own.kind], haystack, **named)
         if own.part == "kvpress":
             return by_kvpress(model, tokenizer, tasks, self._new_tokens(own), place.precision)
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
@@ -200,7 +200,9 @@ class Long:
         return cell | {"full": [each["full"] for each in found], "depths": [each.task.depth for each in tasks], "policies": by_policy}
 
 
-def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, precision: str, running: type[Running] = Running) -> Cell:
+def by_kvpress(
+    model: Any, tokenizer: Any, tasks: Sequence[TokenizedTask], n: int, precision: str, running: type[Running] = Running
+) -> Cell:
     """Scores, and the share of the text that is held, by `kvpress_NAME RATIO unseen`."""
     ends, found, where = sorted(end_tokens(model, tokenizer)), dict[str, Any](), environment()
     with tempfile.TemporaryDirectory() as folder:
@@ -220,7 +222,7 @@ def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, preci
 
 @torch.inference_mode()
 def measured(
-    model: Any, tokenizer: Any, each: Asked, policies: Mapping[str, Policy | Recall], modes: Sequence[str], n: int
+    model: Any, tokenizer: Any, each: TokenizedTask, policies: Mapping[str, Policy | Recall], modes: Sequence[str], n: int
 ) -> dict[str, Any]:
     """One item: the full context's score, and of every policy and way to ask `{"score", "kl", "held"}`, by `NAME RATIO MODE`."""
     policies = {name: asking(policy, tokenizer) for name, policy in policies.items()}
@@ -256,7 +258,7 @@ def measured(
 
 
 def _distance(
-    rows: Rows, reading: Reading, each: Asked, answer: Sequence[int], full_TV: torch.Tensor, mode: str
+    rows: Rows, reading: Reading, each: TokenizedTask, answer: Sequence[int], full_TV: torch.Tensor, mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """With the full context's answer behind every row: the logits [P, A + 1, V] of its tokens and of what follows it, and the divergence
     [P] over its tokens, of the first one alone where there is none. The answer is taken back.

@@ -35,11 +35,11 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.evaluation.statistics import mean_interval
 from etude.recipes.adapt import adapt_named
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
-from etude.recipes.knowledge_first import adaptation_of
+from etude.recipes.knowledge_first import parse_adaptation
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.settings.configuration import dotted, resolved
@@ -87,7 +87,7 @@ class Orders:
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         practice = self._settings(arm, seed)
-        adaptation = adaptation_of(practice)
+        adaptation = parse_adaptation(practice)
         own = resolved(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
         return {"practice": own, "adaptation": resolved(adaptation) if adaptation else adapt_defaults()}  # which raw has no use for
 
@@ -100,7 +100,7 @@ class Orders:
         """
         settings = self._settings(arm, seed)
         data = chosen.out / "sets" if chosen.is_tiny else chosen.data
-        if adaptation := adaptation_of(settings):
+        if adaptation := parse_adaptation(settings):
             adapted = chosen.out / "adapted" / f"{arm}-{seed}"
             self._adapt(adaptation, adapted, data)
             settings = replace(settings, adaptation=None, adaptation_settings={}, model=str(adapted / "model"))
@@ -109,7 +109,7 @@ class Orders:
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             is_begun = (folder / "configuration.yaml").exists()
-            result = practice_named(settings, Path(self.recipe).stem, run=folder, data=data, resume=is_begun, watcher=Console())
+            result = practice_named(settings, Path(self.recipe).stem, run=folder, data=data, resume=is_begun, reporter=Console())
         for weights in ("model", "checkpoints"):
             shutil.rmtree(folder / weights, ignore_errors=True)
         steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
@@ -122,7 +122,7 @@ class Orders:
             if not folder.exists():
                 begin_measured(folder, settings)
             is_begun = (folder / "configuration.yaml").exists()
-            adapt_named(settings, folder.name, run=folder, data=data, resume=is_begun, watcher=Console())
+            adapt_named(settings, folder.name, run=folder, data=data, resume=is_begun, reporter=Console())
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

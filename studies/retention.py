@@ -36,7 +36,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console, Quiet
+from etude.console.reporter import Console, Silent
 from etude.device.machine import decide, engine_at, room_tokens
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import Measurement, Suite, measure
@@ -206,7 +206,7 @@ class Retaining(Arms):
             share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, resolved(settings))
         result = RunFolder(folder).read_json("result.json")
         if result is None:
-            result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+            result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), reporter=Console())
         for checkpoint in (folder / "checkpoints").glob("step-*"):
             shutil.rmtree(checkpoint)
         return {"gate": result["gate"]} if "gate" in result else {}
@@ -218,7 +218,7 @@ class Retaining(Arms):
         kept = RunFolder.start(folder, resolved(settings), resume=False)
         target, dev = RunFolder(runs["rl"]).read_json("measured.json")["dev"], {}
         with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
-            run = Practice(settings, self.recipe, kept, chosen.data, outcome, Quiet())
+            run = Practice(settings, self.recipe, kept, chosen.data, outcome, Silent())
             run.prepare()
             load_checkpoint(runs["start"] / "checkpoints" / "warm_start", run.model)
             learner = run.warm_start_learner()

@@ -22,7 +22,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.recipes.evaluate import evaluate
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, practice_defaults
@@ -89,9 +89,9 @@ class Answering:
         """The row of `evaluate`, with the model practised first where it is not there yet."""
         folder, settings = chosen.out / "runs" / f"model-{seed}", self._settings(seed)
         if RunFolder(folder).read_json("result.json") is None:
-            practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+            practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), reporter=Console())
         asked = {"recipe": self.recipe, "seed": seed, "evaluation.n": self.n, "evaluation.pass_n": 0, "sampling.temperature": 1.0}
-        found = evaluate(str(folder / "model"), {**asked, **CASES[arm]}, data=chosen.data, watcher=Console())
+        found = evaluate(str(folder / "model"), {**asked, **CASES[arm]}, data=chosen.data, reporter=Console())
         facts = RunFolder(folder).read_json("environment.json")
         where = f"{facts['processor']}, {facts['threads']} threads, {facts['precision']}"
         return {

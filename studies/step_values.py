@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.engine.completion import Completion
-from etude.evaluation.measure import Judge
+from etude.evaluation.measure import Verify
 from etude.evaluation.statistics import rank_correlation
 from etude.learn.credit import has_signal
 from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
@@ -125,7 +125,7 @@ class Agreement:
             "cost_tokens": cost | dict.fromkeys(learned, trained_tokens),
         }
 
-    def _nodes(self, run: Practice, judge: Judge) -> list[tuple[Tree, Node]]:
+    def _nodes(self, run: Practice, judge: Verify) -> list[tuple[Tree, Node]]:
         """Some inner nodes of each of some trees, by a keyed draw; tasks without signal, and trees that lack so many, are passed over."""
         search = Search("vine", chains=4, width=2, steps=self.steps)
         explore, seed, found = replace(run.settings.explore, search=search), run.settings.seed, []
@@ -142,7 +142,7 @@ class Agreement:
                 return found[: self.beginnings]
         raise SystemExit(f"only {len(found)} beginnings of {self.beginnings} were found")
 
-    def _with_signal(self, run: Practice, items: Sequence[Item], judge: Judge) -> list[Item]:
+    def _with_signal(self, run: Practice, items: Sequence[Item], judge: Verify) -> list[Item]:
         """Those of which some of 8 answers are right and some wrong."""
         explore = run.settings.explore
         how: dict[str, Any] = {"num_samples": 8, "max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}
@@ -150,7 +150,9 @@ class Agreement:
         texts = [[(run.engine.text_of(attempt.own_tokens), group.task) for attempt in group.attempts] for group in groups]
         return [item for item, own in zip(items, texts, strict=True) if has_signal([verdict.score for verdict in judge(own)])]
 
-    def _by_answers(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], dict[str, float]]:
+    def _by_answers(
+        self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Verify
+    ) -> tuple[dict[str, list[Any]], dict[str, float]]:
         """The truth, and rollouts of other random numbers."""
         scores: list[list[Any]] = []
         tokens = []
@@ -168,7 +170,7 @@ class Agreement:
         values |= {f"rollouts_{number}": [fmean(own[TRUTH : TRUTH + number]) for own in scores] for number in (1, 4, 9)}
         return values, {f"rollouts_{number}": number * fmean(tokens) for number in (1, 4, 9)}
 
-    def _learned(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], float]:
+    def _learned(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Verify) -> tuple[dict[str, list[Any]], float]:
         """What learned estimators say, and the tokens of the attempts that they learned from."""
         dtype, batch_tokens = run.place.dtype, run.settings.machine.update_batch_tokens
         options: dict[str, Any] = {"dtype": dtype, "batch_tokens": batch_tokens}

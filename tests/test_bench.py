@@ -30,7 +30,7 @@ from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.peer import Peer, Running
 from bench.practising import Theirs, their_settings
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
@@ -282,7 +282,7 @@ def test_an_update_by_trl_is_one_by_etude(tmp_path):
     plan = time_to_score.plan_of("tiny", steps=2, every=1, items=8, precision="float32")
     settings = replace(plan.practice(0), n=40)
     with OutcomeFeedback() as outcome:
-        run = Practice(settings, "tiny", RunFolder(tmp_path / "run"), None, outcome, Quiet())
+        run = Practice(settings, "tiny", RunFolder(tmp_path / "run"), None, outcome, Silent())
         run.prepare()
         run.warm_start()
         assert largest_difference(run, tmp_path) < 1e-3

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from etude.cards.head import head_of, origin
 from etude.cards.practised import licence_in_words, named, plain
-from etude.cards.use import Asked, use
+from etude.cards.use import PromptExample, usage_section
 from etude.recipes.adapt_settings import AdaptSettings
 
 _CARD = """---
@@ -37,13 +37,13 @@ Questions are answered by likelihood (`said`: in words, F1); intervals (95 %) ar
 def write_adapted_cards(run: Path, settings: AdaptSettings, result: Mapping[str, Any], tokenizer: Any) -> None:
     """Write `README.md` into the folder of an adapted model, and of its adapters where it has such."""
     template: Literal["base", "none"] = "base" if tokenizer.chat_template else "none"
-    asked = Asked("QUESTION", max_new_tokens=100, template=template)
+    asked = PromptExample("QUESTION", max_new_tokens=100, template=template)
     (run / "model" / "README.md").write_text(adapted_card(settings, result, asked), encoding="utf-8")
     if (run / "adapter").is_dir():
         (run / "adapter" / "README.md").write_text(adapted_card(settings, result, asked, is_adapter=True), encoding="utf-8")
 
 
-def adapted_card(settings: AdaptSettings, result: Mapping[str, Any], asked: Asked, *, is_adapter: bool = False) -> str:
+def adapted_card(settings: AdaptSettings, result: Mapping[str, Any], asked: PromptExample, *, is_adapter: bool = False) -> str:
     """The card of the model that a finished adaptation saved, or of its adapters."""
     _, licence = origin(settings.model)
     library, datasets = (
@@ -64,7 +64,7 @@ def adapted_card(settings: AdaptSettings, result: Mapping[str, Any], asked: Aske
         seed=result["seed"],
         table=_table(result["changes"]),
         licence=licence_in_words(licence),
-        use=use(asked, is_adapter=is_adapter),
+        use=usage_section(asked, is_adapter=is_adapter),
     )
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from etude.cards.head import head_of, measured, origin
-from etude.cards.use import LONGEST, Asked, use
-from etude.evaluation.report.numbers import short_reward
+from etude.cards.use import LONGEST, PromptExample, usage_section
+from etude.evaluation.report.number_format import short_reward
 from etude.evaluation.rewards import tells_more
 from etude.models.hub import is_hub_id
 from etude.models.load import BUNDLED, TINY, describe
-from etude.recipes.asking import as_asked
+from etude.recipes.generation_config import generation_config_of
 from etude.recipes.saving import told
 from etude.recipes.settings import PracticeSettings
 from etude.tasks.task import Task
@@ -51,13 +51,13 @@ def write_cards(run: Path, settings: PracticeSettings, result: Mapping[str, Any]
         (run / "adapter" / "README.md").write_text(card(settings, result, asked, is_adapter=True), encoding="utf-8")
 
 
-def asked_as(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) -> Asked:
+def asked_as(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) -> PromptExample:
     """How the model is asked whose run began with this tokenizer; the example is the first short question of one message."""
-    how, saved = as_asked(settings), told(tokenizer, settings).chat_template
+    how, saved = generation_config_of(settings), told(tokenizer, settings).chat_template
     questions = (
         task.question for task in tasks if isinstance(task.prompt, str) or len(task.prompt) == 1 + (task.prompt[0]["role"] == "system")
     )
-    return Asked(
+    return PromptExample(
         question=next((question for question in questions if len(question) <= LONGEST), "QUESTION"),
         max_new_tokens=how["max_new_tokens"],
         system=how["system"],
@@ -66,7 +66,7 @@ def asked_as(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) 
     )
 
 
-def card(settings: PracticeSettings, result: Mapping[str, Any], asked: Asked, *, is_adapter: bool = False) -> str:
+def card(settings: PracticeSettings, result: Mapping[str, Any], asked: PromptExample, *, is_adapter: bool = False) -> str:
     """The card of the model that a finished run saved, or of its adapters."""
     _, licence = origin(settings.model)
     library, results = ("peft" if is_adapter else "transformers"), list(measured(result["evaluation"], settings.tasks.dataset))
@@ -82,7 +82,7 @@ def card(settings: PracticeSettings, result: Mapping[str, Any], asked: Asked, *,
         table=_table(result),
         known=known,
         licence=licence_in_words(licence),
-        use=use(asked, is_adapter=is_adapter),
+        use=usage_section(asked, is_adapter=is_adapter),
     )
 
 

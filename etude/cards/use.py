@@ -9,7 +9,7 @@ LONGEST = 300
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptExample:
     """How a saved model is asked."""
 
     question: str
@@ -39,7 +39,7 @@ class Asked:
         return ("" if self.system is None else f"{self.system}\n") + self.prompt + "\n"
 
 
-def use(asked: Asked, *, is_adapter: bool = False) -> str:
+def usage_section(asked: PromptExample, *, is_adapter: bool = False) -> str:
     """The section `Use` of a card."""
     loads, served = (_ADAPTER_LOADS, _SERVED_ADAPTER) if is_adapter else (_LOADS, _SERVED)
     return "\n".join([loads, "", "```python", *_lines(asked, is_adapter), "```", "", _form(asked), "", *served])
@@ -64,7 +64,7 @@ _SERVED_ADAPTER = [
 ]
 
 
-def _lines(asked: Asked, is_adapter: bool) -> Sequence[str]:
+def _lines(asked: PromptExample, is_adapter: bool) -> Sequence[str]:
     kind = "AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
     libraries = ["from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer"]
     options = f"max_new_tokens={asked.max_new_tokens}, do_sample=False"
@@ -83,7 +83,7 @@ def _lines(asked: Asked, is_adapter: bool) -> Sequence[str]:
     ]
 
 
-def _form(asked: Asked) -> str:
+def _form(asked: PromptExample) -> str:
     """What the prompt looks like, in words."""
     told = [*(["system message"] if asked.system is not None else []), *(["instruction"] if asked.instruction else [])]
     if asked.template == "none":

@@ -1,4 +1,4 @@
-"""Experiment trackers (TensorBoard, W&B, Trackio, ...) through accelerate's classes for them: what a watcher sees, they get too.
+"""Experiment trackers (TensorBoard, W&B, Trackio, ...) through accelerate's classes for them: what a reporter sees, they get too.
 
     etude practice quickstart --track tensorboard,wandb
 
@@ -13,18 +13,18 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.errors import UserError, unknown
 from etude.settings.configuration import dotted
 
 
-class Tracked:
-    """A watcher that tells another one everything, and numbers to trackers.
+class TrackingReporter:
+    """A reporter that tells another one everything, and numbers to trackers.
 
     Steps count on from the warm start to practice, since trackers want steps that only grow.
     """
 
-    def __init__(self, inner: Watcher, names: Sequence[str], run: Path, configuration: Mapping[str, Any]) -> None:
+    def __init__(self, inner: Reporter, names: Sequence[str], run: Path, configuration: Mapping[str, Any]) -> None:
         """Use the trackers of these `names`; they start with the first number, so that a mistake in the input starts none.
 
         `run` names the run, and TensorBoard's files go into its folder.

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from etude.decoding.clusters import clusters
-from etude.decoding.majority import first_of_most, majority
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.majority import first_majority_answer, majority
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import Confidence
 from etude.tasks.votes import vote
 
 
-def abstain(pool: Pool, k: int, confidence: Confidence, min_confidence: float, same: float) -> list[Decoded]:
+def abstain(pool: SamplePool, k: int, confidence: Confidence, min_confidence: float, same: float) -> list[DecodedAnswer]:
     """`same`: from which cosine on two answers are of one cluster."""
     found = []
     for sure in _largest_clusters(pool, k, same) if confidence == "clusters" else _majorities(pool, k, confidence):
@@ -28,27 +28,27 @@ def abstain(pool: Pool, k: int, confidence: Confidence, min_confidence: float, s
         if sure.text is None or sure.confidence >= min_confidence:
             found.append(sure)
         else:
-            found.append(Decoded(None, confidence=sure.confidence, notes=(f"its samples agree by {sure.confidence:.2f}",)))
+            found.append(DecodedAnswer(None, confidence=sure.confidence, notes=(f"its samples agree by {sure.confidence:.2f}",)))
     return found
 
 
-def _majorities(pool: Pool, k: int, confidence: Confidence) -> list[Decoded]:
+def _majorities(pool: SamplePool, k: int, confidence: Confidence) -> list[DecodedAnswer]:
     answers = majority(pool, k)
     if confidence == "agreement":
         return answers
     votes = [[vote(pool.sample(sample).text, task) for sample in own] for task, own in zip(pool.tasks, pool.samples(k), strict=True)]
-    return [replace(answer, confidence=sameness(own)) for answer, own in zip(answers, votes, strict=True)]
+    return [replace(answer, confidence=vote_agreement(own)) for answer, own in zip(answers, votes, strict=True)]
 
 
-def _largest_clusters(pool: Pool, k: int, same: float) -> list[Decoded]:
+def _largest_clusters(pool: SamplePool, k: int, same: float) -> list[DecodedAnswer]:
     assert pool.embed is not None
     answers = [[pool.sample(sample) for sample in own] for own in pool.samples(k)]
     numbers = clusters([[answer.text for answer in own] for own in answers], pool.embed, same)
     votes = [[None if number is None else str(number) for number in own] for own in numbers]
-    return [first_of_most(*both, "no sample says anything") for both in zip(answers, votes, strict=True)]
+    return [first_majority_answer(*both, "no sample says anything") for both in zip(answers, votes, strict=True)]
 
 
-def sameness(votes: Sequence[str | None]) -> float:
+def vote_agreement(votes: Sequence[str | None]) -> float:
     """1 where all votes are the same, 0 where no two are; one vote is the same as itself, and a text without a vote as no other.
 
     >>> sameness(["a", "a"]), sameness(["a", None]), sameness(["a", "a", "b", "b"])

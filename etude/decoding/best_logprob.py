@@ -4,10 +4,10 @@ The mean, since a sum prefers short answers. It is the control that tells choosi
 sample.
 """
 
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 
 
-def best_logprob(pool: Pool, k: int) -> list[Decoded]:
+def best_logprob(pool: SamplePool, k: int) -> list[DecodedAnswer]:
     samples = pool.samples(k)
     means = pool.likelihoods([[sample.own_tokens for sample in own] for own in samples])
-    return [Decoded.of(pool.sample(own[found.index(max(found))])) for own, found in zip(samples, means, strict=True)]
+    return [DecodedAnswer.of(pool.sample(own[found.index(max(found))])) for own, found in zip(samples, means, strict=True)]

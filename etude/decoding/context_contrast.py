@@ -7,17 +7,17 @@ The evidence is the task's `metadata["evidence"]`, and stands before the questio
 Identity: strength 0 is plain decoding behind the evidence.
 """
 
-from etude.decoding.inputs import reworded
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.joint_inputs import with_question
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.engine.joint import product
 from etude.rollouts.prompts import render_prompt, without_control
 
 
-def context_contrast(pool: Pool, strength: float) -> list[Decoded]:
+def context_contrast(pool: SamplePool, strength: float) -> list[DecodedAnswer]:
     tokenizer, with_evidence = pool.engine.tokenizer, []
     for task, prompt in zip(pool.tasks, pool.prompts, strict=True):
         evidence = without_control(tokenizer, str(task.metadata.get("evidence") or "").strip())
-        told = render_prompt(tokenizer, reworded(task, f"{evidence}\n\n{task.question}")) if evidence else prompt
+        told = render_prompt(tokenizer, with_question(task, f"{evidence}\n\n{task.question}")) if evidence else prompt
         with_evidence.append(told if len(told) <= pool.room_tokens else prompt)
     opened = pool.engine.open(with_evidence)
     is_told = [told != prompt for told, prompt in zip(with_evidence, pool.prompts, strict=True)]
@@ -26,4 +26,4 @@ def context_contrast(pool: Pool, strength: float) -> list[Decoded]:
     found = pool.joint(inputs, product, weights)
     pool.engine.release(opened)
     note = "it has no evidence that there is room for, and is answered as it is"
-    return [Decoded.of(each.completion, notes=() if told else (note,)) for each, told in zip(found, is_told, strict=True) if each]
+    return [DecodedAnswer.of(each.completion, notes=() if told else (note,)) for each, told in zip(found, is_told, strict=True) if each]

@@ -7,8 +7,8 @@
 Choosing without joining is `best_logprob`. Identity: `original` with k = 1, the question as it is, is plain decoding.
 """
 
-from etude.decoding.inputs import Input, Layout, inputs_of, joined, reworded
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.joint_inputs import JointInput, Layout, build_inputs, decode_jointly, with_question
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import AGAIN
 from etude.engine.joint import product
 from etude.errors import UserError
@@ -35,25 +35,25 @@ WORDINGS = (
 """Of the control without samples, in order."""
 
 
-def integrative_same_sample(pool: Pool, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
+def integrative_same_sample(pool: SamplePool, again: str = AGAIN, layout: Layout = "turns") -> list[DecodedAnswer]:
     """Control: the first sample in every input, which is one input."""
-    return joined(pool, inputs_of(pool, pool.samples(1), again, layout), product, 1)
+    return decode_jointly(pool, build_inputs(pool, pool.samples(1), again, layout), product, 1)
 
 
-def integrative_unrelated(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
+def integrative_unrelated(pool: SamplePool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[DecodedAnswer]:
     """Control: the samples of the next question in the pool that is another one."""
     samples, keys = pool.samples(k), [task.key for task in pool.tasks]
     if len(set(keys)) == 1:
         raise UserError("decoding.method integrative_unrelated shows a question samples of another, but there is one question: ask two")
     behind = [[(place + step) % len(keys) for step in range(1, len(keys))] for place in range(len(keys))]
     others = [next(other for other in own if keys[other] != keys[place]) for place, own in enumerate(behind)]
-    return joined(pool, inputs_of(pool, [samples[other] for other in others], again, layout), product, k)
+    return decode_jointly(pool, build_inputs(pool, [samples[other] for other in others], again, layout), product, k)
 
 
-def integrative_original(pool: Pool, k: int) -> list[Decoded]:
+def integrative_original(pool: SamplePool, k: int) -> list[DecodedAnswer]:
     """Control: the first k of `WORDINGS`, of which there are 16, then from the first again."""
-    inputs: list[list[Input]] = []
+    inputs: list[list[JointInput]] = []
     for task in pool.tasks:
         wordings = [WORDINGS[number % len(WORDINGS)].format(question=task.question) for number in range(k)]
-        inputs.append([(None, render_prompt(pool.engine.tokenizer, reworded(task, wording))) for wording in wordings])
-    return joined(pool, inputs, product, k)
+        inputs.append([(None, render_prompt(pool.engine.tokenizer, with_question(task, wording))) for wording in wordings])
+    return decode_jointly(pool, inputs, product, k)

@@ -16,7 +16,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from etude.decoding.decode import decode
-from etude.decoding.lens import of_tokens, read
+from etude.decoding.logit_lens import completion_logits, token_logprobs
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Tokens
 from etude.engine.sampling import GREEDY, Sampling
@@ -63,4 +63,4 @@ def _sampling(config: Any) -> Sampling:
 @torch.no_grad()
 def _logprobs(model: Any, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
     """Of completions behind their prompts, one at a time."""
-    return [tuple(of_tokens(read(model, prompt, completion), completion).tolist()) for prompt, completion in pairs]
+    return [tuple(token_logprobs(completion_logits(model, prompt, completion), completion).tolist()) for prompt, completion in pairs]

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from etude.decoding.methods import METHODS
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
@@ -16,10 +16,10 @@ from etude.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Found:
+class DecodingResult:
     """An answer and what it took."""
 
-    answer: Decoded
+    answer: DecodedAnswer
     samples: tuple[Completion, ...]
     """What it was made of, and what was drawn beside it (`num_samples`)."""
     sampled_tokens: int
@@ -32,9 +32,9 @@ def decode(
     how: ReliableDecoding,
     *,
     num_samples: int = 0,
-    done: Callable[[list[Found]], None] | None = None,
+    done: Callable[[list[DecodingResult]], None] | None = None,
     **asking: Any,
-) -> list[Found]:
+) -> list[DecodingResult]:
     """An answer to each task with its prompt, by a method that is on; `num_samples` are drawn of each at least, whatever the method reads;
     `done` is given each part as soon as it is answered; `asking` is what a `Pool` takes beside the samples.
 
@@ -45,14 +45,14 @@ def decode(
     options, embed = how.options, load_embedder(how.embedder) if how.by_meaning else None
     each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
     parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # of two at least, where there are two
-    found: list[Found] = []
+    found: list[DecodingResult] = []
     for start, end in pairwise(len(items) * number // parts for number in range(parts + 1)):
         some = items[start:end]
         sources = [task for task, _ in some], [prompt for _, prompt in some]
-        pool = Pool(engine, *sources, samples=how.sampling, embed=embed, visits=again[start:end], **asking)
+        pool = SamplePool(engine, *sources, samples=how.sampling, embed=embed, visits=again[start:end], **asking)
         pool.samples(num_samples)
         answers = method.answer(pool, **options)
-        part = list(map(Found, answers, pool.completions(), pool.sampled_tokens))
+        part = list(map(DecodingResult, answers, pool.completions(), pool.sampled_tokens))
         pool.release()
         found += part
         if done:

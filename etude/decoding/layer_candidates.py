@@ -12,14 +12,14 @@ Identity: k = 1, one set of every other layer, is `layer_contrast_dynamic` over 
 """
 
 from etude.decoding.layer_contrast import LayerContrast
-from etude.decoding.lens import Part
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.logit_lens import LayerPart
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import Choose
 from etude.tasks.votes import Tally, vote
 
 
-def layer_candidates(pool: Pool, k: int, choose: Choose, strength: float, plausible: float, final_norm: bool) -> list[Decoded]:
-    views = [LayerContrast(Part(number, k), strength, plausible, final_norm) for number in range(k)]
+def layer_candidates(pool: SamplePool, k: int, choose: Choose, strength: float, plausible: float, final_norm: bool) -> list[DecodedAnswer]:
+    views = [LayerContrast(LayerPart(number, k), strength, plausible, final_norm) for number in range(k)]
     by_set = [pool.viewed(view) for view in views]
     candidates = [list(own) for own in zip(*by_set, strict=True)]
     if choose == "cycle":
@@ -32,5 +32,5 @@ def layer_candidates(pool: Pool, k: int, choose: Choose, strength: float, plausi
         tally = Tally.of(votes)
         most = max(map(tally.share, votes)) if choose == "agreement" else 0.0
         best = max((place for place in range(k) if tally.share(votes[place]) >= most), key=likely.__getitem__)
-        found.append(Decoded.of(own[best], confidence=tally.share(votes[best])))
+        found.append(DecodedAnswer.of(own[best], confidence=tally.share(votes[best])))
     return found

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from etude.decoding.lens import Layers, Lens, LensForward, layers_of, of_tokens, read_behind
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.logit_lens import LayerChoice, LogitLens, LogitLensForward, batched_completion_logits, layer_numbers, token_logprobs
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.engine.completion import Tokens
 from etude.engine.context import Context, CopiedContext, Opened
 from etude.engine.forward import Shared
@@ -39,7 +39,7 @@ NEVER = -1000.0
 class LayerContrast:
     """A view: plain contexts, and contrasted logits."""
 
-    layers: Layers
+    layers: LayerChoice
     """Candidates, from 0, the embeddings; one: static."""
     strength: float = 1.0
     plausible: float = 0.1
@@ -52,14 +52,14 @@ class LayerContrast:
         return "layer contrast"
 
     def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: Shared | None = None) -> tuple[Opened, torch.Tensor]:
-        layers = layers_of(model, self.layers)
+        layers = layer_numbers(model, self.layers)
         opened: Opened
         if shared and isinstance(shared.forward, FusedForward):
-            lens = Lens(shared.forward.model, layers, final_norm=self.final_norm, forward=shared.forward)
+            lens = LogitLens(shared.forward.model, layers, final_norm=self.final_norm, forward=shared.forward)
             with lens.reading():
-                opened, logits_BV = replace(shared, forward=LensForward(shared.forward, lens)).prefill(prompts)
+                opened, logits_BV = replace(shared, forward=LogitLensForward(shared.forward, lens)).prefill(prompts)
         else:
-            lens = Lens(model, layers, final_norm=self.final_norm)
+            lens = LogitLens(model, layers, final_norm=self.final_norm)
             with lens.reading():
                 opened, logits_BV = CopiedContext.prefill(model, prompts, pad)
         lens.check(logits_BV)
@@ -69,7 +69,7 @@ class LayerContrast:
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         return prompt_tokens + new_tokens
 
-    def contrasted(self, logits_BV: torch.Tensor, lens: Lens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
+    def contrasted(self, logits_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
         """The logits with those of an earlier layer taken off; a random layer is drawn by a row's last token and its length."""
         if self.strength == 0:
             return logits_BV
@@ -81,7 +81,7 @@ class LayerContrast:
             scores_BV = scores_BV.masked_fill(final_BV < least_B1, -torch.inf)
         return scores_BV
 
-    def _early(self, final_BV: torch.Tensor, lens: Lens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
+    def _early(self, final_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
         """Log-probs after the layer that each row is set against."""
         rows_B = torch.arange(len(final_BV), device=final_BV.device)
         if self.choice == "random":
@@ -105,7 +105,7 @@ class LayerPrompts:
     """Prompts whose rows have contrasted logits."""
 
     how: LayerContrast
-    lens: Lens
+    lens: LogitLens
     inner: Opened
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:
@@ -117,7 +117,7 @@ class LayerContext:
     """A context with contrasted logits."""
 
     how: LayerContrast
-    lens: Lens
+    lens: LogitLens
     inner: Any
 
     @property
@@ -150,18 +150,20 @@ def contrasted_logprobs(model: Any, how: LayerContrast, prompt: Tokens, completi
     rules none out).
     """
     found: dict[int, tuple[float, ...]] = {}
-    for numbers, logits_NV, lens in read_behind(model, layers_of(model, how.layers), how.final_norm, prompt, completions):
+    for numbers, logits_NV, lens in batched_completion_logits(model, layer_numbers(model, how.layers), how.final_norm, prompt, completions):
         some = [completions[number] for number in numbers]
         before_N = torch.tensor([token for own in some for token in (prompt[-1], *own[:-1])])
         length_N = torch.cat([torch.arange(len(own)) for own in some]) + len(prompt)
         scores_NV = how.contrasted(logits_NV, lens, before_N, length_N)
-        logprobs = of_tokens(scores_NV, [token for own in some for token in own]).clamp(min=NEVER).tolist()
+        logprobs = token_logprobs(scores_NV, [token for own in some for token in own]).clamp(min=NEVER).tolist()
         for number, own in zip(numbers, some, strict=True):
             found[number], logprobs = tuple(logprobs[: len(own)]), logprobs[len(own) :]
     return [found[number] for number in range(len(completions))]
 
 
-def layer_contrast_static(pool: Pool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool) -> list[Decoded]:
+def layer_contrast_static(
+    pool: SamplePool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool
+) -> list[DecodedAnswer]:
     """Against one layer: the middle one, unless it is named."""
     if len(layers) > 1:
         raise UserError(f"decoding.layers names {len(layers)}, but layer_contrast_static takes one: name one, or none for the middle")
@@ -169,18 +171,18 @@ def layer_contrast_static(pool: Pool, layers: Sequence[int], strength: float, pl
 
 
 def layer_contrast_dynamic(
-    pool: Pool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
-) -> list[Decoded]:
+    pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
+) -> list[DecodedAnswer]:
     """Against the layer that is furthest from the last one, of those that are named, or of a set."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm))
 
 
 def random_layer(
-    pool: Pool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
-) -> list[Decoded]:
+    pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
+) -> list[DecodedAnswer]:
     """Control: against a random one of these layers at every token."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm, "random"))
 
 
-def _viewed(pool: Pool, view: LayerContrast) -> list[Decoded]:
-    return [Decoded.of(completion) for completion in pool.viewed(view, is_heard=True)]
+def _viewed(pool: SamplePool, view: LayerContrast) -> list[DecodedAnswer]:
+    return [DecodedAnswer.of(completion) for completion in pool.viewed(view, is_heard=True)]

@@ -7,22 +7,24 @@ without a vote there is no answer. Identity: k = 1 is one sample.
 
 from collections.abc import Sequence
 
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.engine.completion import Completion
 from etude.tasks.votes import Tally, vote
 
 
-def majority(pool: Pool, k: int) -> list[Decoded]:
+def majority(pool: SamplePool, k: int) -> list[DecodedAnswer]:
     found = []
     for task, samples in zip(pool.tasks, pool.samples(k), strict=True):
         answers = [pool.sample(sample) for sample in samples]
-        found.append(first_of_most(answers, [vote(answer.text, task) for answer in answers], "no sample gives an answer that can be read"))
+        found.append(
+            first_majority_answer(answers, [vote(answer.text, task) for answer in answers], "no sample gives an answer that can be read")
+        )
     return found
 
 
-def first_of_most(answers: Sequence[Completion], votes: Sequence[str | None], nothing: str) -> Decoded:
+def first_majority_answer(answers: Sequence[Completion], votes: Sequence[str | None], nothing: str) -> DecodedAnswer:
     """The first answer with the vote of most, and their share; none, and `nothing` as why, where nobody votes."""
     tally = Tally.of(votes)
     if tally.winner is None:
-        return Decoded(None, confidence=0.0, notes=(nothing,))
-    return Decoded.of(answers[votes.index(tally.winner)], confidence=tally.share(tally.winner))
+        return DecodedAnswer(None, confidence=0.0, notes=(nothing,))
+    return DecodedAnswer.of(answers[votes.index(tally.winner)], confidence=tally.share(tally.winner))

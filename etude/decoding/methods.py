@@ -11,7 +11,7 @@ from etude.decoding.integrative import integrative, integrative_mean_prob
 from etude.decoding.layer_candidates import layer_candidates
 from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static, random_layer
 from etude.decoding.majority import majority
-from etude.decoding.pool import Decoded
+from etude.decoding.sample_pool import DecodedAnswer
 from etude.decoding.self_reflection import self_reflection
 from etude.decoding.settings import READS
 from etude.decoding.universal_self_consistency import universal_self_consistency
@@ -21,7 +21,7 @@ from etude.decoding.universal_self_consistency import universal_self_consistency
 class Method:
     """A way to answer."""
 
-    answer: Callable[..., list[Decoded]]
+    answer: Callable[..., list[DecodedAnswer]]
     """A pool, and the settings that it takes by name → an answer to each question."""
     reads: tuple[str, ...]
     """Settings of `ReliableDecoding`; `sampling` and `embedder` are the pool's."""

@@ -8,8 +8,8 @@ Identity: k = 1 is one sample.
 import re
 from dataclasses import replace
 
-from etude.decoding.listing import listed
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.numbered_answers import with_numbered_answers
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 
 WORDS = (
     "These are {number} answers to the same question. Which of them agrees most with the others? Begin with its number: "
@@ -17,22 +17,24 @@ WORDS = (
 )
 
 
-def universal_self_consistency(pool: Pool, k: int) -> list[Decoded]:
+def universal_self_consistency(pool: SamplePool, k: int) -> list[DecodedAnswer]:
     found = []
     samples = [[pool.sample(sample) for sample in own] for own in pool.samples(k)]
     tokenizer, texts = pool.engine.tokenizer, [[answer.text for answer in own] for own in samples]
     asked = [
-        listed(tokenizer, replace(task, instruction=""), own, WORDS) if len(set(own)) > 1 else None  # there is nothing to choose
+        with_numbered_answers(tokenizer, replace(task, instruction=""), own, WORDS)
+        if len(set(own)) > 1
+        else None  # there is nothing to choose
         for task, own in zip(pool.tasks, texts, strict=True)
     ]
     for own, question, reply in zip(samples, asked, pool.asked(asked), strict=True):
-        place = named(reply.text if reply else "", len(own))
+        place = named_answer(reply.text if reply else "", len(own))
         notes = ("the model named none of its samples",) if question and place is None else ()
-        found.append(Decoded.of(own[place or 0], notes=notes))
+        found.append(DecodedAnswer.of(own[place or 0], notes=notes))
     return found
 
 
-def named(reply: str, number: int) -> int | None:
+def named_answer(reply: str, number: int) -> int | None:
     """The place, from 0, of the answer that is named by the first number of a reply, if there are so many.
 
     >>> named("Answer 3 is the most consistent one.", 4), named("Answer 7", 4), named("All agree", 4)

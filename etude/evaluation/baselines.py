@@ -3,8 +3,8 @@
 | name | answer |
 |---|---|
 | `most_frequent` | the most frequent answer of training |
-| `nearest_question` | the answer of the most similar training question (`etude.evaluation.nearest`) |
-| `same_wording` | the most frequent answer of training questions that differ in names and numbers only (`etude.evaluation.wording`) |
+| `nearest_question` | the answer of the most similar training question (`etude.evaluation.nearest_question`) |
+| `same_wording` | the most frequent answer of training questions that differ in names and numbers only (`etude.evaluation.same_wording`) |
 | `first_number`, `last_number`, `largest_number`, `smallest_number` | that number of the question |
 | `sum`, `difference`, `product` | of the question's numbers, where it has two or more (difference: largest minus smallest) |
 | `list_as_given`, `list_reversed` | the question's list, as it stands or backwards, in the gold answer's format |
@@ -22,8 +22,8 @@ from math import prod
 from statistics import fmean
 from typing import NamedTuple
 
-from etude.evaluation.nearest import nearest_answers
-from etude.evaluation.wording import same_wording_answers
+from etude.evaluation.nearest_question import nearest_answers
+from etude.evaluation.same_wording import same_wording_answers
 from etude.rewards.verdict import Verdict
 from etude.tasks.answers import parse_list
 from etude.tasks.numbers import find_numbers, write_number

@@ -23,7 +23,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True)
-class Rule:
+class InstructionRule:
     """One kind of instruction."""
 
     asked: str
@@ -86,19 +86,19 @@ def _has_sentences(text: str, number: str) -> bool:
 
 
 RULES = {
-    "lowercase": Rule("Write your answer in lowercase letters only.", ("",), _is_lower),
-    "uppercase": Rule("Write your answer in CAPITAL LETTERS only.", ("",), _is_upper),
-    "begin": Rule('Begin your answer with "{argument}"', ("Of course", "Well,", "My answer", "Certainly"), _begins),
-    "end": Rule('End your answer with "{argument}"', ("That is all.", "I hope this helps.", "The end."), _ends),
-    "items": Rule(
+    "lowercase": InstructionRule("Write your answer in lowercase letters only.", ("",), _is_lower),
+    "uppercase": InstructionRule("Write your answer in CAPITAL LETTERS only.", ("",), _is_upper),
+    "begin": InstructionRule('Begin your answer with "{argument}"', ("Of course", "Well,", "My answer", "Certainly"), _begins),
+    "end": InstructionRule('End your answer with "{argument}"', ("That is all.", "I hope this helps.", "The end."), _ends),
+    "items": InstructionRule(
         "Give a list of exactly {argument} items, each on a line of its own that begins with a dash.", ("2", "3", "4"), _has_items
     ),
-    "without": Rule('Do not use the letter "{argument}" anywhere in your answer.', ("z", "j", "k", "e"), _lacks),
-    "contain": Rule('Use the word "{argument}" in your answer.', ("river", "lamp", "yellow", "seven"), _contains),
-    "short": Rule("Use at most {argument} words.", ("5", "10", "20"), _is_short),
-    "commas": Rule("Use no commas.", (",",), _lacks),
-    "quoted": Rule("Put your whole answer in double quotation marks.", ("",), _is_quoted),
-    "sentences": Rule("Answer in exactly {argument} sentences.", ("1", "2"), _has_sentences),
+    "without": InstructionRule('Do not use the letter "{argument}" anywhere in your answer.', ("z", "j", "k", "e"), _lacks),
+    "contain": InstructionRule('Use the word "{argument}" in your answer.', ("river", "lamp", "yellow", "seven"), _contains),
+    "short": InstructionRule("Use at most {argument} words.", ("5", "10", "20"), _is_short),
+    "commas": InstructionRule("Use no commas.", (",",), _lacks),
+    "quoted": InstructionRule("Put your whole answer in double quotation marks.", ("",), _is_quoted),
+    "sentences": InstructionRule("Answer in exactly {argument} sentences.", ("1", "2"), _has_sentences),
 }
 
 _QUESTIONS = (

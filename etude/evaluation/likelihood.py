@@ -19,7 +19,7 @@ import numpy as np
 
 from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
-from etude.evaluation.retention import beginning, token_ids
+from etude.evaluation.retention import leading_tokens, token_ids
 from etude.randomness import seed_for
 from etude.tasks.choices import choices_of, without_choices
 from etude.tasks.task import Task
@@ -30,7 +30,7 @@ _UNASKED = "Answer:"
 
 
 @dataclass(frozen=True)
-class Asked:
+class LikelihoodQuestion:
     """What is asked as text, and the texts that may follow; the one at `right` should."""
 
     prompt: str
@@ -40,7 +40,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Known:
+class LikelihoodResult:
     """What a model said to a list of questions."""
 
     right: Mapping[str, list[bool]]
@@ -49,16 +49,16 @@ class Known:
     """Of the right answer, a byte."""
 
 
-def question_of(task: Task) -> Asked:
+def question_from_task(task: Task) -> LikelihoodQuestion:
     """A task as it is asked: with its choices, or with its answer alone."""
     choices = tuple(choices_of(task))
     if task.answer is None:
         raise UserError(f"{task.origin} has no answer: a question needs one")
     shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"
-    return Asked(shown, choices or (task.answer,), ord(task.answer) - ord("A") if choices else 0, task.origin)
+    return LikelihoodQuestion(shown, choices or (task.answer,), ord(task.answer) - ord("A") if choices else 0, task.origin)
 
 
-def cloze(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Asked]:
+def cloze_questions(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[LikelihoodQuestion]:
     """Rows of a glossary (`term`, `definition` and perhaps `section`), each asked for its term among three others.
 
     The others are drawn by the term from those of its section, and from all where the section has too few.
@@ -81,11 +81,11 @@ def cloze(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Asked]:
         choices = [row["term"], *(others[place] for place in draw.permutation(len(others))[: _CHOICES - 1])]
         order = draw.permutation(_CHOICES)
         shown = f"Definition: {row['definition'].strip()}\nTerm:"
-        asked.append(Asked(shown, tuple(choices[place] for place in order), int(np.flatnonzero(order == 0)[0]), origin))
+        asked.append(LikelihoodQuestion(shown, tuple(choices[place] for place in order), int(np.flatnonzero(order == 0)[0]), origin))
     return asked
 
 
-def ask(questions: Sequence[Asked], tokenizer: Any, logprobs: Logprobs, room: int) -> Known:
+def score_questions(questions: Sequence[LikelihoodQuestion], tokenizer: Any, logprobs: Logprobs, room: int) -> LikelihoodResult:
     """Read every choice behind its question; a question longer than `room` tokens loses its beginning."""
     if len({len(question.choices) > 1 for question in questions}) > 1:
         one = next(question for question in questions if len(question.choices) == 1)
@@ -112,14 +112,14 @@ def ask(questions: Sequence[Asked], tokenizer: Any, logprobs: Logprobs, room: in
             }
             for scoring, values in scores.items():
                 right[scoring].append(values.index(max(values)) == question.right)
-    return Known(right, nats)
+    return LikelihoodResult(right, nats)
 
 
 def _tokens(tokenizer: Any, prompt: str, choice: str, room: int) -> tuple[Tokens, Tokens]:
     """Prompt, behind what the tokenizer puts first, and choice as tokens."""
     before = token_ids(tokenizer, prompt)
     completion = token_ids(tokenizer, f"{prompt} {choice}")[len(before) :]
-    start = beginning(tokenizer)
+    start = leading_tokens(tokenizer)
     left = room - len(completion) - len(start)
     if not completion or left < 1:
         raise UserError(f"the answer {choice[:80]!r} has {len(completion)} tokens; there is room for 1 to {room - len(start) - 1}")

@@ -20,10 +20,10 @@ from typing import Any
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
-from etude.evaluation.descriptive import describe
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, mean_score, reward_row
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
-from etude.evaluation.thought import measure_thoughts
+from etude.evaluation.text_counts import count_text
+from etude.evaluation.thought_budgets import measure_thought_budgets
 from etude.randomness import seed_for
 from etude.rewards.unscored import check_scored, commonest_reason
 from etude.rewards.verdict import Verdict
@@ -32,7 +32,7 @@ from etude.rollouts.thought import Thoughts
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
 
-Judge = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+Verify = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Answered:
+class OtherAnswer:
     """A task by another way than greedy decoding."""
 
     text: str | None
@@ -77,16 +77,16 @@ def measure(
     engine: TransformersEngine,
     suite: Suite,
     how: Measurement,
-    judge: Judge,
+    judge: Verify,
     *,
-    ways: Mapping[str, Callable[[Suite], Sequence[Answered]]] = MappingProxyType({}),
+    ways: Mapping[str, Callable[[Suite], Sequence[OtherAnswer]]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
 
     Each of the `ways` answers every task of a suite in another way: its accuracy stands beside the greedy one, with what it gains, paired
-    over tasks, and, over the answers that it gives, how much it says (`etude.evaluation.descriptive`, of greedy answers to the same tasks
+    over tasks, and, over the answers that it gives, how much it says (`etude.evaluation.text_counts`, of greedy answers to the same tasks
     too) and how well its confidence is calibrated; one that is not given is no right one. Where thoughts of fixed lengths are asked for,
-    the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item the scores of its answers.
+    the row has a list of rows for these (`etude.evaluation.thought_budgets`), as `thought`, and each item the scores of its answers.
 
     Raises `TooManyUnscored` where more answers of one kind have no score than `how` allows.
     """
@@ -128,12 +128,12 @@ def measure(
     for own in others:
         items = [{**item, own.name: answer} for item, answer in zip(items, own.answers, strict=True)]
     if how.thought.budgets:
-        row["thought"], thought = measure_thoughts(engine, suite.tasks, suite.prompts, how.thought, judge)
+        row["thought"], thought = measure_thought_budgets(engine, suite.tasks, suite.prompts, how.thought, judge)
         items = [{**item, "thought": answers} for item, answers in zip(items, thought, strict=True)]
     return {"suite": suite.name, "row": row, "items": items}
 
 
-def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Judge) -> tuple[dict[str, Any], list[float | None]]:
+def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Verify) -> tuple[dict[str, Any], list[float | None]]:
     """The row's numbers of sampled answers, and of each task that was sampled the mean reward."""
     tasks, prompts = suite.tasks[: how.pass_n], suite.prompts[: how.pass_n]
     if not tasks or how.num_samples == 0:
@@ -177,7 +177,7 @@ class _Way:
     answers: list[dict[str, Any]]
 
 
-def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered], greedy: Sequence[bool], said: Sequence[str]) -> _Way:
+def _other_way(name: str, suite: Suite, judge: Verify, answers: Sequence[OtherAnswer], greedy: Sequence[bool], said: Sequence[str]) -> _Way:
     """`greedy`: whether the greedy answers are right, `said` what they say."""
     given = [(answer.text, task) for answer, task in zip(answers, suite.tasks, strict=True) if answer.text is not None]
     judged = judge(given) if given else []
@@ -214,7 +214,7 @@ def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered
 
 def _said_by(texts: Sequence[str]) -> dict[str, float]:
     """How much a text says, on average."""
-    found = [describe(text) for text in texts]
+    found = [count_text(text) for text in texts]
     return {name: fmean(getattr(each, name) for each in found) for name in ("words", "details")} if found else {}
 
 
@@ -222,7 +222,7 @@ def _judged(verdict: Verdict) -> dict[str, Any]:
     return {"score": verdict.score, "right": None if verdict.score is None else verdict.is_right}
 
 
-def _demanding(judge: Judge, max_unscored_share: float, where: str) -> Judge:
+def _demanding(judge: Verify, max_unscored_share: float, where: str) -> Verify:
     """A judge that raises `TooManyUnscored` where it can't score enough of what it is asked about at once."""
 
     def asked(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
@@ -253,7 +253,7 @@ def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] 
     return answers.index(max(votes, key=votes.__getitem__)) if votes else 0
 
 
-def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def compare_measurements(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """The paired tests of two measurements of one suite: who answered what rightly that the other did not, and the mean rewards
     (`compare_rewards`); `leads` says by which of them the models are told apart.
     """

@@ -27,7 +27,7 @@ OLD_KNOWLEDGE = Path(__file__).with_name("old_knowledge")
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """A multiple-choice question as tokens."""
 
     prompt: Tokens
@@ -43,7 +43,7 @@ class Probe:
 
     windows: list[Tokens]
     """Pieces of the text; the first token of each is given."""
-    questions: list[Question]
+    questions: list[ChoiceQuestion]
 
     @property
     def key(self) -> str:
@@ -53,7 +53,7 @@ class Probe:
 
 def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_tokens: int, text_tokens: int, room: int) -> Probe:
     """The text's first `text_tokens` in windows, and the tasks, which must have choices, as questions of at most `room` tokens."""
-    start, ids = beginning(tokenizer), token_ids(tokenizer, text)[:text_tokens]
+    start, ids = leading_tokens(tokenizer), token_ids(tokenizer, text)[:text_tokens]
     own = window_tokens - len(start)
     windows = [(*start, *ids[begin : begin + own]) for begin in range(0, len(ids), own)]
     if len(windows) > 1 and 2 * len(windows[-1]) < window_tokens:  # a short rest would count as much as a whole window
@@ -61,7 +61,7 @@ def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_token
     return Probe([window for window in windows if len(window) > 1], [_question(task, tokenizer, start, room) for task in tasks])
 
 
-def beginning(tokenizer: Any) -> Tokens:
+def leading_tokens(tokenizer: Any) -> Tokens:
     """What the tokenizer itself puts before a text, which is nothing for many."""
     text, whole = token_ids(tokenizer, "x"), tuple(tokenizer("x")["input_ids"])
     return next(whole[:i] for i in range(len(whole)) if whole[i : i + len(text)] == text)
@@ -71,7 +71,7 @@ def token_ids(tokenizer: Any, text: str) -> Tokens:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
+def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> ChoiceQuestion:
     choices = choices_of(task)
     if not choices or task.answer is None:
         raise UserError(f"retention.choices: {task.origin} needs choices and an answer")
@@ -81,7 +81,7 @@ def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
     length = len(start) + len(prompt) + max(map(len, tokens))
     if length > room or not all(tokens):
         raise UserError(f"retention.choices: {task.origin} has {length} tokens with its longest choice; there is room for 1 to {room}")
-    return Question((*start, *prompt), tokens, tuple(len(choice.encode()) for choice in choices), ord(task.answer) - ord("A"))
+    return ChoiceQuestion((*start, *prompt), tokens, tuple(len(choice.encode()) for choice in choices), ord(task.answer) - ord("A"))
 
 
 def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
     return found
 
 
-def _most_likely(question: Question, scores: Sequence[float]) -> int:
+def _most_likely(question: ChoiceQuestion, scores: Sequence[float]) -> int:
     per_byte = [score / size for score, size in zip(scores, question.sizes, strict=True)]
     return per_byte.index(max(per_byte))
 

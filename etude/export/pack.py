@@ -22,7 +22,7 @@ import yaml
 from etude.console.outputs import STANDARD_OUTPUT, write_output
 from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.evaluation.report.reading import place, read_bytes, read_lines, value_of
+from etude.evaluation.report.bounded_reading import display_name, parse_json, read_bytes, read_lines
 from etude.export.redaction import Redaction, walked
 from etude.training.run_folder import check_is_run
 
@@ -80,7 +80,7 @@ def _chosen(run: Path, left_out: list[str]) -> Iterator[Path]:
     folders = [path for folder in FOLDERS for path in sorted((run / folder).glob("*")) if path.suffix in (".json", ".gz")]
     for path in (*(run / name for name in FILES), *folders):
         if path.is_symlink() or (path.parent != run and path.parent.is_symlink()):
-            left_out.append(f"{place(path)} is a link and left out")
+            left_out.append(f"{display_name(path)} is a link and left out")
         elif path.exists() or path.parent != run:
             yield path
 
@@ -102,7 +102,7 @@ def _write_cleaned(path: Path, target: Path, redaction: Redaction, left_out: lis
         with target.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw as file:
             for line in read_lines(path, left_out):
                 with suppress(ValueError):  # the torn last line of a run that was killed
-                    file.write(json.dumps(walked(value_of(line), redaction.of_text)).encode() + b"\n")
+                    file.write(json.dumps(walked(parse_json(line), redaction.of_text)).encode() + b"\n")
     elif path.suffix == ".json":
         value = _value(path, left_out)
         if value is not None:
@@ -119,9 +119,9 @@ def _value(path: Path, left_out: list[str]) -> Any:
     if raw is None:
         return None
     try:
-        return value_of(raw) if path.suffix == ".json" else _yaml_value(raw)
+        return parse_json(raw) if path.suffix == ".json" else _yaml_value(raw)
     except (ValueError, yaml.YAMLError, RecursionError):
-        left_out.append(f"{place(path)} is not readable and left out")
+        left_out.append(f"{display_name(path)} is not readable and left out")
         return None
 
 

@@ -16,13 +16,13 @@ from typing import Any, Never
 import numpy as np
 
 from etude.cards.adapted import write_adapted_cards
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.device.limits import within_limits
 from etude.device.machine import Place, decide, engine_at, facts_of, room_tokens
 from etude.errors import UserError
-from etude.evaluation.likelihood import Asked, question_of
+from etude.evaluation.likelihood import LikelihoodQuestion, question_from_task
 from etude.evaluation.report import write_report
-from etude.evaluation.retention import beginning, token_ids
+from etude.evaluation.retention import leading_tokens, token_ids
 from etude.knowledge.documents import documents, files_of
 from etude.knowledge.grading import Grading, asking
 from etude.knowledge.leaks import Leaks
@@ -35,17 +35,17 @@ from etude.models.adapters import add_lora, check_targets
 from etude.models.load import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
-from etude.recipes.chat import check, ready
-from etude.recipes.interrupted import say_how_to_go_on
+from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
+from etude.recipes.chat import check_chat_model, open_chat_model
+from etude.recipes.interrupted import add_resume_note
 from etude.recipes.no_effect_adapt import without_effect
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.saving import save_adapters
 from etude.rollouts.prompts import render_answer, without_control
 from etude.settings.configuration import arguments_from, resolved
-from etude.suites.domain import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
-from etude.suites.domain_changes import change_in_words, changes
+from etude.suites.domain import Questions, greedy_answers_by, load_questions, load_texts, measure_domain
+from etude.suites.domain_changes import format_change, paired_changes
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.files import places_of
 from etude.tasks.sources import load_tasks
@@ -60,7 +60,7 @@ _TOKENS_A_WORD = 1.3
 """Of English by the usual tokenizers, to know how much text is enough."""
 
 
-@without_bars()
+@without_progress_bars()
 def adapt(
     settings: AdaptSettings | str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -68,7 +68,7 @@ def adapt(
     run: Path | str | None = None,
     data: Path | str | None = None,
     resume: bool = False,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
     **keywords: Never,
 ) -> dict[str, Any]:
     """Run an adaptation and return what `result.json` holds.
@@ -79,18 +79,18 @@ def adapt(
 
     >>> adapt("anatomy", {"study.tokens": 100_000}, data="sets")  # doctest: +SKIP
     """
-    settings_are_a_mapping("adapt", keywords)
+    reject_keywords("adapt", keywords)
     name = "adapt"
     if not isinstance(settings, AdaptSettings):
         path = configuration_for("adapt", settings)
         name, settings = path.stem, parse_adapt(path, arguments_from(overrides or {}, AdaptSettings))
     elif overrides:
         raise UserError("overrides change a configuration that is given by name or file: change AdaptSettings with dataclasses.replace")
-    return adapt_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)
+    return adapt_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, reporter=reporter)
 
 
 def adapt_named(
-    settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
+    settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, reporter: Reporter | None
 ) -> dict[str, Any]:
     """`adapt` with settings that are resolved already; `name` is the recipe's name in the results."""
     result: dict[str, Any] | None = RunFolder(Path(run)).read_json("result.json") if resume else None
@@ -102,9 +102,9 @@ def adapt_named(
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole", before)
     try:
         with limits, Interruption() as interruption:
-            return Adaptation(settings, name, folder, Path(data) if data else None, watcher or Quiet(), interruption).run()
+            return Adaptation(settings, name, folder, Path(data) if data else None, reporter or Silent(), interruption).run()
     except Interrupted as stop:
-        say_how_to_go_on(stop, folder)
+        add_resume_note(stop, folder)
         raise
     finally:
         folder.release()
@@ -118,7 +118,7 @@ class Adaptation:
     name: str
     folder: RunFolder
     data: Path | None
-    watcher: Watcher
+    reporter: Reporter
     interruption: Interruption
     place: Place = field(init=False)
     model: Any = field(init=False)
@@ -157,9 +157,9 @@ class Adaptation:
         inputs = {f"the questions of {part} {name}": fingerprint_of(map(_told, own)) for (part, name), own in self.asked.items()}
         inputs |= {f"the text {name}": fingerprint_of([text]) for name, text in self.texts}
         for sentence in self.folder.begin(resolved(settings), inputs, **facts_of(self.place, settings.model)):
-            self.watcher.say(sentence)
+            self.reporter.say(sentence)
         if unread := without_effect(settings):
-            self.watcher.say(f"without effect: {'; '.join(unread)}")
+            self.reporter.say(f"without effect: {'; '.join(unread)}")
 
     # ------------------------------------------------------------------ text
 
@@ -175,12 +175,12 @@ class Adaptation:
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
         target = self.folder.path / "selection"
         if settings.grader.is_on and not (target / "selection.json").exists():
-            graders = ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed)
+            graders = open_chat_model(settings.grader, self.place, settings.machine, asking("?"), settings.seed)
             how["grading"] = Grading(graders, settings.grader, target / "grades.jsonl")
-        self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
+        self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.reporter.say, **how)
         found, replayed = self.selected, self.selected["replay"]["tokens"]
         general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
-        self.watcher.say(
+        self.reporter.say(
             f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
             f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
             f"that is asked{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
@@ -194,9 +194,9 @@ class Adaptation:
     def _leave_out_what_is_asked(self) -> None:
         """Take the questions of the suite from the tasks."""
         asked = {" ".join(canonical_words(question)) for question in self.questions.values()}
-        own = [task for task in self.tasks if " ".join(canonical_words(_bare(question_of(task).prompt))) not in asked]
+        own = [task for task in self.tasks if " ".join(canonical_words(_bare(question_from_task(task).prompt))) not in asked]
         if len(own) < len(self.tasks):
-            self.watcher.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are asked in the suite and were left out")
+            self.reporter.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are asked in the suite and were left out")
         if self.tasks and not own:
             raise UserError("all tasks are asked in the suite: name other tasks, or another split of the suite")
         self.tasks = own
@@ -217,7 +217,7 @@ class Adaptation:
         if study.tasks_as == "passages" and self.tasks:
             engine = partial(engine_at, self.place, self.model, self.tokenizer, settings.machine)
             how: dict[str, Any] = {"place": self.place, "engine": engine, "room": self.room - settings.writer.max_new_tokens}
-            texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, watcher=self.watcher, **how)
+            texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, reporter=self.reporter, **how)
         self.pieces = {TASKS: [self._solved(task) for task in self.tasks]} if TASKS not in texts else {}
         for source, own in texts.items():
             plain = [without_control(self.tokenizer, text) for text in own]
@@ -244,13 +244,13 @@ class Adaptation:
         order = np.random.default_rng(seed_for(settings.seed, "general text")).permutation(len(found))
         upto = np.cumsum([len(found[place].split()) for place in order])
         chosen = sorted(order[: int(np.searchsorted(upto, wanted)) + 1])
-        self.watcher.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
+        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
         return [found[place] for place in chosen]
 
     def _solved(self, task: Any) -> Example:
         """A task as the suite asks it, its right answer to be learned."""
-        asked = question_of(task)
-        start, prompt = beginning(self.tokenizer), token_ids(self.tokenizer, without_control(self.tokenizer, asked.prompt))
+        asked = question_from_task(task)
+        start, prompt = leading_tokens(self.tokenizer), token_ids(self.tokenizer, without_control(self.tokenizer, asked.prompt))
         answer = render_answer(self.tokenizer, without_control(self.tokenizer, f" {asked.choices[asked.right]}"))
         left = self.room - len(start) - len(answer)
         if left < 1:
@@ -295,7 +295,7 @@ class Adaptation:
         found = self.folder.checkpoints(kind)
         done = load_checkpoint(found[-1], self.model, learner)["step"] if found else 0
         if lacking := self.folder.cut_after(phase, done):
-            self.watcher.say(lacking)
+            self.reporter.say(lacking)
         (self.folder.path / "evaluation" / "adapted.json").unlink(missing_ok=True)
 
         def save(done: int) -> None:
@@ -303,10 +303,10 @@ class Adaptation:
             save_checkpoint(self.folder, f"{kind}{done:05d}", self.model, self.tokenizer, learner, progress)
 
         if done:
-            self.watcher.say(f"{phase}: going on from step {done} of {len(steps)}")
+            self.reporter.say(f"{phase}: going on from step {done} of {len(steps)}")
         every = self.settings.checkpoint_every
         sizes: dict[str, Any] = {"order": order, "total": len(steps), "every": every, "saves_last": False}
-        Stage(phase=phase, kind=kind, prepare=prepare, update=update, **sizes).train(done, save, self.watcher, self.interruption)
+        Stage(phase=phase, kind=kind, prepare=prepare, update=update, **sizes).train(done, save, self.reporter, self.interruption)
         save_checkpoint(self.folder, phase, self.model, self.tokenizer, None, {"order": order})
         self._remove(kind)
 
@@ -319,7 +319,7 @@ class Adaptation:
         """Keep what a step showed, and tell it."""
         self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
         self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{name: round(value, 3) for name, value in timings.items()}})
-        self.watcher.step(phase, step, metrics, timings)
+        self.reporter.step(phase, step, metrics, timings)
 
     # ------------------------------------------------------------------ numbers
 
@@ -328,10 +328,10 @@ class Adaptation:
         kept = self.folder.read_json(f"evaluation/{model}.json")
         if kept is not None:
             return kept["rows"]  # type: ignore[no-any-return]
-        self.watcher.say(f"measuring {model} ...")
+        self.reporter.say(f"measuring {model} ...")
         logprobs = logprobs_of(self.model, self.place, self.settings.machine)
-        answers = answers_by(partial(engine_at, self.place, self.model, self.tokenizer, self.settings.machine), self.room)
-        rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, answers, self.room, self.watcher)
+        answers = greedy_answers_by(partial(engine_at, self.place, self.model, self.tokenizer, self.settings.machine), self.room)
+        rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, answers, self.room, self.reporter)
         self.folder.write_json(f"evaluation/{model}.json", {"model": model, "rows": rows})
         return rows
 
@@ -346,21 +346,21 @@ class Adaptation:
             "stages": self.stages,
             "before": list(before),
             "after": list(after),
-            "changes": changes(before, after),
+            "changes": paired_changes(before, after),
         }
         write_adapted_cards(self.folder.path, self.settings, result, self.tokenizer)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:
-            self.watcher.say(change_in_words(change))
-        self.watcher.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
+            self.reporter.say(format_change(change))
+        self.reporter.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
 
 
 def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Place, run: Path) -> None:
     """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
     if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
-        check(settings.grader, place, settings.machine, asking("?"))
+        check_chat_model(settings.grader, place, settings.machine, asking("?"))
     if settings.study.tasks_as == "passages" and tasks:
         check_writer(settings, tasks, place, run)
 
@@ -379,7 +379,7 @@ def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions,
     corpora = (settings.corpus, settings.domain, settings.general)
     read = {file.resolve() for corpus in corpora for _, file in files_of(corpus, data)}
     check_packages()  # only now, so that a path which is wrong is told of first
-    asked, texts = questions_of_suite(settings.suite, data), texts_of_suite(settings.suite, data)
+    asked, texts = load_questions(settings.suite, data), load_texts(settings.suite, data)
     for path in settings.suite.text:
         places = [place.resolve() for place in places_of(path, data) if place.is_file()]
         if places and places[0] in read:
@@ -395,7 +395,7 @@ def _graded(grades: Mapping[str, int], least: int) -> str:
     return f", {below:,} are graded below {least} and {grades.get('none', 0):,} not at all" if grades else ""
 
 
-def _told(question: Asked) -> tuple[Any, ...]:
+def _told(question: LikelihoodQuestion) -> tuple[Any, ...]:
     """A question without the place that it was read at."""
     return question.prompt, question.choices, question.right
 

@@ -19,7 +19,7 @@ from etude.tasks.answers import voted_answer
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchAnswer:
     """What a search found for a task."""
 
     text: str
@@ -31,7 +31,7 @@ class Answer:
     tree: Tree | None = None
 
 
-def answered(
+def search_answers(
     engine: TransformersEngine,
     items: Items,
     how: AnswerSearch,
@@ -42,19 +42,19 @@ def answered(
     names: Sequence[object],
     room_tokens: int,
     by_step_model: Value | None = None,
-) -> list[Answer]:
+) -> list[SearchAnswer]:
     """An answer to each task; random numbers are keyed by `names`. `room_tokens`: how long what is gone on from may be."""
     assert by_step_model or not how.needs_step_model
     if how.method == REFINE:
         sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "room_tokens": room_tokens, "sampling": sampling}
         attempts = revised_answers(engine, items, how.refinement, **sizes, names=names)
-        return [Answer(each.text, each.finish, each.num_own_tokens, {"turns": [*each.before[::2], each.text]}) for each in attempts]
+        return [SearchAnswer(each.text, each.finish, each.num_own_tokens, {"turns": [*each.before[::2], each.text]}) for each in attempts]
     ends = by_step_model if by_step_model and how.value == "step_model" else likelihood
     trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, ends, by_step_model)
     return [_answer(tree, how, by_step_model) for tree in trees]
 
 
-def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Answer:
+def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> SearchAnswer:
     weights: dict[Node, float] = {}
     if by_step_model and how.choose in ("step_model", "weighted"):
         worth = by_step_model([(tree, node) for node in tree.ends()])
@@ -70,7 +70,7 @@ def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Answe
             node = max(weights, key=weights.__getitem__)
     assert node and node.finish  # a search ends with one answer at least
     answers = sum(len(end.keys) for end in tree.ends())
-    return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, {"answers": answers}, tree)
+    return SearchAnswer(tree.text_of(node), node.finish, tree.sampled_tokens, {"answers": answers}, tree)
 
 
 def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node:

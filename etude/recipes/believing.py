@@ -10,7 +10,7 @@ from typing import Any
 
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import Judge
+from etude.evaluation.measure import Verify
 from etude.recipes.settings import PracticeSettings
 from etude.rewards.agreement import AgreementFeedback, believed_share
 from etude.rollouts.attempts import Group
@@ -47,7 +47,7 @@ class Believing:
         self,
         agreement: AgreementFeedback,
         sample: Callable[[int], list[Group]],
-        judge: Judge,
+        judge: Verify,
         last: Callable[[], float | None],
     ) -> None:
         """`sample` makes attempts at the labelled tasks before a step, counted from 1; `judge` knows their answers; `last` is the share of
@@ -97,7 +97,7 @@ def believing_for(
     agreement: AgreementFeedback | None,
     labelled: Items,
     engine: TransformersEngine,
-    judge: Judge,
+    judge: Verify,
     folder: RunFolder,
 ) -> Believing | None:
     """By these tasks with their prompts; None where nobody votes or there are none. Raises UserError for a task without a gold answer."""
@@ -122,7 +122,7 @@ def believing_for(
     return Believing(agreement, sample, judge, last)
 
 
-def shares_and_truth(groups: Sequence[Group], judge: Judge) -> list[tuple[float, bool]]:
+def shares_and_truth(groups: Sequence[Group], judge: Verify) -> list[tuple[float, bool]]:
     """Of each group whose attempts give any answer, the majority's share of the votes and whether it is right."""
     found: list[tuple[float, str, Task]] = []
     for group in groups:

@@ -28,7 +28,7 @@ def configuration_for(command: str, given: Any) -> Path:
     return find_configuration(command, str(os.fspath(given)))
 
 
-def settings_are_a_mapping(call: str, keywords: Mapping[str, Any]) -> None:
+def reject_keywords(call: str, keywords: Mapping[str, Any]) -> None:
     """Raise UserError where settings were given as keywords."""
     if keywords:
         example = ", ".join(f"{name!r}: {value!r}" for name, value in keywords.items())[:200]
@@ -36,7 +36,7 @@ def settings_are_a_mapping(call: str, keywords: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Switch transformers' progress bars off; whether they are on afterwards is as it was before."""
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

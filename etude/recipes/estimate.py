@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.device.limits import within_limits
 from etude.engine.sampling import GREEDY
-from etude.evaluation.measure import Judge
+from etude.evaluation.measure import Verify
 from etude.learn.learner import Learner
 from etude.learn.preference import Preferring
 from etude.recipes.before_practice import comparisons_of, demonstrations_of
@@ -77,7 +77,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         tempfile.TemporaryDirectory() as scratch,
         OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.tasks.right_at) as outcome,
     ):
-        run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
+        run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Silent())
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
         preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
@@ -108,7 +108,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         )
 
 
-def _right_at_last(turns: int) -> Judge:
+def _right_at_last(turns: int) -> Verify:
     """Half of the attempts are right, from the last turn on, so that all have all turns."""
     calls = itertools.count(1)
 

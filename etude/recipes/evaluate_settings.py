@@ -12,7 +12,7 @@ from etude.errors import UserError, at_least
 from etude.evaluation.settings import Evaluation
 from etude.kv_cache.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
-from etude.recipes.asking import as_asked, only_asking, remembered
+from etude.recipes.generation_config import checked_generation_config, find_generation_config, generation_config_of
 from etude.recipes.settings import parse_practice
 from etude.rewards.judge import Judging
 from etude.rewards.outcome import Isolation
@@ -77,15 +77,15 @@ class EvaluateSettings:
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
     """Settings from overrides, before those of the recipe that they name, or else those that the model's folder remembers."""
-    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe, short=SHORT | THOUGHT)
+    return parse(EvaluateSettings, find_generation_config(model), overrides, adjust=_with_recipe, short=SHORT | THOUGHT)
 
 
 def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    asked = only_asking(values)
+    asked = checked_generation_config(values)
     if "recipe" not in given:
         return asked
     recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
-    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "seed": recipe.seed}
+    taken = generation_config_of(recipe) | {"evaluation": resolved(recipe.evaluation), "seed": recipe.seed}
     taken |= {"timeout_seconds": recipe.timeout_seconds, "isolate_verifiers": recipe.isolate_verifiers}
     taken |= {"max_unscored_share": recipe.max_unscored_share}
     return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "right_at": recipe.tasks.right_at, "columns": recipe.tasks.columns}

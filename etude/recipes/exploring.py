@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import Judge
+from etude.evaluation.measure import Verify
 from etude.kv_cache.lazy import LazyView
 from etude.kv_cache.view import KeptView
 from etude.recipes.believing import Believing
@@ -57,7 +57,7 @@ class Meanwhile:
 class Timed:
     """A judge that knows how long it was waited for."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Verify) -> None:
         self.judge, self.seconds = judge, 0.0
 
     def __call__(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
@@ -91,7 +91,7 @@ class Explored:
             self.groups[place], self.verdicts[place] = parted(group, row, steps, decode)
 
 
-def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
+def judge_groups(groups: Sequence[Group], judge: Verify) -> list[list[Verdict]]:
     """One verdict for every attempt, by group."""
     flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
     return [[next(flat) for _ in group.attempts] for group in groups]
@@ -154,7 +154,7 @@ class Exploring:
             return [self.items[place] for place in self.curriculum.draw(step, self.settings.explore.tasks_per_step)]
         return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
-    def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
+    def attempts_of(self, step: int, judge: Verify, begin: Begin | None = None) -> Judged:
         """The judged attempts of step `step`, counted from 1: from the ledger where they were made before.
 
         Raises UserError for rewards that are not to be learned from; then the step is kept nowhere, and is made anew on resume. With
@@ -185,7 +185,7 @@ class Exploring:
         self.ledger.write(step, judged)
         return judged
 
-    def _sampled_and_judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], judge: Judge, begin: Begin | None) -> Judged:
+    def _sampled_and_judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], judge: Verify, begin: Begin | None) -> Judged:
         """As `attempts_of`, from independent attempts, hinted and revised ones among them."""
         explore = self.explore_at(step)
         found, going = Explored([task for task, _ in items]), list(range(len(items)))
@@ -206,7 +206,7 @@ class Exploring:
         more = self._rationalised(step, items, found, judge) if explore.rationalise else {}
         return Judged(found.groups, found.verdicts, more, found.seconds)
 
-    def _rationalised(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], found: Explored, judge: Judge) -> dict[str, int]:
+    def _rationalised(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], found: Explored, judge: Verify) -> dict[str, int]:
         """As many attempts again, with the answer shown, at the tasks that nobody got right, if anything could be judged; returns how many,
         and how many are right.
         """
@@ -238,7 +238,7 @@ class Exploring:
         right = sum(verdict.is_right for row in verdicts for verdict in row)
         return {"hinted": sum(map(len, verdicts)), "hinted_right": right}
 
-    def _searched(self, step: int, judge: Judge) -> Judged:
+    def _searched(self, step: int, judge: Verify) -> Judged:
         """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""
         timed, clock = Timed(judge), time.perf_counter()
         names = self.settings.seed, step
@@ -252,7 +252,7 @@ class Exploring:
     def _counted_since(self, before: Mapping[str, int]) -> dict[str, int]:
         return {name: number - before[name] for name, number in self.counts().items()}
 
-    def _revise(self, step: int, found: Explored, judge: Judge) -> None:
+    def _revise(self, step: int, found: Explored, judge: Verify) -> None:
         """Give first attempts, judged, their further turns."""
         explore, timed, clock = self.explore_at(step), Timed(judge), time.perf_counter()
         found.groups, found.verdicts = refine(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from etude.device.machine import Place
-from etude.evaluation.measure import Judge
-from etude.recipes.chat import ready
+from etude.evaluation.measure import Verify
+from etude.recipes.chat import open_chat_model
 from etude.recipes.exploring import Begin
 from etude.recipes.settings import PracticeSettings
 from etude.rewards.agreement import AgreementFeedback
@@ -42,7 +42,7 @@ class Feedback:
         if "judge" not in settings.feedback_parts or not settings.steps:
             own = Counter(dict.fromkeys(OWN_ANSWERS, 0)) if settings.feedback == "self_training" else None
             return Feedback(settings, outcome, None, agreement, own)
-        judge = cache(lambda: ready(settings.judge, place, settings.machine, put("?")))
+        judge = cache(lambda: open_chat_model(settings.judge, place, settings.machine, put("?")))
         if has_steps_left:
             judge()
         return Feedback(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge), agreement)
@@ -65,10 +65,10 @@ class Feedback:
             found |= more or {}
         return found
 
-    def judge(self, rate: Callable[[], float]) -> Judge:
+    def judge(self, rate: Callable[[], float]) -> Verify:
         """Scores attempts; `rate` says how often random scores are 1."""
         settings, actions = self.settings, self.settings.tasks.actions
-        kinds: dict[str, Callable[[], Judge]] = {
+        kinds: dict[str, Callable[[], Verify]] = {
             "outcome": lambda: self.outcome.judge,
             "random": lambda: RandomFeedback(settings.seed, rate()).judge,
             "form": lambda: FormFeedback(actions).judge,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never
 
-from etude.decoding.decode import Found, decode
+from etude.decoding.decode import DecodingResult, decode
 from etude.decoding.methods import METHODS
 from etude.device.machine import decide, engine_at, room_tokens
 from etude.engine.completion import Completion, Logprobs
@@ -13,14 +13,14 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.recipes.answering import answered
-from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
+from etude.recipes.answering import search_answers
+from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
 from etude.recipes.materials import with_system
 from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search, unread_of_view
 from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
-from etude.recipes.streaming import Streamed
+from etude.recipes.streaming import AnswerStream
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.search.growing import Value
 from etude.rollouts.thought import forced
@@ -32,7 +32,7 @@ from etude.tasks.task import Task
 log = logging.getLogger(__name__)
 
 
-@without_bars()
+@without_progress_bars()
 def generate(
     model: str | Path,
     prompts: str | Sequence[str],
@@ -42,20 +42,24 @@ def generate(
     done: Callable[[dict[str, Any]], None] | None = None,
     **keywords: Never,
 ) -> list[dict[str, Any]]:
-    """Answer prompts, of which a text is one. `settings` have plain values, by dotted name, as the command takes them, or by section; or
-    they are `GenerateSettings`, which are used as they stand.
+    """Answer prompts and return a row for each; a text is one prompt.
+
+    `settings` map dotted or nested names to plain values, as on the command line; or they are `GenerateSettings`, used as they are.
 
     >>> generate("runs/first/model", "What is 2 + 3?", {"max_new_tokens": 8})  # doctest: +SKIP
 
-    For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
-    beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
-    list of nodes (`Tree.to_json`); of thoughts of a fixed length `{"thought": {"budget_tokens", "own_tokens", "ends_taken_back"}}`, the
-    latter two for each completion; of a method of decoding, which gives one completion or none, `{"decoding": {"samples", "tokens",
-    "sampled_tokens", "agreement", "confidence", "notes"}}` (`etude.decoding.pool.Decoded`), where `tokens` are texts, one for each value of
-    the agreement. `write` is given the answer to a single prompt piece by piece, as it is drawn; `done`
-    every row, in order, as soon as it and those before it are there: of searches and thoughts at the end.
+    Each row has `prompt`, `completions` and `finish`. A search gives one completion and adds `search`: the number of `answers` that it
+    chose from (`refine`: the texts of all `turns`), the `tokens` sampled, and the `tree` as a list of nodes (`Tree.to_json`). Thoughts of
+    fixed length add `thought`: `budget_tokens`, and for each completion `own_tokens` and `ends_taken_back`. A decoding method gives one
+    completion or none and adds `decoding`: `samples`, `tokens` (texts), `sampled_tokens`, `agreement` (one value a token), `confidence` and
+    `notes` (`etude.decoding.sample_pool.DecodedAnswer`).
+
+    `write` receives the answer to a single prompt piece by piece while it is sampled. `done` receives every row in order, as soon as it and
+    the rows before it are finished; with a search or a thought budget at the end.
+
+    Raises UserError for prompts that are no text, for no prompt, for wrong settings and for a model that can't be loaded.
     """
-    settings_are_a_mapping("generate", keywords)
+    reject_keywords("generate", keywords)
     model, prompts = model_name(model), [prompts] if isinstance(prompts, str) else list(prompts)
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
@@ -81,7 +85,7 @@ def generate(
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
     tasks = with_instruction(tasks, settings.instruction or "")
     rendered = render_prompts(tokenizer, tasks, room)
-    streamed = Streamed(engine.text_of, write, settings.stop) if write and len(prompts) == settings.num_samples == 1 else None
+    streamed = AnswerStream(engine.text_of, write, settings.stop) if write and len(prompts) == settings.num_samples == 1 else None
     if settings.search.is_on:
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
         rows = _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
@@ -103,7 +107,7 @@ def _plain(
     prompts: Sequence[str],
     rendered: Sequence[tuple[int, ...]],
     settings: GenerateSettings,
-    streamed: Streamed | None,
+    streamed: AnswerStream | None,
     done: Callable[[dict[str, Any]], None] | None,
 ) -> list[dict[str, Any]]:
     waiting: dict[int, dict[str, Any]] = {}
@@ -162,12 +166,12 @@ def _decoded(
     settings: GenerateSettings,
     room: int,
     logprobs: Logprobs,
-    streamed: Streamed | None,
+    streamed: AnswerStream | None,
     done: Callable[[dict[str, Any]], None] | None,
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
-    def keep(part: Sequence[Found]) -> None:
+    def keep(part: Sequence[DecodingResult]) -> None:
         for each in part:
             rows.append(_decoded_row(engine, prompts[len(rows)], each))
             if done and not streamed:
@@ -184,7 +188,7 @@ def _decoded(
     return rows
 
 
-def _decoded_row(engine: TransformersEngine, prompt: str, found: Found) -> dict[str, Any]:
+def _decoded_row(engine: TransformersEngine, prompt: str, found: DecodingResult) -> dict[str, Any]:
     answer = found.answer
     if answer.text is None:
         log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
@@ -214,7 +218,7 @@ def _searched(
 ) -> list[dict[str, Any]]:
     how: dict[str, Any] = {name: getattr(settings, name) for name in ("num_samples", "max_new_tokens", "sampling")}
     names = settings.seed, "generate"
-    found = answered(engine, items, settings.search, **how, room_tokens=room, names=names, by_step_model=by_step_model)
+    found = search_answers(engine, items, settings.search, **how, room_tokens=room, names=names, by_step_model=by_step_model)
     return [
         {
             "prompt": prompt,

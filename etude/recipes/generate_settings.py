@@ -12,7 +12,7 @@ from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.kv_cache.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
-from etude.recipes.asking import only_asking, remembered
+from etude.recipes.generation_config import checked_generation_config, find_generation_config
 from etude.rollouts.search.settings import REFINE
 from etude.rollouts.thinking import Thought
 from etude.settings.configuration import parse
@@ -74,11 +74,11 @@ class GenerateSettings:
 
 def parse_generate(model: str, overrides: Sequence[str]) -> GenerateSettings:
     """Settings from overrides, before the system message and length that the model's folder remembers; greedy unless told otherwise."""
-    return parse(GenerateSettings, remembered(model), overrides, adjust=_but_greedy, short=SHORT)
+    return parse(GenerateSettings, find_generation_config(model), overrides, adjust=_but_greedy, short=SHORT)
 
 
 def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    return {name: value for name, value in only_asking(values).items() if not name.startswith("sampling.")}
+    return {name: value for name, value in checked_generation_config(values).items() if not name.startswith("sampling.")}
 
 
 def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str]:

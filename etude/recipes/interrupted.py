@@ -6,7 +6,7 @@ from etude.training.run_folder import RunFolder
 _ENDING = "; go on with --resume"
 
 
-def say_how_to_go_on(stop: Interrupted, folder: RunFolder) -> None:
+def add_resume_note(stop: Interrupted, folder: RunFolder) -> None:
     """Complete the note of an interruption: where the run stopped and how it goes on, or that there is nothing to go on with."""
     if folder.is_begun:
         stop.note = f"{(stop.note or 'between the training steps').removesuffix(_ENDING)}{_ENDING}"

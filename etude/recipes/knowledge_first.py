@@ -6,7 +6,7 @@ the machine; it is gone on with where it was interrupted. Practice begins from i
 
 from pathlib import Path
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
@@ -18,7 +18,7 @@ from etude.training.run_folder import RunFolder, check_same, read_configuration
 FOLDER = "knowledge"
 
 
-def adaptation_of(settings: PracticeSettings) -> AdaptSettings | None:
+def parse_adaptation(settings: PracticeSettings) -> AdaptSettings | None:
     """The settings of the adaptation that comes first, None without one. Raises UserError for settings that are none."""
     if settings.adaptation is None:
         return None
@@ -42,12 +42,12 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
         check_models(settings, tasks, decide(settings.machine), folder)
 
 
-def adapted(settings: AdaptSettings, name: str, run: Path, data: Path | None, watcher: Watcher) -> Path:
+def run_adaptation(settings: AdaptSettings, name: str, run: Path, data: Path | None, reporter: Reporter) -> Path:
     """The folder of the adapted model; made, gone on with, or found."""
     folder = run / FOLDER
     is_begun = (folder / "configuration.yaml").exists()
     if not (is_adapted(folder) and (folder / "report.html").exists()):
-        adapt_named(settings, name, run=folder, data=data, resume=is_begun, watcher=watcher)
+        adapt_named(settings, name, run=folder, data=data, resume=is_begun, reporter=reporter)
     return folder / "model"
 
 
@@ -56,6 +56,6 @@ def is_adapted(folder: Path) -> bool:
     return (RunFolder(folder).read_json("result.json") or {}).get("status") == "finished"
 
 
-def told_by(run: Path) -> list[Path]:
+def report_folders(run: Path) -> list[Path]:
     """The runs that the page of a practice run tells of: itself, and the adaptation before it."""
     return [run, *([run / FOLDER] if (run / FOLDER / "configuration.yaml").exists() else [])]

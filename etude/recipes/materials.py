@@ -7,7 +7,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.evaluation.baselines import trivial_baselines
-from etude.evaluation.measure import Judge, Suite
+from etude.evaluation.measure import Suite, Verify
 from etude.evaluation.settings import Evaluation
 from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
@@ -111,7 +111,7 @@ def _suite_name(path: str, taken: Sequence[str]) -> str:
     return name
 
 
-def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Judge) -> list[Suite]:
+def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Verify) -> list[Suite]:
     """The suites with their prompts and trivial baselines."""
     return [
         Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), *trivial_baselines(train, tasks, judge))
@@ -119,7 +119,7 @@ def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: in
     ]
 
 
-def check_golds(tasks: Sequence[Task], judge: Judge) -> None:
+def check_golds(tasks: Sequence[Task], judge: Verify) -> None:
     """Ask the math verifier whether it reads the gold answers, in the process that may be killed; the others were asked on loading."""
     asked = [(task.answer, task) for task in tasks if task.verifier == "math" and task.answer is not None]
     for (_, task), verdict in zip(asked, judge(asked), strict=True):

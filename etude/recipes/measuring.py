@@ -30,7 +30,7 @@ def measured(run: "Practice", model: str, *, unchanged: Page | None = None) -> P
         page |= {"model": model, "feedback_counts": run.outcome.counts_since(counts)}
         run.folder.write_json(f"evaluation/{model}.json", page)
     _check_items(run, f"evaluation/{model}.json", page)
-    run.watcher.measured(model, [suite["row"] for suite in page["suites"]])
+    run.reporter.measured(model, [suite["row"] for suite in page["suites"]])
     return page
 
 
@@ -48,7 +48,7 @@ def measurement(settings: PracticeSettings) -> Measurement:
 
 
 def _measure(run: "Practice", model: str, suite: Suite, how: Measurement) -> dict[str, Any]:
-    run.watcher.measuring(model, suite.name, len(suite.tasks))
+    run.reporter.measuring(model, suite.name, len(suite.tasks))
     return measure(run.engine, suite, how, run.outcome.judge)
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.device.machine import Place
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
@@ -23,7 +23,7 @@ from etude.knowledge.writers.told import asking, told
 from etude.llm_client.model import Messages
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import AdaptSettings
-from etude.recipes.chat import check, ready
+from etude.recipes.chat import check_chat_model, open_chat_model
 from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP
@@ -43,7 +43,7 @@ def check_writer(settings: AdaptSettings, tasks: Sequence[Task], place: Place, r
             f"{foreign.verifier}: set tasks.verifier, or writer.how rules"
         )
     if how.how == "model" and not (run / "passages.jsonl").exists():
-        check(how, place, settings.machine, _example(tasks, how))
+        check_chat_model(how, place, settings.machine, _example(tasks, how))
 
 
 def write_passages(
@@ -55,7 +55,7 @@ def write_passages(
     place: Place,
     engine: Engine,
     room: int,
-    watcher: Watcher,
+    reporter: Reporter,
 ) -> list[str]:
     """The texts of the passages; own attempts have prompts of `room` tokens at most. Raises UserError where none is good enough, and where
     the server that writes goes away.
@@ -74,7 +74,7 @@ def write_passages(
             if how.how == "rules":
                 writer = rule_made(rarity)
             elif how.how == "model":
-                ask = ready(how, place, settings.machine, _example(tasks, how), settings.seed)
+                ask = open_chat_model(how, place, settings.machine, _example(tasks, how), settings.seed)
                 writer = told(ask, how.with_answer)
             else:
                 writer = attempted(own_attempts(engine(), how, room, settings.seed), rarity)
@@ -85,7 +85,7 @@ def write_passages(
     left_out = rejected(kept)
     found = [row["text"] for row in sorted(kept, key=lambda row: row["place"]) if "text" in row]
     said = "".join(f", {count:,} left out: {reason}" for reason, count in left_out.items())
-    watcher.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
+    reporter.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
     if not found:
         raise UserError(
             f"no passage came of {len(tasks)} tasks ({left_out}; what was said stands in {path}): go on with --resume where the writer "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from etude.cards.practised import write_cards
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.device.limits import within_limits
 from etude.device.machine import decide, engine_at, facts_of, room_tokens
 from etude.errors import UserError
@@ -37,15 +37,15 @@ from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.alarm import Alarm, alarm_for
 from etude.recipes.before_practice import imitate_demonstrations, learn_from_comparisons
 from etude.recipes.believing import believing_for, without_labelled
-from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
+from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
 from etude.recipes.divergence import moved_from_start, start_answers
 from etude.recipes.exploring import Exploring, curriculum_for
 from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.gating import Gating, story_of
 from etude.recipes.holding import Holding
-from etude.recipes.interrupted import say_how_to_go_on
+from etude.recipes.interrupted import add_resume_note
 from etude.recipes.keeping import gating_for, holding_of, replay_for, spared
-from etude.recipes.knowledge_first import adaptation_of, adapted, check_adaptation, told_by
+from etude.recipes.knowledge_first import check_adaptation, parse_adaptation, report_folders, run_adaptation
 from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
 from etude.recipes.measuring import known, measured
@@ -64,7 +64,7 @@ from etude.rewards.unscored import TooManyUnscored
 from etude.rollouts.collapse import CollapseWatch
 from etude.rollouts.prompts import render_prompt, render_prompts
 from etude.settings.configuration import arguments_from, resolved
-from etude.suites.retention_probe import probe_for, questions_of
+from etude.suites.retention_probe import probe_for, retention_questions
 from etude.training.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.training.inputs import inputs_of
 from etude.training.interruption import Interrupted, Interruption
@@ -73,7 +73,7 @@ from etude.training.run_folder import RunFolder, read_progress
 from etude.training.stage import Stage
 
 
-@without_bars()
+@without_progress_bars()
 def practice(
     settings: PracticeSettings | str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -81,7 +81,7 @@ def practice(
     run: Path | str | None = None,
     data: Path | str | None = None,
     resume: bool = False,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
     **keywords: Never,
 ) -> dict[str, Any]:
     """Run practice and return what `result.json` holds.
@@ -92,7 +92,7 @@ def practice(
 
     >>> practice("quickstart", {"steps": 40}, run="runs/first")  # doctest: +SKIP
     """
-    settings_are_a_mapping("practice", keywords)
+    reject_keywords("practice", keywords)
     name = "practice"
     if not isinstance(settings, PracticeSettings):
         path = configuration_for("practice", settings)
@@ -100,16 +100,16 @@ def practice(
         settings = parse_practice(path, arguments_from(overrides or {}, PracticeSettings))
     elif overrides:
         raise UserError("overrides change a configuration that is given by name or file: change PracticeSettings with dataclasses.replace")
-    return practice_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)
+    return practice_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, reporter=reporter)
 
 
 def practice_named(
-    settings: PracticeSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
+    settings: PracticeSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, reporter: Reporter | None
 ) -> dict[str, Any]:
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     result = RunFolder(Path(run)).read_json("result.json") if resume else None
     if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
-        write_report(told_by(Path(run)), Path(run) / "report.html")
+        write_report(report_folders(Path(run)), Path(run) / "report.html")
         return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
     before = folder.read_json("environment.json")
@@ -119,9 +119,9 @@ def practice_named(
     data_folder = Path(data) if data else None
     try:
         with limits, Interruption() as interruption, feedback as outcome:
-            return Practice(settings, name, folder, data_folder, outcome, watcher or Quiet(), interruption).run()
+            return Practice(settings, name, folder, data_folder, outcome, reporter or Silent(), interruption).run()
     except Interrupted as stop:
-        say_how_to_go_on(stop, folder)
+        add_resume_note(stop, folder)
         raise
     except TooManyUnscored as problem:
         if folder.is_begun:
@@ -141,7 +141,7 @@ class Practice:
     folder: RunFolder
     data: Path | None
     outcome: OutcomeFeedback
-    watcher: Watcher
+    reporter: Reporter
     interruption: Interruption = field(default_factory=Interruption)
     step_model: StepModel | None = field(default=None, init=False)
     implicit_reward: ImplicitReward | None = field(default=None, init=False)
@@ -166,7 +166,7 @@ class Practice:
         learn_from_comparisons(self)
         preferred = measured(self, "preference") if self.settings.preferences.steps else warm
         for sentence in expected_of_feedback(self.settings, preferred["suites"]):
-            self.watcher.say(sentence)
+            self.reporter.say(sentence)
         self.practise()
         pages = {"base": base, "warm_start": warm, "preference": preferred}
         pages["practice"] = measured(self, "practice", unchanged=None if self.settings.steps else preferred)
@@ -180,14 +180,14 @@ class Practice:
 
     def prepare(self) -> None:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
-        settings, adaptation = self.settings, adaptation_of(self.settings)
+        settings, adaptation = self.settings, parse_adaptation(self.settings)
         if adaptation is not None:
             check_adaptation(adaptation, self.folder.path, self.data)
         self.materials = gather(settings, self.name, self.data)
         judge, train = self.outcome.judge, self.materials.train
         evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
         if warning := self.outcome.prepare([*train, *evaluated]):
-            self.watcher.say(warning)
+            self.reporter.say(warning)
         check_golds([*train, *evaluated], judge)
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
@@ -205,23 +205,23 @@ class Practice:
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
         taught = [*train, *shown, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
-        asked = [*evaluated, *(questions_of(settings.retention, self.data) if settings.retention.replay.path else ())]
+        asked = [*evaluated, *(retention_questions(settings.retention, self.data) if settings.retention.replay.path else ())]
         self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, asked)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, taught, judge)
-        self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
+        self.reporter.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         facts = facts_of(self.place, settings.model) | {"verifiers_kept_from": self.outcome.closed}
         for sentence in self.folder.begin(resolved(settings), inputs_of(self.materials, self.replayed), **facts):
-            self.watcher.say(sentence)
+            self.reporter.say(sentence)
         if adaptation is not None:
             del model
             name = Path(str(settings.adaptation)).stem
-            self.base = str(adapted(adaptation, name, self.folder.path, self.data, self.watcher))
+            self.base = str(run_adaptation(adaptation, name, self.folder.path, self.data, self.reporter))
             model, _ = load_model(self.base, device=self.place.device)
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine, settings.engine)
         for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
-            self.watcher.say(sentence)
+            self.reporter.say(sentence)
         labelled, items = without_labelled(list(zip(train, prompts, strict=True)), settings.labelled, {task.key for task in shown})
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
@@ -279,14 +279,14 @@ class Practice:
             self.engine.refresh(done)
             self.folder.prune(stage.kind, keep=self.settings.keep_checkpoints, spare=spared(self))  # a kill between two removals
         if lacking := self.folder.cut_after(stage.phase, done):
-            self.watcher.say(lacking)
+            self.reporter.say(lacking)
         if done < stage.total and not stage.is_over():  # numbers of a model that is about to be made anew
             (self.folder.path / "evaluation" / f"{stage.phase}.json").unlink(missing_ok=True)
         kept = [step for step in ledger.steps() if step > done] if ledger else []
         if done or kept:
             again = f"; the attempts of steps {kept[0]} to {kept[-1]} are kept" if kept else ""
             place = found[-1] if found else "no checkpoint yet"
-            self.watcher.say(f"{stage.name}: going on from step {done} of {stage.total} ({place}){again}")
+            self.reporter.say(f"{stage.name}: going on from step {done} of {stage.total} ({place}){again}")
 
         def save(done: int) -> None:
             if not self.holding or self.holding.step != done:  # what is held is there already
@@ -294,7 +294,7 @@ class Practice:
             if ledger:
                 ledger.forget(read_progress(self.folder.checkpoints(stage.kind)[0])["step"])
 
-        stage.train(done, save, self.watcher, self.interruption)
+        stage.train(done, save, self.reporter, self.interruption)
 
     def _has_steps_left(self) -> bool:
         """Whether practice has steps that neither a checkpoint nor the ledger holds."""
@@ -370,7 +370,7 @@ class Practice:
     def _guard(self, step: int) -> None:
         """Say what the alarm sees, and hold the model or fall back; behind the log, which a checkpoint has to follow."""
         if (collapse := self.collapse.first(self.steps_so_far())) and collapse.step == step:
-            self.watcher.say(collapse.words)
+            self.reporter.say(collapse.words)
         for guard in (self.gating, self.alarm):
             if guard is not None:
                 guard.act(step)
@@ -411,7 +411,7 @@ class Practice:
         """Keep what a step showed, and tell it."""
         self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
         self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{k: round(v, 3) for k, v in timings.items()}})
-        self.watcher.step(phase, step, metrics, timings)
+        self.reporter.step(phase, step, metrics, timings)
 
     def _feedback_counts(self) -> dict[str, int]:
         """What happened in feedback over the whole run, resumed or not: read from what the stages wrote."""
@@ -431,6 +431,6 @@ class Practice:
         evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
         write_cards(self.folder.path, self.settings, result, evaluated, self.tokenizer)
         self.folder.write_json("result.json", result)
-        write_report(told_by(self.folder.path), self.folder.path / "report.html")
-        self.watcher.concluded(result, self.folder.path)
+        write_report(report_folders(self.folder.path), self.folder.path / "report.html")
+        self.reporter.concluded(result, self.folder.path)
         return result

@@ -5,7 +5,7 @@ from typing import Any
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.evaluation.measure import Judge
+from etude.evaluation.measure import Verify
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.baselines import with_values
@@ -25,7 +25,7 @@ def searched(
     engine: TransformersEngine,
     items: Items,
     explore: Exploration,
-    judge: Judge,
+    judge: Verify,
     names: Sequence[object],
     by_step_model: Value | None = None,
 ) -> tuple[list[Tree], Outcomes]:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from etude.device.machine import room_tokens
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import Judge
+from etude.evaluation.measure import Verify
 from etude.learn.example import Example as Demonstration
 from etude.learn.example import demonstration
 from etude.randomness import seed_for
@@ -61,7 +61,7 @@ class SelfMaking:
 
     explore: Exploration
     engine: TransformersEngine
-    judge: Judge
+    judge: Verify
     """Scores attempts at variants."""
     render: Callable[[Task], tuple[int, ...]]
     room_tokens: int
@@ -185,7 +185,7 @@ class Way(NamedTuple):
 
     sources: Callable[[SelfMaking, int, Judged], list[Source]]
     """What a step's problems may be written from."""
-    judge: Callable[[SelfMaking], Judge]
+    judge: Callable[[SelfMaking], Verify]
     """What scores attempts at them."""
     worth: Callable[[SelfMade, Sequence[Verdict]], float]
     """The reward of having written a problem, by the verdicts on the attempts at it."""
@@ -213,7 +213,7 @@ WAYS = {
 def self_making_for(
     settings: PracticeSettings,
     engine: TransformersEngine,
-    judge: Judge,
+    judge: Verify,
     model: Any,
     tokenizer: Any,
     tasks: Sequence[Task],

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from etude.decoding.decode import Found, decode
+from etude.decoding.decode import DecodingResult, decode
 from etude.device.machine import Place
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
@@ -47,7 +47,7 @@ class SelfTeaching:
         seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
         return Judged(groups, verdicts, {"sampled_tokens": sum(each.sampled_tokens for each in found)}, seconds)
 
-    def _verdicts(self, task: Task, found: Found) -> list[Verdict]:
+    def _verdicts(self, task: Task, found: DecodingResult) -> list[Verdict]:
         how, answer = self.how, OwnAnswer(found.answer.text, found.answer.finish == "stop", found.answer.agreement)
         texts = [sample.text for sample in found.samples]
         return verdicts_by(answer, texts, task, min_share=how.min_share, by_tokens=how.by == "tokens", counts=self.counts)
@@ -64,7 +64,7 @@ def self_teaching_for(
     return SelfTeaching(settings.self_training, engine, counts, seed=settings.seed, logprobs=logprobs, **asking)
 
 
-def _group(task: Task, prompt: tuple[int, ...], found: Found) -> Group:
+def _group(task: Task, prompt: tuple[int, ...], found: DecodingResult) -> Group:
     completions, answer = list(found.samples), found.answer
     if answer.text is not None:
         assert answer.finish is not None

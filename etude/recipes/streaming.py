@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 
-class Streamed:
+class AnswerStream:
     """Writes what is certain so far: whole characters, and nothing that may yet turn out to be the beginning of a stop string."""
 
     def __init__(self, text_of: Callable[[Sequence[int]], str], write: Callable[[str], None], stop: Sequence[str] = ()) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.device.limits import within_limits
 from etude.device.machine import decide, engine_at, room_tokens
 from etude.device.machine_settings import Machine
@@ -29,8 +29,8 @@ from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
-from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
+from etude.evaluation.likelihood import LikelihoodQuestion, LikelihoodResult, cloze_questions, question_from_task, score_questions
+from etude.evaluation.retention import OLD_KNOWLEDGE, leading_tokens, make_probe, measure_retention, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models.load import describe, load_model
 from etude.settings.configuration import arguments_from
@@ -52,7 +52,7 @@ def evaluate_domain(
     overrides: Mapping[str, Any] | None = None,
     *,
     data: Path | str | None = None,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """`{"model", "weights", "rows"}` of any model.
 
@@ -60,15 +60,15 @@ def evaluate_domain(
     """
     if not isinstance(suite, DomainSuite):
         suite = parse_domain(suite, arguments_from(overrides or {}))
-    folder, watcher = Path(data) if data else None, watcher or Quiet()
+    folder, reporter = Path(data) if data else None, reporter or Silent()
     machine = suite.machine if isinstance(suite, MeasuredDomain) else Machine()
-    asked, texts = questions_of_suite(suite, folder), texts_of_suite(suite, folder)
+    asked, texts = load_questions(suite, folder), load_texts(suite, folder)
     place = decide(machine)
     loaded, tokenizer = load_model(model, device=place.device)
     room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, machine)
-    answers = answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
+    answers = greedy_answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
     with within_limits(machine):
-        rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, watcher)
+        rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, reporter)
     return {"model": model, "weights": describe(model), "rows": rows}
 
 
@@ -77,11 +77,11 @@ Answers = Callable[[Sequence[str]], Sequence[str]]
 _SAID_TOKENS = 48
 """Of an answer in words, at most."""
 
-Questions = dict[tuple[str, str], list[Asked]]
+Questions = dict[tuple[str, str], list[LikelihoodQuestion]]
 """By part and name."""
 
 
-def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
+def load_questions(suite: DomainSuite, data: Path | None) -> Questions:
     """All that is asked."""
     found: Questions = {}
     for path in suite.questions:
@@ -91,7 +91,7 @@ def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
             found["open", path] = _tasks(suite, path, suite.open_where, data, columns)
     for path in suite.glossary:
         rows = list(file_rows(find_file(path, data)))
-        asked = [question for question, (_, row) in zip(cloze(rows), rows, strict=True) if _is_of_split(suite, row)]
+        asked = [question for question, (_, row) in zip(cloze_questions(rows), rows, strict=True) if _is_of_split(suite, row)]
         if not asked:
             raise UserError(f"glossary {path} gave no terms for split {suite.split!r} of {suite.split_by}: name another split")
         found["cloze", path] = _picked(asked, suite.glossary_n)
@@ -99,22 +99,22 @@ def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
         for path in getattr(suite, part):
             source = TaskSource(path=[path], columns=suite.columns, verifier="choice")
             tasks = load_tasks(source, split=suite.split, n=None, seed=0, data=data)
-            found[part, path] = _picked([question_of(task) for task in tasks], suite.n)
+            found[part, path] = _picked([question_from_task(task) for task in tasks], suite.n)
     if not suite.far:
         tasks = load_tasks(TaskSource(path=[str(OLD_KNOWLEDGE / "questions.jsonl")], verifier="choice"), split=suite.split, n=None, seed=0)
-        found["far", SHIPPED] = [question_of(task) for task in tasks]
+        found["far", SHIPPED] = [question_from_task(task) for task in tasks]
     return found
 
 
-def texts_of_suite(suite: DomainSuite, data: Path | None) -> list[tuple[str, str]]:
+def load_texts(suite: DomainSuite, data: Path | None) -> list[tuple[str, str]]:
     """Names and texts of which the perplexity is measured."""
     shipped = [(SHIPPED, read_text("text", str(OLD_KNOWLEDGE / "text.txt"), None))]
     return [(path, read_text("text", path, data)) for path in suite.text] or shipped
 
 
-def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[Asked]:
+def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[LikelihoodQuestion]:
     source = TaskSource(path=[path], where=where, split_by=suite.split_by, columns=columns)
-    return [question_of(task) for task in load_tasks(source, split=suite.split, n=None, seed=0, data=data)]
+    return [question_from_task(task) for task in load_tasks(source, split=suite.split, n=None, seed=0, data=data)]
 
 
 def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
@@ -122,7 +122,7 @@ def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
     return column is None or column not in row or split_of(str(row[column]), SPLIT_SHARES) == suite.split
 
 
-def _picked(asked: list[Asked], n: int | None) -> list[Asked]:
+def _picked(asked: list[LikelihoodQuestion], n: int | None) -> list[LikelihoodQuestion]:
     """`n` of them at equal distances, in their order; all where there are fewer."""
     if n is None or n >= len(asked):
         return asked
@@ -137,18 +137,18 @@ def measure_domain(
     logprobs: Logprobs,
     answers: Answers,
     room: int,
-    watcher: Watcher,
+    reporter: Reporter,
 ) -> list[Row]:
     """A row for every file and part, and for near and far one of all their questions."""
     rows: list[Row] = []
-    parts: dict[str, list[Known]] = {}
+    parts: dict[str, list[LikelihoodResult]] = {}
 
     def say(row: Row) -> None:
-        watcher.say(line(row))
+        reporter.say(line(row))
         rows.append(row)
 
     for (part, name), questions in asked.items():
-        known = ask(questions, tokenizer, logprobs, room)
+        known = score_questions(questions, tokenizer, logprobs, room)
         parts.setdefault(part, []).append(known)
         say(row_of(part, name, [known]))
         if part in ("near", "far") and len(parts[part]) == len(getattr(suite, part)) > 1:
@@ -165,12 +165,12 @@ def measure_domain(
     return rows
 
 
-def answers_by(engine: Callable[[], TransformersEngine], room: int) -> Answers:
+def greedy_answers_by(engine: Callable[[], TransformersEngine], room: int) -> Answers:
     """Greedy answers, to the end of the line, by an engine that is made when it is needed, since it may hold a copy of the model."""
 
     def answers(prompts: Sequence[str]) -> list[str]:
         asked = engine()
-        start, longest = beginning(asked.tokenizer), min(_SAID_TOKENS, room // 2)
+        start, longest = leading_tokens(asked.tokenizer), min(_SAID_TOKENS, room // 2)
         ids = [(*start, *token_ids(asked.tokenizer, prompt)[-(room - longest - len(start)) :]) for prompt in prompts]
         found = asked.generate(ids, max_new_tokens=longest, sampling=GREEDY, stop_strings=["\n"])
         return [completion.text for (completion,) in found]
@@ -178,7 +178,7 @@ def answers_by(engine: Callable[[], TransformersEngine], room: int) -> Answers:
     return answers
 
 
-def said_row(name: str, questions: Sequence[Asked], answers: Answers) -> Row:
+def said_row(name: str, questions: Sequence[LikelihoodQuestion], answers: Answers) -> Row:
     """How many words the answers to these questions share with the right ones."""
     said = answers([question.prompt for question in questions])
     gold = [question.choices[question.right] for question in questions]
@@ -188,7 +188,7 @@ def said_row(name: str, questions: Sequence[Asked], answers: Answers) -> Row:
     return row | {"exact": fmean(f1 == 1 for f1 in f1s), "f1s": [round(f1, 4) for f1 in f1s]}
 
 
-def row_of(part: str, name: str, known: Sequence[Known]) -> Row:
+def row_of(part: str, name: str, known: Sequence[LikelihoodResult]) -> Row:
     """The numbers of one or several lists of questions together."""
     nats = [value for each in known for value in each.nats]
     row: Row = {"part": part, "name": name, "n": len(nats)}

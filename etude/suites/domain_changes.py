@@ -6,7 +6,7 @@ from typing import Any
 from etude.evaluation.statistics import mean_interval, paired_test
 
 
-def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def paired_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What became of each row: points and p of accuracies, points of F1, nats of open answers a byte and of text a token; paired."""
     found = []
     for first, second in zip(before, after, strict=True):
@@ -35,7 +35,7 @@ def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
     return found
 
 
-def change_in_words(change: Mapping[str, Any]) -> str:
+def format_change(change: Mapping[str, Any]) -> str:
     """A change as a line."""
     named = f"{change['part']:<8} {change['name']:<38}"
     if "difference" not in change:

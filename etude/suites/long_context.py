@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.device.limits import within_limits
 from etude.device.machine import Machine, decide
 from etude.errors import UserError, at_least, check_known
-from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.kinds import FROM_FILES, KINDS
-from etude.evaluation.report.kept import Shown, write_kept
+from etude.evaluation.long.tokenized import TokenizedTask, generators_by_kind, make_haystack, make_tasks
+from etude.evaluation.report.kv_cache_page import ShownTask, write_kv_cache_page
 from etude.evaluation.statistics import mean_interval
 from etude.knowledge.documents import Corpus, documents
 from etude.kv_cache.lazy import Lazy
@@ -80,7 +80,7 @@ def evaluate_long(
     *,
     data: Path | str | None = None,
     page: Path | str | None = None,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """`{"model", "weights", "view", "rows", "items"}` of any model; `page`: an HTML file to write of what the policy keeps, or reads.
 
@@ -90,7 +90,7 @@ def evaluate_long(
         suite = parse_long(suite, arguments_from(overrides or {}))
     if page and not suite.engine.is_on:
         raise UserError("a page shows what a policy keeps: choose one (--engine.view snapkv --engine.keep_ratio 0.25), or leave --page out")
-    watcher, folder = watcher or Quiet(), Path(data) if data else None
+    reporter, folder = reporter or Silent(), Path(data) if data else None
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     loaded = in_precision(loaded, place.dtype).eval()
@@ -102,8 +102,8 @@ def evaluate_long(
     if suite.engine.rerotate:
         raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
     texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
-    haystack = haystack_of(texts, tokenizer)
-    made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
+    haystack = make_haystack(texts, tokenizer)
+    made = generators_by_kind({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
     ends = end_tokens(loaded, tokenizer)
     view = suite.engine.of_engine(tokenizer)
     policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
@@ -111,29 +111,36 @@ def evaluate_long(
         suite, dotted(resolved(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
     )
     for sentence in unread:
-        watcher.say(f"without effect: {sentence}")
+        reporter.say(f"without effect: {sentence}")
     rows, items, shown = [], [], []
     with within_limits(suite.machine):
         for kind in suite.kinds:
             for tokens in suite.tokens:
                 named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
-                tasks = asked(tokenizer, kind, made[kind], haystack, **named)
-                steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
+                tasks = make_tasks(tokenizer, kind, made[kind], haystack, **named)
+                steps = reporter.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
                 found = [_answered(loaded, tokenizer, tasks[i], policy, suite, ends, shows=bool(page) and i == 0) for i in steps]
                 if page:
                     pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
-                    shown.append(Shown(kind, found[0], pieces, found[0].pop("kept")))
+                    shown.append(ShownTask(kind, found[0], pieces, found[0].pop("kept")))
                 rows.append(_row(kind, tokens, found))
-                watcher.say(line(rows[-1], view.name if view else None))
+                reporter.say(line(rows[-1], view.name if view else None))
                 items += [{"kind": kind, "tokens": tokens, **each} for each in found]
     result = {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
     if page:
-        write_kept(result, shown, Path(page), reads=isinstance(policy, Recall))
+        write_kv_cache_page(result, shown, Path(page), reads=isinstance(policy, Recall))
     return result
 
 
 def _answered(
-    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | Lazy | None, suite: LongSuite, ends: Collection[int], *, shows: bool
+    model: Any,
+    tokenizer: Any,
+    each: TokenizedTask,
+    policy: Policy | Recall | Lazy | None,
+    suite: LongSuite,
+    ends: Collection[int],
+    *,
+    shows: bool,
 ) -> dict[str, Any]:
     """What is found of a task; `shows`: what the policy has of its text too."""
     dropping = [policy] if isinstance(policy, Policy) else []

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.device.limits import within_limits
 from etude.device.machine import Machine, decide, engine_at, room_tokens
 from etude.engine.completion import Logprobs
@@ -87,18 +87,18 @@ class RetentionSuite:
         instructions(self.instructions)
 
 
-def parse_suite(name: str, overrides: Sequence[str]) -> RetentionSuite:
+def parse_retention(name: str, overrides: Sequence[str]) -> RetentionSuite:
     """The suite of a YAML file, or one that ships, with `--key value` overrides."""
     return parse(RetentionSuite, find_configuration("suite", name), overrides)
 
 
-def evaluate_suite(
+def evaluate_retention(
     model: str,
     suite: RetentionSuite | str = "retention",
     overrides: Mapping[str, Any] | None = None,
     *,
     data: Path | str | None = None,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """`{"model", "weights", "choice_accuracy", "rows", "answers", "left_out"}` of any model.
 
@@ -108,11 +108,11 @@ def evaluate_suite(
     >>> evaluate_suite("runs/first/model", data="sets")  # doctest: +SKIP
     """
     if not isinstance(suite, RetentionSuite):
-        suite = parse_suite(suite, arguments_from(overrides or {}))
-    folder, watcher = Path(data) if data else None, watcher or Quiet()
+        suite = parse_retention(suite, arguments_from(overrides or {}))
+    folder, reporter = Path(data) if data else None, reporter or Silent()
     left_out = _left_out(suite, folder)
     if left_out:
-        watcher.say(left_out)
+        reporter.say(left_out)
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     logprobs = logprobs_of(loaded, place, suite.machine)
@@ -121,7 +121,7 @@ def evaluate_suite(
 
     def found(new: Sequence[Row]) -> None:
         for row in new:
-            watcher.say(_line(row))
+            reporter.say(_line(row))
         rows.extend(new)
 
     with within_limits(suite.machine):

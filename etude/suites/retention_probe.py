@@ -25,7 +25,7 @@ def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path |
     window = min(retention.window_tokens, positions)
     return make_probe(
         "\n\n".join(texts),
-        questions_of(retention, data),
+        retention_questions(retention, data),
         tokenizer,
         window_tokens=window,
         text_tokens=retention.text_tokens,
@@ -33,7 +33,7 @@ def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path |
     )
 
 
-def questions_of(retention: Retention, data: Path | None) -> list[Task]:
+def retention_questions(retention: Retention, data: Path | None) -> list[Task]:
     """The questions that the probe asks; none where it is off."""
     files = (retention.choices if retention.is_own else [str(OLD_KNOWLEDGE / "questions.jsonl")]) if retention.probe else []
     columns = retention.columns if retention.is_own else {}

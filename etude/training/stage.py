@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.training.interruption import Interrupted, Interruption
 
 
@@ -35,11 +35,11 @@ class Stage:
     def name(self) -> str:
         return self.phase.replace("_", " ")
 
-    def train(self, done: int, save: Callable[[int], None], watcher: Watcher, interruption: Interruption) -> None:
+    def train(self, done: int, save: Callable[[int], None], reporter: Reporter, interruption: Interruption) -> None:
         """Make the steps after `done`; `save` is called with the steps done, on the way and where a signal ends the stage."""
         saved = done
         try:
-            for before in watcher.steps(self.name, range(done, self.total), total=self.total):
+            for before in reporter.steps(self.name, range(done, self.total), total=self.total):
                 if self.is_over():
                     break
                 step = before + 1

@@ -8,7 +8,7 @@ import yaml
 from etude.cards import practised as cards
 from etude.cards.head import origin
 from etude.cards.practised import asked_as
-from etude.cards.use import Asked, use
+from etude.cards.use import PromptExample, usage_section
 from etude.models.load import save_model
 from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.tasks.actions import Actions
@@ -26,7 +26,7 @@ RESULT = {
 }
 SETTINGS = PracticeSettings(TaskSource(path=["/mnt/somebody/secret/train.jsonl"]), steps=40, warm_start=WarmStart(n=64, steps=15))
 
-ASKED = Asked("Why?", max_new_tokens=8)
+ASKED = PromptExample("Why?", max_new_tokens=8)
 
 
 def card(settings, result, asked=ASKED, **options):
@@ -105,17 +105,20 @@ def test_a_card_shows_how_the_model_is_asked(tokenizer, chat_tokenizer):
     asked = asked_as(told, tasks, chat_tokenizer)
     words = told.tasks.actions.words
     assert asked.messages == [{"role": "system", "content": "Be."}, {"role": "user", "content": f"It's 1?\n\n{words}"}]
-    assert "The chat template is the base model's. It was asked with the system message and the instruction above." in use(asked)
+    assert "The chat template is the base model's. It was asked with the system message and the instruction above." in usage_section(asked)
     asked = asked_as(told, tasks, tokenizer)
     assert asked.messages == [{"role": "user", "content": "It's 1?"}]
-    assert "writes the question and a line break, with the system message and the instruction, as it was asked" in use(asked)
+    assert "writes the question and a line break, with the system message and the instruction, as it was asked" in usage_section(asked)
     none = replace(asked, template="none")
-    assert f"tokenizer({'Be.' + chr(10) + 'It' + chr(39) + 's 1?' + chr(10) * 2 + words + chr(10)!r}, return_tensors='pt')" in use(none)
+    assert (
+        f"tokenizer({'Be.' + chr(10) + 'It' + chr(39) + 's 1?' + chr(10) * 2 + words + chr(10)!r}, return_tensors='pt')"
+        in usage_section(none)
+    )
     assert asked_as(told, [], tokenizer).question == "QUESTION"
 
 
 def test_a_question_can_not_leave_the_lines_that_show_it():
-    text = use(replace(ASKED, question="```\n# x\n<b>"))
+    text = usage_section(replace(ASKED, question="```\n# x\n<b>"))
     assert text.count("\n```") == 4 and "\n# x" not in text
 
 

@@ -20,7 +20,7 @@ from etude.decoding.layer_candidates import layer_candidates
 from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static
 from etude.decoding.majority import majority
 from etude.decoding.methods import METHODS
-from etude.decoding.pool import Pool
+from etude.decoding.sample_pool import SamplePool
 from etude.decoding.self_reflection import WORDS, self_reflection
 from etude.decoding.settings import ReliableDecoding
 from etude.decoding.universal_self_consistency import universal_self_consistency
@@ -67,7 +67,7 @@ def own_logprobs(engine, pairs):
 
 def pool_of(engine, tasks=TASKS, temperature=1.0, **changes):
     prompts = [prompt for _, prompt in items_of(engine, tasks)]
-    return Pool(engine, tasks, prompts, samples=Sampling(temperature=temperature), **(asking(engine) | changes))
+    return SamplePool(engine, tasks, prompts, samples=Sampling(temperature=temperature), **(asking(engine) | changes))
 
 
 def texts_of(found):

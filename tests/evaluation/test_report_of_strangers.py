@@ -13,7 +13,7 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.evaluation.report import reading, run_folder, write_report
+from etude.evaluation.report import bounded_reading, run_folder, write_report
 
 HUGE = "9" * 400
 ODD = [
@@ -191,7 +191,7 @@ def test_json_that_is_deep_is_left_out(tmp_path):
 
 def test_a_small_file_that_is_large_when_it_is_unpacked_takes_no_memory(tmp_path, monkeypatch):
     for name, number in {"MAX_BYTES": 200_000, "MAX_STREAM_BYTES": 200_000, "MAX_LINE_BYTES": 20_000}.items():
-        monkeypatch.setattr(reading, name, number)
+        monkeypatch.setattr(bounded_reading, name, number)
     run = write(tmp_path / "run", documents())
     (run / "attempts" / "00001.jsonl.gz").write_bytes(gzip.compress(b"1" * 30_000_000))  # one line
     (run / "attempts" / "00002.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 100_000))

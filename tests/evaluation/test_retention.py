@@ -7,7 +7,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from etude.errors import UserError
-from etude.evaluation.retention import OLD_KNOWLEDGE, Probe, Question, compare_retention, make_probe, measure_retention
+from etude.evaluation.retention import OLD_KNOWLEDGE, ChoiceQuestion, Probe, compare_retention, make_probe, measure_retention
 from etude.tasks.choices import show_choices
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -28,7 +28,7 @@ def test_perplexity_is_the_exponential_of_the_mean_over_tokens_not_over_windows(
 
 
 def test_the_most_likely_choice_per_byte_is_the_answer():
-    short, long = Question((9,), ((1,), (1, 1)), (4, 10), 0), Question((9,), ((1,), (1, 1)), (4, 10), 1)
+    short, long = ChoiceQuestion((9,), ((1,), (1, 1)), (4, 10), 0), ChoiceQuestion((9,), ((1,), (1, 1)), (4, 10), 1)
     found = measure_retention(Probe([], [short, long]), uniform)  # log 1/2 over 4 bytes against log 1/4 over 10: the second
     assert found["right"] == "01"
     assert (found["row"]["choice_accuracy"], found["row"]["choices_n"]) == (0.5, 2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etude.evaluation.baselines import trivial_baselines
-from etude.evaluation.measure import compare
+from etude.evaluation.measure import compare_measurements
 from etude.evaluation.report.axes import tick_label, ticks_of
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, reward_row, tells_more
 from etude.evaluation.statistics import paired_mean_test, wilson_interval
@@ -42,7 +42,7 @@ def test_a_comparison_has_both_tests_and_says_which_leads():
         items = [{"score": score, "right": False, "sampled_reward": score} for score in scores]
         return {"suite": "sums", "items": items, "row": {"accuracy": 0.0, "n": 4, "unscored": 1, "mean_reward": 0.1}}
 
-    found = compare("base", "practice", page([0.1, 0.2, 0.0, None]), page([0.4, 0.2, 0.3, 0.5]))
+    found = compare_measurements("base", "practice", page([0.1, 0.2, 0.0, None]), page([0.4, 0.2, 0.3, 0.5]))
     assert found["leads"] == "mean_reward" and found["difference"] == 0.0 and found["p_value"] == 1.0
     assert found["reward_n"] == 3 and found["reward_difference"] == pytest.approx(0.2) and found["reward_p_value"] == 0.5
     assert found["sampled_reward_difference"] == pytest.approx(0.2)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from etude.cli import main
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.device.machine import Machine
 from etude.errors import UserError
 from etude.knowledge.documents import Corpus
@@ -88,7 +88,7 @@ def test_every_order_reads_as_many_tokens_and_two_stages_read_what_one_mixed_sta
     assert read["tasks_only"]["tasks"] == read["knowledge_only"]["text"] == 5400
 
 
-class Stops(Quiet):
+class Stops(Silent):
     """Ends the run in the stage and before the step that it is told."""
 
     def __init__(self, phase, step):
@@ -103,7 +103,7 @@ class Stops(Quiet):
 def test_who_is_stopped_goes_on_to_the_same_bytes(at, towns, tmp_path):
     whole = run(towns, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(towns, tmp_path / "run", watcher=Stops(*at))
+        run(towns, tmp_path / "run", reporter=Stops(*at))
     assert run(towns, tmp_path / "run", resume=True) == whole
     for name in ("model/model.safetensors", "metrics.jsonl", "result.json", "selection/selected.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -193,13 +193,13 @@ def test_text_may_be_selected_by_likelihood(towns, tmp_path):
 def test_questions_of_the_suite_are_left_out_of_the_tasks(towns, tmp_path):
     said = []
 
-    class Hears(Quiet):
+    class Hears(Silent):
         def say(self, text):
             said.append(text)
 
     tasks = SolvedTasks(path=["questions.jsonl"], columns=COLUMNS)
     study = replace(SETTINGS.study, tokens=800)
-    n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), watcher=Hears())["before"][0]["n"]
+    n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), reporter=Hears())["before"][0]["n"]
     assert f"tasks: {n} of 24 are asked in the suite and were left out" in said
     suite = replace(SETTINGS.suite, split_by=None)
     with pytest.raises(UserError, match="all tasks are asked in the suite"):
@@ -250,9 +250,9 @@ def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(j
     monkeypatch.setenv("PASS_KEY", "open-sesame")
     server, said = judge_server(answer), []
     settings = by_model(server, key_variable="PASS_KEY", concurrency=1)
-    watcher = Quiet()
-    watcher.say = said.append
-    result = run(towns, tmp_path / "run", settings, watcher=watcher)
+    reporter = Silent()
+    reporter.say = said.append
+    result = run(towns, tmp_path / "run", settings, reporter=reporter)
     assert result["status"] == "finished" and server.headers[0]["Authorization"] == "Bearer open-sesame"
     rows = rows_in(tmp_path / "run")
     reasons = ["the reply has not the form that was asked for", "no reply", "contradicts the gold answer"]
@@ -295,7 +295,7 @@ def test_what_nobody_answered_is_not_asked_again_once_something_was_learned(judg
 
     server = judge_server(answer)
     with pytest.raises(Interrupted):
-        run(towns, tmp_path / "run", by_model(server, concurrency=1), watcher=Stops("knowledge", 5))
+        run(towns, tmp_path / "run", by_model(server, concurrency=1), reporter=Stops("knowledge", 5))
     before = (tmp_path / "run/passages.jsonl").read_bytes()
     assert rows_in(tmp_path / "run")[1]["rejected"] == "no reply"
     server.shutdown()  # which is not needed any more
@@ -349,9 +349,9 @@ def test_text_is_graded_by_a_server_before_it_is_read(judge_server, towns, tmp_p
     server = judge_server(
         lambda body: "ready" if is_trial(body) else "Grade: 4" if "iron" in body["messages"][-1]["content"] else "Grade: 2"
     )
-    said, watcher = [], Quiet()
-    watcher.say = said.append
-    run(towns, tmp_path / "run", replace(SETTINGS, grader=Grader(model="x", url=server.url)), watcher=watcher)
+    said, reporter = [], Silent()
+    reporter.say = said.append
+    run(towns, tmp_path / "run", replace(SETTINGS, grader=Grader(model="x", url=server.url)), reporter=reporter)
     rows = [json.loads(line) for line in (tmp_path / "run/selection/selected.jsonl").read_text().splitlines()]
     assert 0 < len(rows) < 24 and all("iron" in row["text"] for row in rows)
     assert any(f"{24 - len(rows)} are graded below 3 and 0 not at all" in line for line in said)
@@ -407,7 +407,7 @@ def test_who_stops_an_adaptation_before_it_began_is_told_that_there_is_nothing_t
 
 def test_an_adaptation_does_not_go_on_with_other_inputs(towns, tmp_path):
     with pytest.raises(Interrupted):
-        run(towns, tmp_path / "run", watcher=Stops("knowledge", 3))
+        run(towns, tmp_path / "run", reporter=Stops("knowledge", 3))
     for name, called in (("questions.jsonl", "the solved tasks"), ("tale.txt", "the general text")):
         before = (towns / name).read_text()
         (towns / name).write_text(before.replace("Town1?", "Town01?").replace("wren", "owl"))

@@ -5,9 +5,9 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.recipes.asking import FILE
 from etude.recipes.evaluate import evaluate, parse_evaluate
 from etude.recipes.generate import parse_generate
+from etude.recipes.generation_config import FILE
 
 FLOAT32 = {"machine.precision": "float32"}
 SAMPLED = {"evaluation.pass_n": 5, "evaluation.num_samples": 2}

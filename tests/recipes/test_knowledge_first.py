@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from etude.cli import main
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.recipes.practice import practice
 from etude.training.interruption import Interrupted
@@ -68,28 +68,28 @@ def test_the_adaptation_has_practices_model_and_seed_and_the_settings_that_it_is
 def test_who_is_stopped_while_it_adapts_goes_on_there(recipe, towns, tmp_path):
     whole = practice(str(recipe), run=tmp_path / "whole", data=towns)
 
-    class Stops(Quiet):
+    class Stops(Silent):
         def step(self, phase, step, metrics, timings):
             if (phase, step) == ("knowledge", 2):
                 raise Interrupted(15)
 
     with pytest.raises(Interrupted):
-        practice(str(recipe), run=tmp_path / "run", data=towns, watcher=Stops())
+        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops())
     said = []
-    watcher = Quiet()
-    watcher.say = said.append
-    assert practice(str(recipe), run=tmp_path / "run", data=towns, resume=True, watcher=watcher) == whole
+    reporter = Silent()
+    reporter.say = said.append
+    assert practice(str(recipe), run=tmp_path / "run", data=towns, resume=True, reporter=reporter) == whole
     assert any(line.startswith("knowledge: going on from step ") for line in said)
 
 
 def test_another_machine_reaches_the_adaptation_and_other_settings_of_it_are_refused(recipe, towns, tmp_path):
-    class Stops(Quiet):
+    class Stops(Silent):
         def step(self, phase, step, metrics, timings):
             if (phase, step) == ("warm_start", 1):
                 raise Interrupted(15)
 
     with pytest.raises(Interrupted) as stop:
-        practice(str(recipe), run=tmp_path / "run", data=towns, watcher=Stops())
+        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops())
     assert stop.value.note.count("--resume") == 1
     kept = (towns / "towns.yaml").read_text()
     (towns / "towns.yaml").write_text(kept.replace("tokens: 1500", "tokens: 1600"))

@@ -130,8 +130,8 @@ def test_generate_tells_it(caplog, given, said):
 
 
 def test_a_run_tells_it_when_it_begins(tmp_path, capsys):
-    from etude.console.watching import Console
+    from etude.console.reporter import Console
     from etude.recipes.practice import practice
 
-    practice("tiny", {"steps": 0, "n": 16, "learn.turn_discount": 0.5}, run=tmp_path / "run", watcher=Console())
+    practice("tiny", {"steps": 0, "n": 16, "learn.turn_discount": 0.5}, run=tmp_path / "run", reporter=Console())
     assert "without effect: learn.turn_discount: explore.search.method is samples" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from etude.recipes.no_effect import without_effect
 from etude.recipes.replaying import pieces_of
 from etude.recipes.settings import parse_practice
 from etude.settings.configuration import arguments_from, find_configuration
-from etude.suites.retention_probe import questions_of
+from etude.suites.retention_probe import retention_questions
 from etude.training.run_folder import RunFolder, read_jsonl
 
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}
@@ -181,7 +181,7 @@ def test_what_is_asked_elsewhere_is_not_replayed(tmp_path, monkeypatch, chat_tok
     Path("known.jsonl").write_text(json.dumps(rows[0]))
     Path("shown.jsonl").write_text("\n".join(json.dumps({**row, "choices": None} if "choices" in row else row) for row in rows))
     how = ReplaySettings(path=["shown.jsonl"], ratio=0.5)
-    asked = questions_of(Retention(choices=["known.jsonl"]), None)
+    asked = retention_questions(Retention(choices=["known.jsonl"]), None)
     assert len(pieces_of(how, chat_tokenizer, 500, None, [])) == 2 and len(pieces_of(how, chat_tokenizer, 500, None, asked)) == 1
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.recipes.exploring import Exploring
@@ -78,11 +78,11 @@ def test_without_reuse_nothing_of_it_is_written(finished):
 def test_reuse_without_a_second_epoch_is_said_to_have_no_effect(small, tmp_path):
     said = []
 
-    class Listening(Quiet):
+    class Listening(Silent):
         def say(self, text):
             said.append(text)
 
-    small(tmp_path / "run", {"explore.reuse": True, "steps": 1}, watcher=Listening())
+    small(tmp_path / "run", {"explore.reuse": True, "steps": 1}, reporter=Listening())
     assert any("explore.reuse has no effect: 1 steps of 6 tasks come to none of the 60 tasks twice" in line for line in said)
 
 

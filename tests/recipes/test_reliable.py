@@ -14,7 +14,7 @@ from etude.engine.decoding import Decoding
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.report.answers import write_answers
+from etude.evaluation.report.answers_page import write_answers_page
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, _pieces, generate
@@ -159,7 +159,7 @@ def test_a_page_shows_samples_and_agreement_and_escapes_what_was_written(tmp_pat
         {"prompt": "none?", "completions": [], "finish": [], "decoding": facts | {"agreement": [], "notes": ["too long"]}},
         {"prompt": "plain?", "completions": ["five"], "finish": ["stop"], "decoding": facts | {"agreement": [], "samples": []}},
     ]
-    text = write_answers(rows, "integrative", "toy", tmp_path / "new" / "page.html").read_text()
+    text = write_answers_page(rows, "integrative", "toy", tmp_path / "new" / "page.html").read_text()
     assert '<span class="token a10" title="100 %">&lt;i&gt;</span><span class="token a5" title="50 %">4</span>' in text
     assert "<b>" not in text and "<i>" not in text and "&lt;b&gt;four&lt;/b&gt;" in text and "<li>(nothing)</li>" in text
     assert "2 &lt; 3?" in text and "none: too long" in text and ">five<" in text and "<script" not in text
@@ -196,7 +196,7 @@ def test_tokens_and_agreement_end_where_a_stop_string_cut_the_answer():
 
 
 def test_a_question_without_an_answer_is_said_and_its_row_is_empty(model, caplog, monkeypatch):
-    monkeypatch.setattr("etude.decoding.inputs.render_feedback", lambda tokenizer, words: tuple([5] * 5000))
+    monkeypatch.setattr("etude.decoding.joint_inputs.render_feedback", lambda tokenizer, words: tuple([5] * 5000))
     with caplog.at_level(logging.WARNING):
         rows = generated(model, "integrative")
     assert [(row["completions"], row["finish"]) for row in rows] == [([], []), ([], [])]

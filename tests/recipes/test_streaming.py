@@ -9,7 +9,7 @@ from etude.device.machine import Machine
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.streaming import Streamed
+from etude.recipes.streaming import AnswerStream
 
 QUESTION = "repeat c after 1234: c"
 
@@ -21,7 +21,7 @@ def model(finished):
 
 def test_only_whole_characters_are_written_and_no_beginning_of_a_stop_string(llama, tokenizer):
     engine, pieces = TransformersEngine(llama, tokenizer), []
-    streamed = Streamed(engine.text_of, pieces.append, ["END"])
+    streamed = AnswerStream(engine.text_of, pieces.append, ["END"])
     for token in tokenizer("aé本E N END b", add_special_tokens=False)["input_ids"]:
         streamed.hear(token)
     assert pieces == ["a", "é", "本", "E ", "N", " "]
@@ -31,13 +31,13 @@ def test_only_whole_characters_are_written_and_no_beginning_of_a_stop_string(lla
 
 def test_an_answer_that_was_chosen_is_written_whole_and_another_one_on_a_line_of_its_own():
     pieces = []
-    Streamed(str, pieces.append).end("four")
+    AnswerStream(str, pieces.append).end("four")
     assert pieces == ["four"]
-    streamed = Streamed(lambda tokens: "five"[: len(tokens)], pieces.append)
+    streamed = AnswerStream(lambda tokens: "five"[: len(tokens)], pieces.append)
     streamed.hear(0)
     streamed.end("four")
     assert pieces == ["four", "f", "our"]
-    changed = Streamed(lambda tokens: "x", pieces.append)
+    changed = AnswerStream(lambda tokens: "x", pieces.append)
     changed.hear(0)
     changed.end("four")
     assert pieces[3:] == ["x", "\n", "four"]

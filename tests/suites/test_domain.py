@@ -6,8 +6,8 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.suites.domain import DomainSuite, evaluate_domain, line, parse_domain, questions_of_suite, said_row
-from etude.suites.domain_changes import change_in_words, changes
+from etude.suites.domain import DomainSuite, evaluate_domain, line, load_questions, parse_domain, said_row
+from etude.suites.domain_changes import format_change, paired_changes
 
 OWN = {
     "questions": ["questions.jsonl"],
@@ -63,11 +63,7 @@ def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
     assert all(row["low"] <= row["value"] <= row["high"] for row in test)
     assert test[0]["n"] == test[1]["n"]
     asked = [
-        {
-            each.origin
-            for own in questions_of_suite(parse_domain("domain", [*words_of(OWN), "--split", split]), sets).values()
-            for each in own
-        }
+        {each.origin for own in load_questions(parse_domain("domain", [*words_of(OWN), "--split", split]), sets).values() for each in own}
         for split in ("train", "dev", "test")
     ]
     of_domain = [{origin for origin in own if origin.startswith("questions")} for own in asked]
@@ -85,13 +81,13 @@ def test_terms_and_open_questions_are_answered_in_words(sets):
 
 
 def test_an_answer_in_words_counts_by_the_words_that_it_shares(sets):
-    asked = questions_of_suite(parse_domain("domain", words_of(OWN)), sets)["cloze", "terms.jsonl"][:3]
+    asked = load_questions(parse_domain("domain", words_of(OWN)), sets)["cloze", "terms.jsonl"][:3]
     row = said_row("terms.jsonl", asked, lambda prompts: ["Term 0.", "the term", "no idea"])
     assert row["f1s"] == [1.0, 0.6667, 0.0] and row["exact"] == 1 / 3 and row["value"] == pytest.approx(5 / 9)
     assert asked[0].prompt == "Definition: what 0 is\nTerm:" and line(row).endswith("F1, 33.3% exact  n = 3")
-    (change,) = changes([row], [row | {"f1s": [1.0, 1.0, 0.5], "value": 2.5 / 3}])
+    (change,) = paired_changes([row], [row | {"f1s": [1.0, 1.0, 0.5], "value": 2.5 / 3}])
     assert change["difference"] == pytest.approx(0.8333 / 3, abs=1e-3) and "nats" not in change
-    assert "points" in change_in_words(change) and change_in_words(change).endswith("of F1 (n = 3)")
+    assert "points" in format_change(change) and format_change(change).endswith("of F1 (n = 3)")
 
 
 def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_path, capsys):
@@ -120,7 +116,7 @@ def test_terms_of_a_section_are_asked_in_the_split_of_its_questions(sets):
     found = {}
     for split in ("train", "dev", "test"):
         how = DomainSuite(**suite, choices_where={"type": "mcq"}, split_by="section", split=split, glossary=["terms.jsonl"])
-        asked = questions_of_suite(how, sets)
+        asked = load_questions(how, sets)
         of_questions = {question.origin.rpartition(":")[2] for question in asked["choices", "questions.jsonl"]}
         found[split] = [int(question.origin.rpartition(":")[2]) for question in asked["cloze", "terms.jsonl"]]
         assert {str((line - 1) // 5 + 1) for line in found[split]} == of_questions

@@ -10,8 +10,8 @@ from matplotlib.image import imread
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.evaluation.report import kept
-from etude.evaluation.report.kept import Shown
+from etude.evaluation.report import kv_cache_page
+from etude.evaluation.report.kv_cache_page import ShownTask
 from etude.suites.long_context import LongSuite, evaluate_long
 
 SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "machine.precision": "float32"}
@@ -60,8 +60,8 @@ def test_a_page_escapes_texts_and_bins_those_that_are_wider_than_a_picture(tmp_p
     item = {"question": "<b>?", "answers": ["<i>"], "full": 1.0, "view": 0.0, "full_text": "<u>", "view_text": "<s>"}
     share = np.zeros((2, 3, 2500))
     share[:, :, :5], share[1, :, 5:8] = 1.0, 1.0
-    shown = Shown("single", item, ["<a>"] * 2500, share)
-    told = kept._contents(shown)
+    shown = ShownTask("single", item, ["<a>"] * 2500, share)
+    told = kv_cache_page._contents(shown)
     assert [piece["shade"] for piece in told["pieces"]] == [10, 5, 0] and told["pieces"][1]["text"] == "<a>" * 3
     assert told["by_layer"] == [pytest.approx(5 / 2500), pytest.approx(8 / 2500)]
     picture = imread(BytesIO(base64.b64decode(told["picture"])))
@@ -69,7 +69,7 @@ def test_a_page_escapes_texts_and_bins_those_that_are_wider_than_a_picture(tmp_p
     assert picture[0, 0].tolist() != picture[0, 2].tolist() and picture[0, 2].tolist() == picture[0, 833].tolist()
     row = {"kind": "single", "tokens": 2500, "n": 1, "held": 0.1} | {f"gain{end}": 0.0 for end in ("", "_low", "_high")}
     row |= {f"{way}{part}": 0.5 for way in ("full", "view") for part in ("", "_token_seconds", "_tokens")}
-    page = kept.write_kept({"model": "a/b", "view": "<x>", "rows": [row]}, [shown], tmp_path / "page.html", reads=False)
+    page = kv_cache_page.write_kv_cache_page({"model": "a/b", "view": "<x>", "rows": [row]}, [shown], tmp_path / "page.html", reads=False)
     text = page.read_text()
     assert not any(tag in text for tag in ("<b>?", "<i>", "<u>", "<s>", "<a>", "<x>")) and "&lt;a&gt;" in text and "<polyline" not in text
 

@@ -13,9 +13,9 @@ Story = tuple[list[str], str, str]
 """Facts in order, a question, its answer."""
 
 
-def facts_of(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
+def babi_generator(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
     """Stories of a bAbI file; each is asked one of its questions, with the facts before it. Raises UserError for a file that has none."""
-    stories = stories_of(path)
+    stories = read_babi(path)
 
     def facts(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
         told, question, answer = draw.choice(stories)
@@ -25,7 +25,7 @@ def facts_of(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
     return facts
 
 
-def stories_of(path: Path) -> list[Story]:
+def read_babi(path: Path) -> list[Story]:
     """Every question of a file with the facts before it."""
     found: list[Story] = []
     told: list[str] = []

@@ -3,7 +3,7 @@
 from random import Random
 
 from etude.evaluation.long.haystack import Haystack
-from etude.evaluation.long.task import LongTask, listed
+from etude.evaluation.long.task import LongTask, join_with_and
 
 _WORDS = ("acorn", "beacon", "cobalt", "dagger", "ember", "fiddle", "glacier", "harbour", "ivory", "jasmine", "kernel", "lagoon", "marble")
 _ASKED = 3
@@ -15,6 +15,6 @@ def instructions(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
     told = " ".join(f"Rule {number}: your answer must have the word {word}." for number, word in enumerate(words, 1))
     room = tokens - haystack.count(told)
     text, _ = haystack.around(draw, [], room)
-    numbers = listed([str(number) for number in range(1, _ASKED + 1)])
+    numbers = join_with_and([str(number) for number in range(1, _ASKED + 1)])
     question = f"Which words must your answer have, by rules {numbers}?"
     return LongTask("instructions", f"{told}\n\n{text}", question, "My answer must have the words", tuple(words), depth=0.0)

@@ -16,7 +16,7 @@ from etude.tasks.files import file_rows
 Generator = Callable[[Random, Haystack, int], LongTask]
 
 
-def meetings_of(path: Path) -> Generator:
+def qmsum_generator(path: Path) -> Generator:
     """A meeting's turns around what answers a question about it."""
     asked = [(row, query) for row in _rows(path) for query in row["specific_query_list"]]
     if not asked:
@@ -32,7 +32,7 @@ def meetings_of(path: Path) -> Generator:
     return meetings
 
 
-def stories_of(path: Path) -> Generator:
+def squality_generator(path: Path) -> Generator:
     """The first part of a story."""
     asked = [(row["document"], question) for row in _rows(path) for question in row["questions"]]
     if not asked:

@@ -27,10 +27,10 @@ class LongTask:
         """The share of the answers that the text says, in [0, 1]; by likeness the largest ROUGE-L with any."""
         if self.by_likeness:
             return max(rouge_l(words_said(text), words_said(answer)) for answer in self.answers)
-        return sum(says(text, answer) for answer in self.answers) / len(self.answers)
+        return sum(contains_answer(text, answer) for answer in self.answers) / len(self.answers)
 
 
-def says(text: str, answer: str) -> bool:
+def contains_answer(text: str, answer: str) -> bool:
     """Whether the words of an answer stand in a text, in a row.
 
     >>> says("It is 4231.", "4231"), says("It is 42310.", "4231"), says("In the big park", "the park")
@@ -40,7 +40,7 @@ def says(text: str, answer: str) -> bool:
     return any(words[start : start + len(wanted)] == wanted for start in range(len(words) - len(wanted) + 1))
 
 
-def listed(items: Sequence[str]) -> str:
+def join_with_and(items: Sequence[str]) -> str:
     """
     >>> listed(["a"]), listed(["a", "b", "c"])
     ('a', 'a, b and c')

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from etude.evaluation.report.numbers import is_number, number_or_none
+from etude.evaluation.report.number_format import is_number, number_or_none
 from etude.evaluation.report.run_folder import Run
 from etude.evaluation.rewards import is_item_right
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import ceil, floor, log10
 
 from etude.evaluation.report.curves import Points
-from etude.evaluation.report.numbers import MINUS, THIN_SPACE
+from etude.evaluation.report.number_format import MINUS, THIN_SPACE
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 350, 10, 172
 """Where a chart's axes lie, in the 360 x 210 pixels that the template gives it."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from etude.evaluation.report.numbers import is_number, number_or_none
+from etude.evaluation.report.number_format import is_number, number_or_none
 from etude.evaluation.report.run_folder import Run
 
 Points = list[tuple[float, float | None]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
-from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.number_format import is_number
 from etude.evaluation.report.run_folder import MODELS, Run
 from etude.evaluation.rewards import tells_more
 
@@ -33,7 +33,7 @@ def frontiers_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [chart for kind in KNOWLEDGE if (chart := _chart(kind, runs))]
 
 
-def looks_of(run: Run) -> list[Mapping[str, Any]]:
+def gate_checks(run: Run) -> list[Mapping[str, Any]]:
     """What the gate saw and did, by step."""
     return [row for row in run.steps if is_number(row.get("gate_passed")) and is_number(row.get("gate_held"))]
 
@@ -88,15 +88,15 @@ def _looks(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, 
         return []
     is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then a mean score is no share of right attempts
     skill = "pass_at_1" if is_graded else "score"
-    found = [(_told(row), row.get(f"old_{kind.key}"), row.get(skill)) for row in looks_of(run)]
+    found = [(_told(row), row.get(f"old_{kind.key}"), row.get(skill)) for row in gate_checks(run)]
     return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    return f"step {row.get('step')}, {outcome_of(row)}"
+    return f"step {row.get('step')}, {gate_outcome(row)}"
 
 
-def outcome_of(row: Mapping[str, Any]) -> str:
+def gate_outcome(row: Mapping[str, Any]) -> str:
     """What the gate did behind a step."""
     return "held" if row["gate_passed"] else f"fell back to step {row['gate_held']}"
 

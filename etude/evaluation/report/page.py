@@ -14,8 +14,8 @@ from etude.errors import UserError
 from etude.evaluation.report.attempts import attempts_json
 from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
 from etude.evaluation.report.charts import charts_of
-from etude.evaluation.report.frontier import frontiers_of, looks_of, outcome_of
-from etude.evaluation.report.numbers import (
+from etude.evaluation.report.frontier import frontiers_of, gate_checks, gate_outcome
+from etude.evaluation.report.number_format import (
     interval,
     is_number,
     nats,
@@ -31,9 +31,9 @@ from etude.evaluation.report.numbers import (
     reward_interval,
 )
 from etude.evaluation.report.run_folder import MODELS, Run, read_run
-from etude.evaluation.report.tables import changes_of, retention_of, suites_of, thoughts_of
-from etude.evaluation.report.trees import pictures_of
-from etude.evaluation.report.words import remarks_on, spaced, summary
+from etude.evaluation.report.sentences import remarks_on, spaced, summary
+from etude.evaluation.report.tables import domain_change_rows, retention_rows, suite_tables, thought_rows
+from etude.evaluation.report.trees import tree_pictures
 from etude.training.run_folder import check_is_run
 
 PHASES = {
@@ -78,23 +78,23 @@ def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
 
 def _contents(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that the template names."""
-    suites = suites_of(runs)
+    suites = suite_tables(runs)
     return {
         "runs": runs,
         "summaries": [summary(run) for run in runs],
         "remarks": [remarks_on(run) for run in runs],
         "suites": suites,
         "has_rewards": any(suite["has_rewards"] for suite in suites),
-        "retention": retention_of(runs),
-        "changes": changes_of(runs),
-        "thoughts": thoughts_of(runs),
+        "retention": retention_rows(runs),
+        "changes": domain_change_rows(runs),
+        "thoughts": thought_rows(runs),
         "frontiers": frontiers_of(runs),
-        "looks": [looks_of(run) for run in runs],
+        "gate_checks": [gate_checks(run) for run in runs],
         "has_attempts": not all(run.is_adaptation for run in runs),
         "has_paired": any(run.result.get("paired") for run in runs),
         "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
         "before_and_after": [before_and_after(run) for run in runs],
-        "trees": [pictures_of(run) for run in runs],
+        "trees": [tree_pictures(run) for run in runs],
         "attempts": attempts_json(runs),
         "models": MODELS,
     }
@@ -132,7 +132,7 @@ def _environment() -> Environment:
         "nats_interval": nats_interval,
         "reward_interval": reward_interval,
         "reward_change_interval": reward_change_interval,
-        "outcome_of": outcome_of,
+        "gate_outcome": gate_outcome,
         "max_items": MAX_ITEMS,
     }
     return environment

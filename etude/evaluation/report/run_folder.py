@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from etude.evaluation.report.reading import place, read_bytes, read_lines, value_of
-from etude.evaluation.report.shapes import ANSWERS, RESULT, fitted, told
+from etude.evaluation.report.bounded_reading import display_name, parse_json, read_bytes, read_lines
+from etude.evaluation.report.schema import ANSWERS, RESULT, conforming, describe_rejected
 from etude.evaluation.rewards import is_item_right
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
@@ -122,7 +122,7 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
     for file in chosen:
         attempts += islice(_read_rows(file, notes, left), each)
         if left[0] < 0:
-            notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those behind {place(file)} are left out")
+            notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those behind {display_name(file)} are left out")
             break
     return attempts, sum(counts)
 
@@ -130,11 +130,11 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
 def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     files = sorted(folder.glob("*.jsonl.gz"))
     chosen = dict.fromkeys(files[number] for number in (0, len(files) // 2, -1)) if files else {}
-    found = [(file.name.split(".")[0], telling_tree(_read_rows(file, notes))) for file in chosen]
+    found = [(file.name.split(".")[0], most_informative_tree(_read_rows(file, notes))) for file in chosen]
     return [{**tree, "step": int(step)} for step, tree in found if tree and step.isdecimal()]
 
 
-def telling_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def most_informative_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
@@ -152,16 +152,16 @@ def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[s
     if raw is None:
         return {}
     try:
-        found = value_of(raw)
+        found = parse_json(raw)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        notes.append(f"{place(path)} is not readable")
+        notes.append(f"{display_name(path)} is not readable")
         return {}
     odd: list[str] = []
-    found = fitted(found, shape, "", odd)
+    found = conforming(found, shape, "", odd)
     if odd:
-        notes.append(f"{place(path)}: {told(odd)}")
+        notes.append(f"{display_name(path)}: {describe_rejected(odd)}")
     return found
 
 
@@ -173,7 +173,7 @@ def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> I
     torn = 0
     for line in read_lines(path, notes):
         try:
-            row = value_of(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if left is not None:
@@ -185,7 +185,7 @@ def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> I
         else:
             torn += 1
     if torn:
-        notes.append(f"{place(path)} has {torn} unreadable {'line' if torn == 1 else 'lines'}")
+        notes.append(f"{display_name(path)} has {torn} unreadable {'line' if torn == 1 else 'lines'}")
 
 
 def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:

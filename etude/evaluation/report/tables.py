@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.number_format import is_number
 from etude.evaluation.report.run_folder import MODELS, Run
 from etude.evaluation.rewards import tells_more
 
 
-def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def suite_tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """For every suite the rows of its table (models, then baselines), each with one cell a run; the best baseline of a run is marked."""
     tables = []
     for suite in dict.fromkeys(row.get("suite") for run in runs for row in run.rows):
@@ -39,7 +39,7 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return tables
 
 
-def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def retention_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row for every model of every run that was probed for what it knew before, with its change from the base model."""
     rows = []
     for run in runs:
@@ -50,12 +50,12 @@ def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def changes_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def domain_change_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What became of every part of a domain's suite in every run that adapted a model."""
     return [{"run": run.name, "row": row} for run in runs for row in run.result.get("changes") or () if isinstance(row, Mapping)]
 
 
-def thoughts_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def thought_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One line for every model of every run and suite whose answers behind thoughts of fixed lengths were measured, with their rows."""
     return [
         {

@@ -11,14 +11,14 @@ from math import sqrt
 from typing import Any
 
 from etude.evaluation.report.attempts import clip, outcome_of
-from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.number_format import is_number
 from etude.evaluation.report.run_folder import Run
 
 _COLUMN, _ROW, _MARGIN, _LETTERS = 190, 34, 16, 27
 _MAX_TEXT = 600
 
 
-def pictures_of(run: Run) -> list[dict[str, Any]]:
+def tree_pictures(run: Run) -> list[dict[str, Any]]:
     """A picture of each tree that the run kept for its page; one that is damaged has none."""
     found = []
     for tree in run.trees:

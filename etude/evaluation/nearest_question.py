@@ -1,7 +1,7 @@
 """The answer of the most similar training question: what an accuracy would be by looking a question up instead of working it out.
 
 Similarity is the Jaccard index of the two questions' word sets (shared words over all words of the two). Where names make up most of a
-question they decide: `etude.evaluation.wording` sets them aside.
+question they decide: `etude.evaluation.same_wording` sets them aside.
 """
 
 import re

@@ -35,7 +35,7 @@ def last_of_rows(states_BTE: torch.Tensor) -> torch.Tensor:
     return states_BTE[:, -1].clone()  # a view would keep those of all positions
 
 
-class Lens:
+class LogitLens:
     """Reads layers at the last position of every row, while a model computes, or at others.
 
     Of the engine's own pass (`forward`) they are read without hooks: `LensForward` is what computes then.
@@ -147,19 +147,19 @@ class Lens:
             )
 
     def _reader(self, layer: int) -> Any:
-        def read(_: Any, given: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:
+        def completion_logits(_: Any, given: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:
             self.keep(layer, self._at(given[0] if given else named["hidden_states"]))
 
-        return read
+        return completion_logits
 
     def _read_last(self, _: Any, given: Any, found: Any) -> None:
         self.keep(len(self._blocks), self._at(found[0] if isinstance(found, tuple) else found))
 
 
-class LensForward:
+class LogitLensForward:
     """The engine's own pass, whose layers a lens reads at the tokens whose logits are asked for."""
 
-    def __init__(self, inner: FusedForward, lens: Lens) -> None:
+    def __init__(self, inner: FusedForward, lens: LogitLens) -> None:
         self.inner, self.lens, self.model = inner, lens, inner.model
 
     def logits(
@@ -181,16 +181,16 @@ class LensForward:
         self.inner.put_away()
 
 
-def read(model: Any, prompt: Tokens, completion: Tokens) -> torch.Tensor:
+def completion_logits(model: Any, prompt: Tokens, completion: Tokens) -> torch.Tensor:
     """Logits [N, V] of what the model would say in the place of each token of a completion behind its prompt."""
     inputs = torch.tensor([[*prompt, *completion[:-1]]], device=next(model.parameters()).device)
     found: torch.Tensor = model(input_ids=inputs, use_cache=False).logits[0, -len(completion) :].float()
     return found
 
 
-def read_behind(
+def batched_completion_logits(
     model: Any, layers: Sequence[int], final_norm: bool, prompt: Tokens, completions: Sequence[Tokens]
-) -> Iterator[tuple[list[int], torch.Tensor, Lens]]:
+) -> Iterator[tuple[list[int], torch.Tensor, LogitLens]]:
     """Completions of a prompt, some at a time: their numbers, the logits [N, V] of what the model would say in the place of each of their
     tokens, one completion behind another, and a lens on the layers there. Where all layers attend to all positions the prompt is computed
     once.
@@ -215,7 +215,7 @@ def read_behind(
             torch.arange(start, start + len(completions[number]), device=device) for start, number in zip(starts, chosen, strict=True)
         ]
         places_N = torch.cat(places)
-        lens = Lens(model, layers, final_norm=final_norm, at=partial(_at, places_N))
+        lens = LogitLens(model, layers, final_norm=final_norm, at=partial(_at, places_N))
         rows_B = torch.zeros(len(chosen), dtype=torch.long)
         kept = {cache_argument(model): select_rows(cache, rows_B, tokens_BT.shape[1])} if is_kept else {}
         with lens.reading(), head_on(model, places_N):
@@ -228,7 +228,7 @@ def _at(places_N: torch.Tensor, states_BTE: torch.Tensor) -> torch.Tensor:
     return states_BTE.flatten(0, 1)[places_N]
 
 
-def of_tokens(logits_NV: torch.Tensor, completion: Sequence[int]) -> torch.Tensor:
+def token_logprobs(logits_NV: torch.Tensor, completion: Sequence[int]) -> torch.Tensor:
     """The log-probs [N] of a completion's tokens."""
     return logits_NV.float().log_softmax(-1).gather(1, torch.tensor(completion, device=logits_NV.device)[:, None])[:, 0]
 
@@ -240,27 +240,27 @@ def logprobs_by_layer(model: Any, prompt: Tokens, completions: Sequence[Tokens],
     """
     layers = range(len(_blocks(model, model.get_decoder())))
     found: list[list[float]] = [[]] * len(completions)
-    for numbers, logits_NV, lens in read_behind(model, layers, True, prompt, completions):
+    for numbers, logits_NV, lens in batched_completion_logits(model, layers, True, prompt, completions):
         tokens_N = torch.tensor([token for number in numbers for token in completions[number]], device=logits_NV.device)
         if head:
             parts = [lens.logprobs_of(tokens_N, head)]
         else:
             parts = [logprobs_JNV.gather(-1, tokens_N.expand(len(logprobs_JNV), -1)[..., None])[..., 0] for logprobs_JNV in lens.logprobs()]
-        each_LN = torch.cat([*parts, of_tokens(logits_NV, tokens_N.tolist())[None]])
+        each_LN = torch.cat([*parts, token_logprobs(logits_NV, tokens_N.tolist())[None]])
         of_each = each_LN.split([len(completions[number]) for number in numbers], dim=1)
         for number, own_LN in zip(numbers, of_each, strict=True):
             found[number] = own_LN.sum(-1).tolist()
     return found
 
 
-def head_in(model: Any, dtype: torch.dtype) -> torch.nn.Linear | None:
+def head_copy(model: Any, dtype: torch.dtype) -> torch.nn.Linear | None:
     """A copy of the model's head in another precision; None where it has that already, or is no plain product."""
     head = model.get_output_embeddings()
     return None if type(head) is not torch.nn.Linear or head.weight.dtype == dtype else copy.deepcopy(head).to(dtype)
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerPart:
     """One of so many sets of neighbouring layers, about as large as the others: of every other layer, where there are so many."""
 
     number: int
@@ -269,11 +269,11 @@ class Part:
 
 
 LayerSet = Literal["low", "high", "middle"]
-Layers = tuple[int, ...] | LayerSet | Part
+LayerChoice = tuple[int, ...] | LayerSet | LayerPart
 """By number, or as a model has them."""
 
 
-def layers_of(model: Any, layers: Layers) -> tuple[int, ...]:
+def layer_numbers(model: Any, layers: LayerChoice) -> tuple[int, ...]:
     """Their numbers: every other layer of the `low` or the `high` half, the one in the `middle`, or a part of all. The embeddings are none
     of them where the head is tied to them, since what they say is the last token again.
     """
@@ -285,7 +285,7 @@ def layers_of(model: Any, layers: Layers) -> tuple[int, ...]:
             return tuple(range(number // 2, number, 2))
         case "middle":
             return (number // 2,)
-        case Part(place, of):
+        case LayerPart(place, of):
             every, thin = range(1 if is_tied else 0, number), range(2 if is_tied else 0, number, 2)
             if of > len(every):
                 raise UserError(f"decoding.k is {of}, but this model has {len(every)} layers to make sets of: set k to no more")

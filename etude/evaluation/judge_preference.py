@@ -16,7 +16,7 @@ Compare = Callable[[Sequence[tuple[str, Task]]], Sequence[Verdict]]
 """Attempts, of which those at one task are compared with each other → a verdict for each."""
 
 
-def preferred(tasks: Sequence[Task], before: Sequence[str], after: Sequence[str | None], compare: Compare) -> dict[str, Any]:
+def judge_preference(tasks: Sequence[Task], before: Sequence[str], after: Sequence[str | None], compare: Compare) -> dict[str, Any]:
     """`preferred`, the share of the questions whose later answer the judge prefers, ties half (0.5: no better), with its interval (95 %
     bootstrap over questions), None where the judge said nothing of any different ones; `preferred_n` questions that count;
     `preferred_unread`, of how many the judge said nothing; `preferred_order`, the share of those read where its verdict changed with the

@@ -19,25 +19,25 @@ _ASKING = ("system", "instruction", "max_new_tokens")
 _HEAD = "# How this model was asked while it practised; evaluate and generate ask it so unless they are told otherwise.\n"
 
 
-def as_asked(settings: PracticeSettings) -> dict[str, Any]:
+def generation_config_of(settings: PracticeSettings) -> dict[str, Any]:
     """System message, instruction, longest answer and sampling of a practice run, under the names that evaluate and generate have."""
     longest = settings.evaluation.max_new_tokens or settings.explore.max_new_tokens
     asked = {"system": settings.system, "instruction": settings.tasks.actions.words or None}
     return asked | {"max_new_tokens": longest, "sampling": resolved(settings.explore.sampling)}
 
 
-def remember(folder: Path, settings: PracticeSettings) -> None:
+def save_generation_config(folder: Path, settings: PracticeSettings) -> None:
     """Write how the model of this folder is asked."""
-    write_atomically(folder / FILE, _HEAD + write_yaml(as_asked(settings)))
+    write_atomically(folder / FILE, _HEAD + write_yaml(generation_config_of(settings)))
 
 
-def remembered(model: str) -> Path | None:
+def find_generation_config(model: str) -> Path | None:
     """The file that says how a saved model is asked, if it has one."""
     path = Path(model) / FILE
     return path if path.is_file() else None
 
 
-def only_asking(values: Mapping[str, Any]) -> dict[str, Any]:
+def checked_generation_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a model's folder may set, all of them; raises UserError where there is another, as in a folder from a stranger."""
     for name in values:
         if name not in _ASKING and not name.startswith("sampling."):

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from etude.cli import main
-from etude.console.watching import Quiet
-from etude.decoding.lens import head_in, logprobs_by_layer
-from etude.decoding.pool import Pool
+from etude.console.reporter import Silent
+from etude.decoding.logit_lens import head_copy, logprobs_by_layer
+from etude.decoding.sample_pool import SamplePool
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.knows_says import closed
+from etude.evaluation.latent_knowledge import gap_closed
 from etude.models.load import load_model
 from etude.recipes.evaluate import evaluate
 from etude.rollouts.reuse import visits
-from etude.suites.knows_says import KnowsSays, _leading, _said, evaluate_knows
+from etude.suites.latent_knowledge import LatentKnowledge, _leading, _said, evaluate_latent_knowledge
 from etude.tasks.aliases import with_aliases
 from etude.tasks.task import Task
 
@@ -50,7 +50,7 @@ def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(mode
         prompt, completions = (10, 11, 12), [(20, 21), (22,), (23, 24, 25)]
         norm = [part for part in model.get_decoder().children() if "norm" in type(part).__name__.lower()][-1]
         alike = copy.deepcopy(model.get_output_embeddings())
-        by_head = [logprobs_by_layer(model, prompt, completions, head) for head in (None, alike, head_in(model, torch.bfloat16))]
+        by_head = [logprobs_by_layer(model, prompt, completions, head) for head in (None, alike, head_copy(model, torch.bfloat16))]
         for completion, found, by_copy, by_half in zip(completions, *by_head, strict=True):
             states = model(torch.tensor([[*prompt, *completion]]), output_hidden_states=True)
             logits = [model.get_output_embeddings()(norm(each)) for each in states.hidden_states[:-1]] + [states.logits]
@@ -58,12 +58,12 @@ def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(mode
             expected = [sum(float(row[place, token]) for place, token in enumerate(completion)) for row in rows]
             assert found == pytest.approx(expected, abs=1e-4) and by_copy == pytest.approx(expected, abs=1e-4)
             assert by_half == pytest.approx(expected, abs=0.02 * len(completion), rel=0.003) and by_half[-1] == found[-1]
-    assert head_in(model, torch.float32) is None
+    assert head_copy(model, torch.float32) is None
 
 
 def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
     suite = {"path": [file], "max_new_tokens": 3, "k": 4, "methods": ["majority", "integrative_original"], **FLOAT32}
-    found = evaluate_knows(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
+    found = evaluate_latent_knowledge(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
     row, items = found["row"], found["items"]
     assert (row["n"], row["k"], len(items)) == (5, 4, 5)
     assert row["likelihood"] == sum(item["likelihood"] for item in items) / 5
@@ -77,11 +77,11 @@ def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
     for each in found["methods"]:
         asked = {"evaluation.path": [file], "verifier": "aliases", "max_new_tokens": 3, "evaluation.pass_n": 0, "decoding.k": 4, **FLOAT32}
         assert each["gain"] == pytest.approx(each["accuracy"] - row["greedy"])
-        assert each["closed"] == closed(each["accuracy"], row)
+        assert each["closed"] == gap_closed(each["accuracy"], row)
         if each["method"] == "integrative_original":  # which draws no samples of its own
             other = evaluate(model, asked | {"decoding.method": each["method"]})["evaluation"][0]
             assert each["accuracy"] == other["decoding_accuracy"]
-    assert evaluate_knows(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
+    assert evaluate_latent_knowledge(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
 
 
 @torch.no_grad()
@@ -107,13 +107,13 @@ def test_an_answer_leads_where_its_likeliest_name_is_likelier_a_byte_than_every_
     ):
         best = [[max(layer) for layer in zip(*(by_layer(prompt, text) for text in own), strict=True)] for own in (right, wrong, other)]
         expected.append(tuple(tuple(mine > its for mine, its in zip(own, best[1], strict=True)) for own in (best[0], best[2])))
-    assert _leading(llama, tokenizer, tasks, prompts, "wrong", Quiet()) == expected
+    assert _leading(llama, tokenizer, tasks, prompts, "wrong", Silent()) == expected
 
 
 def test_pass_at_k_is_of_the_samples_that_methods_choose_among(llama, tokenizer):
     tasks = [Task("first?", "ab", "aliases"), Task("second?", "b", "aliases"), Task("first?", "ab", "aliases")]
     prompts = [(10, 11, 12), (20, 21), (10, 11, 12)]
-    engine, suite = TransformersEngine(llama, tokenizer), KnowsSays(path=["x"], max_new_tokens=3, decoding=ReliableDecoding(k=5))
+    engine, suite = TransformersEngine(llama, tokenizer), LatentKnowledge(path=["x"], max_new_tokens=3, decoding=ReliableDecoding(k=5))
     drawn = []
     plain = engine.generate
 
@@ -124,7 +124,7 @@ def test_pass_at_k_is_of_the_samples_that_methods_choose_among(llama, tokenizer)
     engine.generate = generate
     _said(engine, tasks, prompts, suite)
     how = {"max_new_tokens": 3, "room_tokens": 99, "names": (0, "knows-says"), "logprobs": lambda pairs: []}
-    pool = Pool(engine, tasks, prompts, samples=suite.decoding.sampling, visits=visits(task.key for task in tasks), **how)
+    pool = SamplePool(engine, tasks, prompts, samples=suite.decoding.sampling, visits=visits(task.key for task in tasks), **how)
     assert [[each.tokens for each in own] for own in drawn[1]] == [[each.own_tokens for each in own] for own in pool.samples(5)]
     assert [each.tokens for each in drawn[1][0]] != [each.tokens for each in drawn[1][2]]  # asked again
 
@@ -148,7 +148,7 @@ def test_the_command_takes_the_suite_by_its_name(model, file, tmp_path, capsys):
 )
 def test_what_makes_no_sense_is_one_sentence(model, file, changes, message):
     with pytest.raises(UserError, match=message):
-        evaluate_knows(model, KnowsSays(**({"path": [file], "machine": Machine(precision="float32")} | changes)))
+        evaluate_latent_knowledge(model, LatentKnowledge(**({"path": [file], "machine": Machine(precision="float32")} | changes)))
 
 
 def test_an_unknown_suite_is_named_beside_those_that_ship(model, capsys):

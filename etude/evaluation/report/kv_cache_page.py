@@ -27,7 +27,7 @@ WIDEST = 1200
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownTask:
     """A task that the page shows."""
 
     kind: str
@@ -39,7 +39,7 @@ class Shown:
     """Of each token by layer and head: 1 where it is kept, or how often it was read."""
 
 
-def write_kept(result: Mapping[str, Any], shown: Sequence[Shown], page: Path, *, reads: bool) -> Path:
+def write_kv_cache_page(result: Mapping[str, Any], shown: Sequence[ShownTask], page: Path, *, reads: bool) -> Path:
     """Write the page and return its path; `reads`: that nothing is dropped, and shares are how often a token was read."""
     contents = {
         "model": Path(result["model"]).name,
@@ -58,10 +58,10 @@ def write_kept(result: Mapping[str, Any], shown: Sequence[Shown], page: Path, *,
         ),
         "shown": [_contents(each) for each in shown],
     }
-    return write_page("kept.html.j2", contents, page)
+    return write_page("kv_cache.html.j2", contents, page)
 
 
-def _contents(each: Shown) -> dict[str, Any]:
+def _contents(each: ShownTask) -> dict[str, Any]:
     """What the template names of a task; tokens one behind another in the same shade are one piece."""
     share_T = each.share_LHT.mean((0, 1))
     shades = np.minimum(STEPS, (STEPS * share_T + 0.5).astype(int)).tolist()

@@ -1,4 +1,4 @@
-"""What a model knows and does not say, as `etude evaluate MODEL --suite knows-says` (`etude.evaluation.knows_says`)."""
+"""What a model knows and does not say, as `etude evaluate MODEL --suite knows-says` (`etude.evaluation.latent_knowledge`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.decoding.decode import decode
-from etude.decoding.lens import head_in, logprobs_by_layer
+from etude.decoding.logit_lens import head_copy, logprobs_by_layer
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
 from etude.device.limits import within_limits
@@ -17,7 +17,7 @@ from etude.device.machine import Machine, decide, engine_at, room_tokens
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least, unknown
-from etude.evaluation.knows_says import Facts, closed, gap
+from etude.evaluation.latent_knowledge import QuestionFacts, gap_closed, measure_gap
 from etude.evaluation.statistics import paired_test
 from etude.models.load import describe, load_model
 from etude.randomness import seed_for
@@ -37,7 +37,7 @@ _NAMES = 5
 
 
 @dataclass(frozen=True)
-class KnowsSays:
+class LatentKnowledge:
     """Questions with right and wrong answers."""
 
     path: list[str] = field(default_factory=list)
@@ -70,38 +70,38 @@ class KnowsSays:
                 raise unknown("name in methods", name, METHODS)
 
 
-def parse_knows(name: str, overrides: Sequence[str]) -> KnowsSays:
+def parse_latent_knowledge(name: str, overrides: Sequence[str]) -> LatentKnowledge:
     """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(KnowsSays, find_configuration("knows", name), overrides, short={"k": "decoding.k"})
+    return parse(LatentKnowledge, find_configuration("knows", name), overrides, short={"k": "decoding.k"})
 
 
-def evaluate_knows(
+def evaluate_latent_knowledge(
     model: str,
-    suite: KnowsSays | str = "knows-says",
+    suite: LatentKnowledge | str = "knows-says",
     overrides: Mapping[str, Any] | None = None,
     *,
     data: Path | str | None = None,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """`{"model", "weights", "row", "methods", "items"}` of any model.
 
     >>> evaluate_knows("runs/first/model", data="sets")  # doctest: +SKIP
     """
-    if not isinstance(suite, KnowsSays):
-        suite = parse_knows(suite, arguments_from(overrides or {}))
-    watcher = watcher or Quiet()
+    if not isinstance(suite, LatentKnowledge):
+        suite = parse_latent_knowledge(suite, arguments_from(overrides or {}))
+    reporter = reporter or Silent()
     tasks = questions(suite, Path(data) if data else None)
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     room = room_tokens(loaded, suite.max_new_tokens)
     prompts = render_prompts(tokenizer, tasks, room)
     with within_limits(suite.machine):
-        leads = _leading(loaded, tokenizer, tasks, prompts, suite.wrong, watcher, place.dtype)
+        leads = _leading(loaded, tokenizer, tasks, prompts, suite.wrong, reporter, place.dtype)
         engine = engine_at(place, loaded, tokenizer, suite.machine)
         said = _said(engine, tasks, prompts, suite)
-        facts = [Facts(own, other, sum(right), greedy) for (own, other), (greedy, right, _) in zip(leads, said, strict=True)]
-        row = gap(facts, suite.decoding.k)
-        watcher.say(line(row))
+        facts = [QuestionFacts(own, other, sum(right), greedy) for (own, other), (greedy, right, _) in zip(leads, said, strict=True)]
+        row = measure_gap(facts, suite.decoding.k)
+        reporter.say(line(row))
         methods = []
         for name in suite.methods:
             how = replace(suite.decoding, method=name)
@@ -109,7 +109,7 @@ def evaluate_knows(
             logprobs = logprobs_of(loaded, place, suite.machine)
             found = decode(engine, list(zip(tasks, prompts, strict=True)), how, **asking, logprobs=logprobs)
             methods.append(_method_row(name, [each.answer.text for each in found], tasks, facts, row))
-            watcher.say(method_line(methods[-1]))
+            reporter.say(method_line(methods[-1]))
     items = [
         {
             "question": task.question,
@@ -125,7 +125,7 @@ def evaluate_knows(
     return {"model": model, "weights": describe(model), "row": row, "methods": methods, "items": items}
 
 
-def questions(suite: KnowsSays, data: Path | None) -> list[Task]:
+def questions(suite: LatentKnowledge, data: Path | None) -> list[Task]:
     """The suite's questions, each with its instruction; raises UserError for one that lacks a right or a wrong answer."""
     if not suite.path:
         raise UserError("there is nothing to ask: set --path to one or more files of questions")
@@ -153,16 +153,16 @@ def _leading(
     tasks: Sequence[Task],
     prompts: Sequence[tuple[int, ...]],
     wrong: str,
-    watcher: Watcher,
+    reporter: Reporter,
     dtype: torch.dtype = torch.float32,
 ) -> list[tuple[tuple[bool, ...], tuple[bool, ...]]]:
     """For each question after which layers the right answer leads, and after which the next question's does. `dtype`: in which the head is
     computed after all layers but the last.
     """
-    head = head_in(model, dtype)
+    head = head_copy(model, dtype)
     names = [aliases_of(task)[:_NAMES] for task in tasks]
     found = []
-    for place in watcher.steps("reading layers", range(len(tasks))):
+    for place in reporter.steps("reading layers", range(len(tasks))):
         kinds = (names[place], _wrong(tasks[place], wrong), names[(place + 1) % len(tasks)])
         values = iter(_a_byte(model, tokenizer, prompts[place], [text for texts in kinds for text in texts], head))
         right, others, elsewhere = ([max(layer) for layer in zip(*(next(values) for _ in texts), strict=True)] for texts in kinds)
@@ -182,7 +182,7 @@ def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence
 
 
 def _said(
-    engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], suite: KnowsSays
+    engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], suite: LatentKnowledge
 ) -> list[tuple[bool, list[bool], str]]:
     """Whether the greedy answer is right, and each sample; and the greedy answer."""
     greedy = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=GREEDY)
@@ -201,13 +201,13 @@ def _is_right(text: str | None, task: Task) -> bool:
 
 
 def _method_row(
-    name: str, texts: Sequence[str | None], tasks: Sequence[Task], facts: Sequence[Facts], row: dict[str, Any]
+    name: str, texts: Sequence[str | None], tasks: Sequence[Task], facts: Sequence[QuestionFacts], row: dict[str, Any]
 ) -> dict[str, Any]:
     right = [_is_right(text, task) for text, task in zip(texts, tasks, strict=True)]
     test = paired_test([each.greedy for each in facts], right)
     accuracy = sum(right) / len(right)
     gains = {"gain": test.difference, "gain_low": test.difference_low, "gain_high": test.difference_high}
-    return {"method": name, "accuracy": accuracy, **gains, "closed": closed(accuracy, row)}
+    return {"method": name, "accuracy": accuracy, **gains, "closed": gap_closed(accuracy, row)}
 
 
 def line(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ for an answer; where none is left there is no answer.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import Layout
 from etude.engine.completion import Prefix
 from etude.engine.joint import Join
@@ -20,20 +20,20 @@ from etude.tasks.task import Task
 
 NOTHING = "no sample says anything that leaves room for an answer"
 
-Input = tuple[Prefix | None, tuple[int, ...]]
+JointInput = tuple[Prefix | None, tuple[int, ...]]
 """What it stands behind, and the tokens that it has there."""
 
 
-def reworded(task: Task, question: str) -> Task:
+def with_question(task: Task, question: str) -> Task:
     """The task with another text as its last message."""
     if isinstance(task.prompt, str):
         return replace(task, prompt=question)
     return replace(task, prompt=(*task.prompt[:-1], {**task.prompt[-1], "content": question}))
 
 
-def inputs_of(pool: Pool, samples: Sequence[Sequence[Prefix]], again: str, layout: Layout) -> list[list[Input]]:
+def build_inputs(pool: SamplePool, samples: Sequence[Sequence[Prefix]], again: str, layout: Layout) -> list[list[JointInput]]:
     """For each question an input for each of its samples that is not empty."""
-    inputs: list[list[Input]] = []
+    inputs: list[list[JointInput]] = []
     for task, prompt, opened, own in zip(pool.tasks, pool.prompts, pool.opened, samples, strict=True):
         speaking = [sample for sample in own if pool.sample(sample).text.strip()]
         if layout == "one_message":
@@ -48,17 +48,17 @@ def inputs_of(pool: Pool, samples: Sequence[Sequence[Prefix]], again: str, layou
     return inputs
 
 
-def _in_one_message(pool: Pool, task: Task, sample: Prefix, again: str) -> tuple[int, ...]:
+def _in_one_message(pool: SamplePool, task: Task, sample: Prefix, again: str) -> tuple[int, ...]:
     said = without_control(pool.engine.tokenizer, pool.sample(sample).text.strip())
     parts = [task.question, said, again, task.question]
-    return render_prompt(pool.engine.tokenizer, reworded(task, "\n\n".join(part for part in parts if part)))
+    return render_prompt(pool.engine.tokenizer, with_question(task, "\n\n".join(part for part in parts if part)))
 
 
 def _asked(task: Task) -> str:
     return f"{task.question}\n\n{task.instruction}" if task.instruction else task.question
 
 
-def joined(pool: Pool, inputs: Sequence[Sequence[Input]], join: Join, k: int) -> list[Decoded]:
+def decode_jointly(pool: SamplePool, inputs: Sequence[Sequence[JointInput]], join: Join, k: int) -> list[DecodedAnswer]:
     """What each question's inputs, of which there might be `k`, answer together; of inputs that are the same one is computed."""
     whole = [[(*(before.tokens if before else ()), *tokens) for before, tokens in own] for own in inputs]
     fitting = {
@@ -76,8 +76,8 @@ def joined(pool: Pool, inputs: Sequence[Sequence[Input]], join: Join, k: int) ->
     answers = []
     for joint, group in zip(found, groups, strict=True):
         if joint is None:
-            answers.append(Decoded(None, notes=(NOTHING,)))
+            answers.append(DecodedAnswer(None, notes=(NOTHING,)))
             continue
         notes = (f"{k - len(group)} of {k} samples say nothing or leave no room",) if len(group) < k else ()
-        answers.append(Decoded.of(joint.completion, agreement=joint.agreement, notes=notes))
+        answers.append(DecodedAnswer.of(joint.completion, agreement=joint.agreement, notes=notes))
     return answers

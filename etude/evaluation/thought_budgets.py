@@ -14,7 +14,7 @@ from etude.tasks.task import Task
 Row = dict[str, Any]
 
 
-def measure_thoughts(
+def measure_thought_budgets(
     engine: TransformersEngine,
     tasks: Sequence[Task],
     prompts: Sequence[tuple[int, ...]],

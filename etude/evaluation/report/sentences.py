@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from etude.evaluation.report.numbers import (
+from etude.evaluation.report.number_format import (
     FIXED_SPACE,
     MISSING,
     THIN_SPACE,

@@ -14,7 +14,7 @@ STEPS = 10
 """Shades of agreement; the last one is none."""
 
 
-def write_answers(rows: Sequence[Mapping[str, Any]], method: str, model: str, page: Path) -> Path:
+def write_answers_page(rows: Sequence[Mapping[str, Any]], method: str, model: str, page: Path) -> Path:
     """Write the page of rows with a `decoding`, and return its path."""
     contents = {"answers": [_contents(row) for row in rows], "method": method, "model": model, "steps": STEPS}
     return write_page("answers.html.j2", contents, page)

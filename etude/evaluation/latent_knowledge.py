@@ -21,7 +21,7 @@ from etude.evaluation.statistics import paired_test, wilson_interval
 
 
 @dataclass(frozen=True)
-class Facts:
+class QuestionFacts:
     """What was found of a question."""
 
     leads: tuple[bool, ...]
@@ -48,7 +48,7 @@ def _is_lost(leads: Sequence[bool]) -> bool:
     return not leads[-1] and 2 * sum(leads) >= len(leads)
 
 
-def gap(found: Sequence[Facts], k: int) -> dict[str, Any]:
+def measure_gap(found: Sequence[QuestionFacts], k: int) -> dict[str, Any]:
     """The numbers of all questions; shares with their intervals (95 %). `leads_from`: the layer from which on right answers lead more often
     than another question's, to the end (paired, lower end above 0: the later the fewer the questions); None where they do not at the end.
     """
@@ -74,7 +74,7 @@ def gap(found: Sequence[Facts], k: int) -> dict[str, Any]:
     return row
 
 
-def closed(accuracy: float, row: dict[str, Any]) -> float | None:
+def gap_closed(accuracy: float, row: dict[str, Any]) -> float | None:
     """How much of the gap a method closes; None where there is none.
 
     >>> closed(0.3, {"greedy": 0.2, "pass_at_k": 0.6})

@@ -13,14 +13,14 @@ _TOKEN = re.compile(r"\d[\d.,]*|[^\W\d_][\w'\u2019-]*")
 
 
 @dataclass(frozen=True)
-class Described:
+class TextCounts:
     """A text's counts."""
 
     words: int
     details: int
 
 
-def describe(text: str) -> Described:
+def count_text(text: str) -> TextCounts:
     """
     >>> describe("It was built in 1889. The tower stands in Paris, France.")
     Described(words=11, details=3)
@@ -30,4 +30,4 @@ def describe(text: str) -> Described:
         tokens = _TOKEN.findall(sentence)
         words += len(tokens)
         details |= {token.rstrip(".,") for place, token in enumerate(tokens) if token[0].isdigit() or (place and token[0].isupper())}
-    return Described(words, len(details))
+    return TextCounts(words, len(details))

@@ -19,7 +19,7 @@ BACK = "Which question has this answer? Write the question alone."
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedAnswer:
     """What a method answers to a question."""
 
     text: str | None
@@ -36,11 +36,11 @@ class Decoded:
     """What was left out, or why there is no answer."""
 
     @staticmethod
-    def of(completion: Completion, **more: object) -> "Decoded":
-        return Decoded(completion.text, completion.finish, completion.tokens, completion.logprobs, **more)  # type: ignore[arg-type]
+    def of(completion: Completion, **more: object) -> "DecodedAnswer":
+        return DecodedAnswer(completion.text, completion.finish, completion.tokens, completion.logprobs, **more)  # type: ignore[arg-type]
 
 
-class Pool:
+class SamplePool:
     """The first k samples of a question are the same, whatever method asks, and for how many."""
 
     def __init__(

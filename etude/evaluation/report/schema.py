@@ -19,17 +19,19 @@ RESULT: Final[Mapping[str, Any]] = {
 ANSWERS: Final[Mapping[str, Any]] = {"suites": [{"suite": NAME, "row": _ROW, "items": [{"task": NAME}]}]}
 
 
-def fitted(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
+def conforming(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
     """The value without what is of another type than `shape` says: a mapping with the shapes of some of its names, a list of one shape,
     or `NAME`; None may stand for each. `odd` is given the places of what is left out, below `where`.
     """
     if isinstance(shape, Mapping):
         if isinstance(value, dict):
-            found = {name: fitted(inner, shape[name], f"{where}.{name}", odd) if name in shape else inner for name, inner in value.items()}
+            found = {
+                name: conforming(inner, shape[name], f"{where}.{name}", odd) if name in shape else inner for name, inner in value.items()
+            }
             return {name: inner for name, inner in found.items() if inner is not None or value[name] is None}
     elif isinstance(shape, list):
         if isinstance(value, list):
-            found_all = [fitted(inner, shape[0], f"{where}[{place}]", odd) for place, inner in enumerate(value)]
+            found_all = [conforming(inner, shape[0], f"{where}[{place}]", odd) for place, inner in enumerate(value)]
             return [inner for inner in found_all if inner is not None]
     elif isinstance(value, str | int | float):
         return value
@@ -38,7 +40,7 @@ def fitted(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
     return None
 
 
-def told(places: list[str]) -> str:
+def describe_rejected(places: list[str]) -> str:
     """What is said of the places that were left out."""
     others = f" and {len(places) - 1} other value{'s' if len(places) > 2 else ''}" if len(places) > 1 else ""
     return f"{places[0]}{others} {'are' if others else 'is'} of another type than a run writes and left out"

@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console as RichConsole
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 
 ROW = {
     "suite": "word_problems",

@@ -29,10 +29,10 @@ def read_bytes(path: Path, notes: list[str], *, most: int | None = None) -> byte
         with path.open("rb") as file:
             found = file.read(most + 1)
     except OSError as error:
-        notes.append(f"{place(path)} is not readable ({error.strerror})")
+        notes.append(f"{display_name(path)} is not readable ({error.strerror})")
         return None
     if len(found) > most:
-        notes.append(f"{place(path)} is longer than {_megabytes(most)} and left out")
+        notes.append(f"{display_name(path)} is longer than {_megabytes(most)} and left out")
         return None
     return found
 
@@ -55,15 +55,15 @@ def read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
                 if line.strip():
                     yield line if is_whole else _NOT_JSON
                 if left < 0:
-                    notes.append(f"{place(path)} is longer than {_megabytes(MAX_STREAM_BYTES)}: the rest is left out")
+                    notes.append(f"{display_name(path)} is longer than {_megabytes(MAX_STREAM_BYTES)}: the rest is left out")
                     return
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        notes.append(f"{place(path)} breaks off")
+        notes.append(f"{display_name(path)} breaks off")
     except OSError as error:
-        notes.append(f"{place(path)} is not readable ({error.strerror})")
+        notes.append(f"{display_name(path)} is not readable ({error.strerror})")
 
 
-def value_of(text: bytes) -> Any:
+def parse_json(text: bytes) -> Any:
     """The value of a JSON text, whose whole numbers of more than 20 digits are floats. Raises ValueError where it is none, or too deep."""
     try:
         value = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 20 else float(digits))
@@ -79,7 +79,7 @@ def value_of(text: bytes) -> Any:
     return value
 
 
-def place(path: Path) -> str:
+def display_name(path: Path) -> str:
     """The file's name as the run folder's layout gives it."""
     return f"{path.parent.name}/{path.name}" if path.parent.name in ("attempts", "trees", "evaluation", "model") else path.name
 
@@ -87,7 +87,7 @@ def place(path: Path) -> str:
 def _is_file(path: Path, notes: list[str]) -> bool:
     """Whether it is a regular file, or a link to one: a pipe would be waited for, a device has no end."""
     if not path.is_file():
-        notes.append(f"{place(path)} is {'no file' if path.exists() else 'missing'}")
+        notes.append(f"{display_name(path)} is {'no file' if path.exists() else 'missing'}")
         return False
     return True
 

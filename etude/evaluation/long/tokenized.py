@@ -7,10 +7,10 @@ from random import Random
 from typing import Any
 
 from etude.errors import UserError
-from etude.evaluation.long.facts import facts_of
+from etude.evaluation.long.facts import babi_generator
 from etude.evaluation.long.haystack import NOISE, Haystack
 from etude.evaluation.long.kinds import FROM_FILES, KINDS, Generator
-from etude.evaluation.long.spans import meetings_of, stories_of
+from etude.evaluation.long.spans import qmsum_generator, squality_generator
 from etude.evaluation.long.task import LongTask
 from etude.randomness import seed_for
 
@@ -19,7 +19,7 @@ _TEXT = "\x00"
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenizedTask:
     """A task and its pieces."""
 
     task: LongTask
@@ -27,18 +27,18 @@ class Asked:
     question: tuple[int, ...]
 
 
-def generators(files: Mapping[str, Path | None]) -> dict[str, Generator]:
+def generators_by_kind(files: Mapping[str, Path | None]) -> dict[str, Generator]:
     """All kinds, those from files where there is one."""
-    made: dict[str, Callable[[Path], Generator]] = {"facts": facts_of, "meetings": meetings_of, "stories": stories_of}
+    made: dict[str, Callable[[Path], Generator]] = {"facts": babi_generator, "meetings": qmsum_generator, "stories": squality_generator}
     return dict(KINDS) | {name: made[name](path) for name in FROM_FILES if (path := files.get(name))}
 
 
-def haystack_of(texts: Sequence[str], tokenizer: Any) -> Haystack:
+def make_haystack(texts: Sequence[str], tokenizer: Any) -> Haystack:
     """The texts one behind another; without any, noise."""
     return Haystack("\n\n".join(texts) or NOISE, lambda text: len(_tokens(tokenizer, text)))
 
 
-def asked(
+def make_tasks(
     tokenizer: Any,
     kind: str,
     make: Generator,
@@ -49,7 +49,7 @@ def asked(
     seed: int,
     start: int = 0,
     system: str | None = None,
-) -> list[Asked]:
+) -> list[TokenizedTask]:
     """`n` tasks of a kind of up to so many tokens with their questions, from number `start` on; one of a number is the same for the same
     seed whatever `n` is. Raises UserError where the question leaves no room for a text.
     """
@@ -59,7 +59,7 @@ def asked(
         room, before = tokens, ""
         for _ in range(8):  # a text is about as long as it is asked to be, and its question known only with it
             task = make(Random(name), haystack, room)
-            text, question = pieces(tokenizer, task, system)
+            text, question = tokenize_task(tokenizer, task, system)
             over = len(text) + len(question) - tokens
             if over <= 0:
                 break
@@ -71,11 +71,11 @@ def asked(
                 raise UserError(f"tokens is {tokens}, but the question of a task of {kind} takes {len(question)}: set tokens to more")
         else:
             raise UserError(f"no task of {kind} fits into {tokens} tokens: set tokens to more")
-        found.append(Asked(task, text, question))
+        found.append(TokenizedTask(task, text, question))
     return found
 
 
-def pieces(tokenizer: Any, task: LongTask, system: str | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def tokenize_task(tokenizer: Any, task: LongTask, system: str | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """As a chat, where the tokenizer has a template, the answer begun; else text and question one behind the other."""
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": f"{_TEXT}\n\n{task.question}"}]

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: nothing (`Quiet`), results alone (`Brief`), or lines, a progress bar and tables (`Console`)."""
+"""What a person sees while something runs: nothing (`Silent`), results alone (`Brief`), or lines, a progress bar and tables (`Console`)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from etude.console.terminal import visible
-from etude.evaluation.report.numbers import short_reward
+from etude.evaluation.report.number_format import short_reward
 from etude.evaluation.report.tables import num_samples
 from etude.evaluation.rewards import tells_more
 from etude.rewards.words import shortened
@@ -20,7 +20,7 @@ _WIDTH = 200
 """Columns that a table may take: it takes what it needs, about 90, in a pipe or a narrow terminal too."""
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """What a recipe tells of itself."""
 
     def say(self, text: str) -> None: ...
@@ -32,7 +32,7 @@ class Watcher(Protocol):
     def concluded(self, result: Mapping[str, Any], folder: Path) -> None: ...
 
 
-class Quiet:
+class Silent:
     """Says nothing."""
 
     def say(self, text: str) -> None: ...
@@ -122,7 +122,7 @@ class Console:
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
 
-class Brief(Quiet):
+class ResultsOnly(Silent):
     """Tells what was measured and how a run ended, and nothing on the way."""
 
     def __init__(self, console: RichConsole | None = None) -> None:
