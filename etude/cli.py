@@ -175,52 +175,20 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
     _write_json(common, evaluate(model, settings, data=common.data, reporter=_reporter(common, is_quiet)))
 
 
-def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
-    from etude.settings.configuration import command_of, shipped
+def _evaluate_suite(name: str, arguments: list[str], *options: str) -> None:
+    from etude.suites.table import find_suite
 
-    kinds = {"domain": _domain, "knows": _knows, "long": _long, "suite": _retention}
-    names = {name: kind for kind in kinds for name in shipped(kind)}
-    kind = command_of(Path(suite)) if Path(suite).is_file() else names.get(suite)
-    if kind is None and not suite.endswith((".yaml", ".yml")):
-        raise unknown("suite", suite, names)
-    options = (*options, "page") if kind == "long" else options
-    wants_help = _wants_help(arguments)
-    common, rest = take_options([] if wants_help else arguments, *options)
-    settings, parsed, evaluated = kinds.get(kind or "", _retention)()
-    if wants_help:
-        page = {"page": "--page FILE    write a page of what the policy keeps of a text, or reads"}
-        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}", settings)
+    suite = find_suite(name)
+    options = (*options, "page") if suite.has_page else options
+    if _wants_help(arguments):
+        page = {"page": "--page FILE    write a page of what the policy keeps or reads of a text"}
+        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}", suite.settings)
+    common, rest = take_options(arguments, *options)
     if common.page:
         check_output("--page", common.page, is_page, force=common.force)
-    model, rest = _model(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
-    paged = {"page": common.page} if common.page else {}
-    reporter = _reporter(common, is_quiet=False)  # what a suite says on the way is its result
-    _write_json(common, evaluated(model, parsed(suite, rest), data=common.data, reporter=reporter, **paged))
-
-
-def _domain() -> tuple[Any, Any, Any]:
-    from etude.suites.domain import evaluate_domain
-    from etude.suites.domain_settings import MeasuredDomain, parse_domain
-
-    return MeasuredDomain, parse_domain, evaluate_domain
-
-
-def _knows() -> tuple[Any, Any, Any]:
-    from etude.suites.latent_knowledge import LatentKnowledge, evaluate_latent_knowledge, parse_latent_knowledge
-
-    return LatentKnowledge, parse_latent_knowledge, evaluate_latent_knowledge
-
-
-def _long() -> tuple[Any, Any, Any]:
-    from etude.suites.long_context import LongSuite, evaluate_long, parse_long
-
-    return LongSuite, parse_long, evaluate_long
-
-
-def _retention() -> tuple[Any, Any, Any]:
-    from etude.suites.retention import RetentionSuite, evaluate_retention, parse_retention
-
-    return RetentionSuite, parse_retention, evaluate_retention
+    model, rest = _model(rest, f"evaluate needs a model before --suite {name}: a bundled name, a folder, a .gguf file or a hub id")
+    reporter = _reporter(common, is_quiet=False)  # the rows that a suite reports are its result
+    _write_json(common, suite.evaluate(model, suite.parse(name, rest), data=common.data, page=common.page, reporter=reporter))
 
 
 def _generate(arguments: list[str], is_quiet: bool) -> None:

@@ -30,7 +30,7 @@ from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.settings.configuration import resolved
-from etude.suites.latent_knowledge import LatentKnowledge, evaluate_latent_knowledge, method_line
+from etude.suites.latent_knowledge import LATENT_KNOWLEDGE, LatentKnowledge, method_line
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
@@ -85,7 +85,7 @@ class Gap:
         """What is known and said, a value a question, and what methods of decoding make of it."""
         model, _, name = arm.partition("-")
         suite = self._suite(name, chosen)
-        found = evaluate_latent_knowledge(self._model(model, seed, chosen), suite, data=chosen.data, reporter=Console())
+        found = LATENT_KNOWLEDGE.evaluate(self._model(model, seed, chosen), suite, data=chosen.data, reporter=Console())
         facts, items = environment(), found["items"]
         return {
             "commit": facts["commit"],

@@ -1,11 +1,11 @@
-"""No answer rather than one that the model is not sure of: the majority's, where its samples agree enough.
+"""Abstention: give the majority answer only if the samples agree enough.
 
     agreement    the share of all samples that give the winning answer
-    entropy      1 - H / log k, with H the entropy in nats of the samples' answers; a sample that can't be read has an answer of its own
-    clusters     the share of all samples in the largest cluster of like meaning (`etude.decoding.clusters`), whose first is the answer
+    entropy      1 - H / log k, with H the entropy in nats of the samples' answers; an unreadable sample counts as an answer of its own
+    clusters     the share of all samples in the largest cluster of the same meaning (`etude.decoding.clusters`), whose first is the answer
 
-`min_confidence` is what an answer needs; how often one is right at each confidence is found on questions whose answers are known
-(`etude.evaluation.calibration`). Identity: `min_confidence` 0 is `majority`, but by `clusters`, which read no votes.
+An answer needs a confidence of `min_confidence`. The accuracy at each confidence is found on questions with known answers
+(`etude.evaluation.calibration`). Identity: `min_confidence` 0 is `majority`, except with `clusters`, which reads no votes.
 """
 
 import math
@@ -21,7 +21,7 @@ from etude.tasks.votes import vote
 
 
 def abstain(pool: SamplePool, k: int, confidence: Confidence, min_confidence: float, same: float) -> list[DecodedAnswer]:
-    """`same`: from which cosine on two answers are of one cluster."""
+    """Answer each question if the samples agree enough; `same` is the cosine from which two answers share a cluster."""
     found = []
     for sure in _largest_clusters(pool, k, same) if confidence == "clusters" else _majorities(pool, k, confidence):
         assert sure.confidence is not None
@@ -49,9 +49,9 @@ def _largest_clusters(pool: SamplePool, k: int, same: float) -> list[DecodedAnsw
 
 
 def vote_agreement(votes: Sequence[str | None]) -> float:
-    """1 where all votes are the same, 0 where no two are; one vote is the same as itself, and a text without a vote as no other.
+    """Return 1 if all votes are equal, 0 if no two are; a text without a vote differs from all others.
 
-    >>> sameness(["a", "a"]), sameness(["a", None]), sameness(["a", "a", "b", "b"])
+    >>> vote_agreement(["a", "a"]), vote_agreement(["a", None]), vote_agreement(["a", "a", "b", "b"])
     (1.0, 0.0, 0.5)
     """
     counts = Counter((place if each is None else each) for place, each in enumerate(votes))

@@ -1,4 +1,4 @@
-"""Methods of decoding for who has transformers alone: what `model.generate(custom_generate=...)` takes.
+"""Decoding methods for plain transformers: what `model.generate(custom_generate=...)` takes.
 
     questions = ["What is the capital of Australia?", "Who wrote Emma?"]
     inputs = tokenizer.apply_chat_template([[{"role": "user", "content": question}] for question in questions], ...)
@@ -29,11 +29,15 @@ Question = str | Sequence[dict[str, str]]
 
 
 def reliable(method: str, tokenizer: Any, questions: Sequence[Question], *, seed: int = 0, **settings: Any) -> Callable[..., torch.Tensor]:
-    """A `custom_generate` that answers these questions, one for each prompt, by a method; `settings` are those of `ReliableDecoding`."""
+    """Return a `custom_generate` that answers these questions, one for each prompt; `settings` are those of `ReliableDecoding`.
+
+    Raises UserError for wrong settings; when called, if prompts and questions differ in number.
+    """
     how = ReliableDecoding(method, **settings)
     tasks = [Task(each if isinstance(each, str) else tuple(each), origin=f"question {i + 1}") for i, each in enumerate(questions)]
 
     def custom_generate(model: Any, input_ids: torch.Tensor, generation_config: Any, **kwargs: Any) -> torch.Tensor:
+        """Answer the prompts. Raises UserError if prompts and questions differ in number."""
         if len(tasks) != len(input_ids):
             raise UserError(f"there are {len(input_ids)} prompts for {len(tasks)} questions: give a question for each")
         given = kwargs.get("attention_mask")
@@ -62,5 +66,5 @@ def _sampling(config: Any) -> Sampling:
 
 @torch.no_grad()
 def _logprobs(model: Any, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
-    """Of completions behind their prompts, one at a time."""
+    """Return the log-probs of completions given their prompts, one at a time."""
     return [tuple(token_logprobs(completion_logits(model, prompt, completion), completion).tolist()) for prompt, completion in pairs]

@@ -1,4 +1,4 @@
-"""Questions in, an answer to each out, a part of them at a time."""
+"""Decode questions by a method, a part of them at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from etude.tasks.task import Task
 
 @dataclass(frozen=True)
 class DecodingResult:
-    """An answer and what it took."""
+    """The answer to a question, its samples and its cost."""
 
     answer: DecodedAnswer
     samples: tuple[Completion, ...]
-    """What it was made of, and what was drawn beside it (`num_samples`)."""
+    """The samples of the method, and those of `num_samples`."""
     sampled_tokens: int
-    """Of the samples, and of what was made of them."""
+    """Tokens of the samples and of the answer."""
 
 
 def decode(
@@ -35,10 +35,11 @@ def decode(
     done: Callable[[list[DecodingResult]], None] | None = None,
     **asking: Any,
 ) -> list[DecodingResult]:
-    """An answer to each task with its prompt, by a method that is on; `num_samples` are drawn of each at least, whatever the method reads;
-    `done` is given each part as soon as it is answered; `asking` is what a `Pool` takes beside the samples.
+    """Answer each task, given with its prompt, by a method that is on.
 
-    About as many questions at once as the engine has positions for.
+    At least `num_samples` are sampled for each task, whatever the method reads. `done` receives each part as soon as it is answered.
+    `asking` has the arguments of `SamplePool` other than the samples. As many questions are decoded at once as the engine has positions
+    for.
     """
     again = visits(task.key for task, _ in items)
     method, longest = METHODS[how.method], max(len(prompt) for _, prompt in items)

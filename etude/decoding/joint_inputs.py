@@ -1,11 +1,11 @@
-"""Inputs that each show the model one of its own answers and ask again, and what they answer together.
+"""Inputs for joint decoding: each shows the model one of its own answers and asks again; and their joint answer.
 
-    turns         the question; the sample, as the model's own answer; `again` and the question once more. Keys and values of question and
-                  sample are there from sampling, so only what stands behind them is computed
-    one_message   question, sample, `again` and question in one message of the user's, as Cheng et al. 2025 (arXiv 2410.01556) have it
+    turns         the question; the sample, as the model's own answer; `again` and the question once more. The KV cache of question and
+                  sample is there from sampling, so only what follows them is computed
+    one_message   question, sample, `again` and question in one user message, as Cheng et al. 2025 (arXiv 2410.01556) do
 
-Samples that are the same are one input of more weight. An empty sample says nothing and makes no input, nor does one that leaves no room
-for an answer; where none is left there is no answer.
+Equal samples are one input of more weight. An empty sample, or one that leaves no room for an answer, makes no input; without any input
+there is no answer.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from etude.tasks.task import Task
 NOTHING = "no sample says anything that leaves room for an answer"
 
 JointInput = tuple[Prefix | None, tuple[int, ...]]
-"""What it stands behind, and the tokens that it has there."""
+"""The prefix that an input continues, and its tokens after it."""
 
 
 def with_question(task: Task, question: str) -> Task:
-    """The task with another text as its last message."""
+    """Return the task with another text as its last message."""
     if isinstance(task.prompt, str):
         return replace(task, prompt=question)
     return replace(task, prompt=(*task.prompt[:-1], {**task.prompt[-1], "content": question}))
 
 
 def build_inputs(pool: SamplePool, samples: Sequence[Sequence[Prefix]], again: str, layout: Layout) -> list[list[JointInput]]:
-    """For each question an input for each of its samples that is not empty."""
+    """Build for each question an input for each of its samples that is not empty."""
     inputs: list[list[JointInput]] = []
     for task, prompt, opened, own in zip(pool.tasks, pool.prompts, pool.opened, samples, strict=True):
         speaking = [sample for sample in own if pool.sample(sample).text.strip()]
@@ -59,7 +59,7 @@ def _asked(task: Task) -> str:
 
 
 def decode_jointly(pool: SamplePool, inputs: Sequence[Sequence[JointInput]], join: Join, k: int) -> list[DecodedAnswer]:
-    """What each question's inputs, of which there might be `k`, answer together; of inputs that are the same one is computed."""
+    """Decode each question's inputs (at most `k`) together; equal inputs are computed once."""
     whole = [[(*(before.tokens if before else ()), *tokens) for before, tokens in own] for own in inputs]
     fitting = {
         tokens: given

@@ -1,11 +1,11 @@
-"""Contrast of layers: what the last layer finds likely and an earlier one does not.
+"""Layer contrast (DoLa): prefer tokens that the last layer finds likely and an earlier one does not.
 
     score(v) = log p_N(v) - strength log p_M(v)     where p_N(v) >= plausible max_w p_N(w), else -inf         (DoLa, Chuang et al. 2024,
                                                                                                             ICLR, arXiv 2309.03883)
     static     M is one layer
     dynamic    M = argmax_j JSD(p_N || p_j) over candidate layers, by row and token; the divergence is summed over the vocabulary (their
-               code takes the mean, of which only the argmax means something)
-    random     M is drawn from the candidates: the control
+               code takes the mean; the argmax is the same)
+    random     M is sampled from the candidates: the control
 
 DoLa's earlier layers go through the final norm; `final_norm=False` leaves it out, as Unleash-then-Eliminate does (NeurIPS 2024, by its
 code). No repetition penalty, which DoLa's code has by default. Identity: strength 0 is plain decoding, greedy or sampled.
@@ -32,18 +32,18 @@ from etude.randomness import uniforms
 Choice = Literal["divergence", "random"]
 
 NEVER = -1000.0
-"""Stands for log 0 where likelihoods are summed."""
+"""Replaces log 0 in sums of log-probs."""
 
 
 @dataclass(frozen=True)
 class LayerContrast:
-    """A view: plain contexts, and contrasted logits."""
+    """A view of the model: plain contexts with contrasted logits."""
 
     layers: LayerChoice
-    """Candidates, from 0, the embeddings; one: static."""
+    """Candidate layers, from 0, the embeddings; one: static."""
     strength: float = 1.0
     plausible: float = 0.1
-    """Tokens less likely than this share of the likeliest one are left out; 0: none."""
+    """Tokens less likely than this share of the likeliest one are excluded; 0: none."""
     final_norm: bool = True
     choice: Choice = "divergence"
 
@@ -70,7 +70,7 @@ class LayerContrast:
         return prompt_tokens + new_tokens
 
     def contrasted(self, logits_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
-        """The logits with those of an earlier layer taken off; a random layer is drawn by a row's last token and its length."""
+        """Subtract an earlier layer's log-probs from the logits; a random layer is seeded by a row's last token and its length."""
         if self.strength == 0:
             return logits_BV
         final_BV = logits_BV.float().log_softmax(-1)
@@ -82,7 +82,7 @@ class LayerContrast:
         return scores_BV
 
     def _early(self, final_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
-        """Log-probs after the layer that each row is set against."""
+        """Return the log-probs after the layer that each row is contrasted with."""
         rows_B = torch.arange(len(final_BV), device=final_BV.device)
         if self.choice == "random":
             drawn_B = uniforms(tokens_B.cpu().numpy().astype(np.uint64), length_B.cpu().numpy())
@@ -102,7 +102,7 @@ class LayerContrast:
 
 @dataclass(frozen=True)
 class LayerPrompts:
-    """Prompts whose rows have contrasted logits."""
+    """Prefilled prompts with contrasted logits."""
 
     how: LayerContrast
     lens: LogitLens
@@ -137,7 +137,7 @@ class LayerContext:
 
 
 def divergence(first_BV: torch.Tensor, second_JBV: torch.Tensor) -> torch.Tensor:
-    """Jensen-Shannon divergence [J, B] of distributions by their log-probs, in nats, from 0 to log 2."""
+    """Return the Jensen-Shannon divergence [J, B] of distributions given by log-probs, in nats, from 0 to log 2."""
     one_BV, other_JBV = first_BV.exp(), second_JBV.exp()
     mean_JBV = ((one_BV + other_JBV) / 2).clamp(min=torch.finfo(torch.float32).tiny).log()
     return (one_BV * (first_BV - mean_JBV) + other_JBV * (second_JBV - mean_JBV)).sum(-1) / 2
@@ -145,9 +145,10 @@ def divergence(first_BV: torch.Tensor, second_JBV: torch.Tensor) -> torch.Tensor
 
 @torch.inference_mode()
 def contrasted_logprobs(model: Any, how: LayerContrast, prompt: Tokens, completions: Sequence[Tokens]) -> list[tuple[float, ...]]:
-    """The log-prob of every token of completions of a prompt, under the contrasted distribution, normalised; with strength 0 the
-    model's own. A token that the contrast would never say has `NEVER`, a sum with such tokens ranks by how many they are (`plausible` 0
-    rules none out).
+    """Return the log-prob of every token of a prompt's completions under the contrasted distribution, normalised.
+
+    With strength 0 it is the model's own. A token that the contrast excludes has `NEVER`; sums with such tokens rank by their number
+    (`plausible` 0 excludes none).
     """
     found: dict[int, tuple[float, ...]] = {}
     for numbers, logits_NV, lens in batched_completion_logits(model, layer_numbers(model, how.layers), how.final_norm, prompt, completions):
@@ -164,7 +165,10 @@ def contrasted_logprobs(model: Any, how: LayerContrast, prompt: Tokens, completi
 def layer_contrast_static(
     pool: SamplePool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool
 ) -> list[DecodedAnswer]:
-    """Against one layer: the middle one, unless it is named."""
+    """Decode against one layer: the middle one, unless it is named.
+
+    Raises UserError if more than one layer is named.
+    """
     if len(layers) > 1:
         raise UserError(f"decoding.layers names {len(layers)}, but layer_contrast_static takes one: name one, or none for the middle")
     return _viewed(pool, LayerContrast(tuple(layers) or "middle", strength, plausible, final_norm))
@@ -173,14 +177,14 @@ def layer_contrast_static(
 def layer_contrast_dynamic(
     pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
 ) -> list[DecodedAnswer]:
-    """Against the layer that is furthest from the last one, of those that are named, or of a set."""
+    """Decode against the layer furthest from the last one, of those named or of a set."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm))
 
 
 def random_layer(
     pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
 ) -> list[DecodedAnswer]:
-    """Control: against a random one of these layers at every token."""
+    """Decode against a random one of these layers at every token (control)."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm, "random"))
 
 

@@ -1,7 +1,7 @@
-"""What a model would say after each of its layers: the head on what a layer gives, normed or not (the logit lens, nostalgebraist 2020).
+"""Logit lens: next-token predictions after each layer, by applying the head to its states, normed or not (nostalgebraist 2020).
 
-Layers are counted as transformers counts hidden states: 0 is the embeddings, l what the l-th layer gives, and the last one the model
-itself. Shapes: B rows, E hidden width, V vocabulary.
+Layers are counted like transformers' hidden states: 0 is the embeddings, l the output of the l-th layer, the last one the model itself.
+Shapes: B rows, E hidden width, V vocabulary.
 """
 
 import copy
@@ -24,21 +24,21 @@ from etude.errors import UserError
 from etude.models.heads import head_on
 
 _TOGETHER = 512
-"""Tokens of completions, and rows of the head, that are computed at once: logits of a large vocabulary are large."""
+"""Tokens of completions, and rows of the head, computed at once: logits of a large vocabulary are large."""
 
 _SAME = 0.05
-"""Mean difference of logits, in their standard deviations, up to which the last layer's are the model's own."""
+"""Mean difference of logits, in standard deviations, up to which norm and head reproduce the model's own."""
 
 
 def last_of_rows(states_BTE: torch.Tensor) -> torch.Tensor:
-    """What stands at the last position of every row, [B, E]."""
+    """Return the states [B, E] at the last position of every row."""
     return states_BTE[:, -1].clone()  # a view would keep those of all positions
 
 
 class LogitLens:
-    """Reads layers at the last position of every row, while a model computes, or at others.
+    """Reads layers at the last position of every row (or at others) while a model computes.
 
-    Of the engine's own pass (`forward`) they are read without hooks: `LensForward` is what computes then.
+    With the engine's own pass (`forward`) they are read without hooks, by `LogitLensForward`.
     """
 
     def __init__(
@@ -50,8 +50,10 @@ class LogitLens:
         at: Callable[[torch.Tensor], torch.Tensor] = last_of_rows,
         forward: FusedForward | None = None,
     ) -> None:
-        """`final_norm`: whether the norm before the head stands there after earlier layers too; `at`: states [B, T, E] → those that are
-        kept. Raises UserError for a layer that is not before the last one.
+        """Prepare to read these layers; `final_norm` applies the model's last norm to earlier layers, `at` maps states [B, T, E] to those
+        kept.
+
+        Raises UserError for a layer that is not before the last one.
         """
         self.layers, self._final_norm, self._at, self._forward = tuple(layers), final_norm, at, forward
         self._embeddings: Any = model.get_output_embeddings()
@@ -69,7 +71,7 @@ class LogitLens:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While the model computes within it, the layers are read; what was read before goes."""
+        """Record the layers while the model computes inside the context; what was recorded before is dropped."""
         self._states = {}
         if self._forward:
             yield
@@ -81,38 +83,39 @@ class LogitLens:
             yield
 
     def keep(self, layer: int, states_BE: torch.Tensor) -> None:
-        """Of a layer that is read, or the last one, what it gives; what is computed in parts comes in parts."""
+        """Record the output of a layer that is read, or of the last one; a computation in parts records parts."""
         if layer in self.layers or layer == len(self._blocks):
             self._states.setdefault(layer, []).append(states_BE)
 
     def states(self, layer: int) -> torch.Tensor:
-        """[B, E] after a layer, of what was computed last and is kept."""
+        """Return the states [B, E] after a layer, of the last computation."""
         parts = self._states[layer]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def said(self, states_NE: torch.Tensor) -> torch.Tensor:
-        """Logits [N, V] of what would be said after layers that give this."""
+        """Return the logits [N, V] that follow from states of any layer."""
         found: torch.Tensor = self._head(self._read(states_NE))
         return found
 
     def _read(self, states_NE: torch.Tensor) -> torch.Tensor:
-        """What the head is given of them."""
+        """Return the input of the head."""
         found: torch.Tensor = self._norm(states_NE) if self._final_norm else states_NE
         return found
 
     def logits(self, layer: int) -> torch.Tensor:
-        """[B, V] after a layer."""
+        """Return the logits [B, V] after a layer."""
         return self.said(self.states(layer))
 
     def logprobs(self) -> Iterator[torch.Tensor]:
-        """[J, B, V] after the layers that are read, in order, so many at a time that the head computes some together."""
+        """Yield log-probs [J, B, V] after the layers that are read, in order, in chunks of layers for one head product each."""
         for states_JBE in self._some():
             yield self.said(states_JBE.flatten(0, 1)).float().log_softmax(-1).unflatten(0, states_JBE.shape[:2])
 
     def logprobs_of(self, tokens_B: torch.Tensor, head: torch.nn.Linear) -> torch.Tensor:
-        """Of a token for each row, [J, B], as `logprobs` has them, by a copy of the model's head that may be of a lower precision: it sums
-        over the vocabulary, whose many roundings are small beside the sum. The logits of the token and of the likeliest one, which may be
-        all there is to the sum, are of the states' precision.
+        """Return the log-prob of one token a row, [J, B], computed with a copy of the head that may have a lower precision.
+
+        It sums over the vocabulary, whose many roundings are small beside the sum. The logits of the token and of the likeliest one, which
+        may dominate the sum, keep the states' precision.
         """
         found = []
         for states_JBE in self._some():
@@ -126,18 +129,21 @@ class LogitLens:
         return torch.cat(found)
 
     def _logit(self, read_NE: torch.Tensor, tokens_N: torch.Tensor) -> torch.Tensor:
-        """Of one token for each of what the head is given."""
+        """Return the logit of one token for each input of the head."""
         found_N: torch.Tensor = (read_NE * self._embeddings.weight[tokens_N]).sum(-1)
         return found_N if self._embeddings.bias is None else found_N + self._embeddings.bias[tokens_N]
 
     def _some(self) -> Iterator[torch.Tensor]:
-        """States [J, B, E] of some layers at a time."""
+        """Yield states [J, B, E] of some layers at a time."""
         at_once = max(1, _TOGETHER // len(self.states(self.layers[0])))
         for first in range(0, len(self.layers), at_once):
             yield torch.stack([self.states(layer) for layer in self.layers[first : first + at_once]])
 
     def check(self, logits_BV: torch.Tensor) -> None:
-        """Raise UserError where norm and head are not all that the model does behind its last layer, whose logits these are."""
+        """Check that norm and head are all that follows the last layer, given the model's logits.
+
+        Raises UserError if they are not.
+        """
         found = self._head(self._norm(self.states(len(self._blocks)))).detach().float()
         distance = (found - logits_BV).abs().mean() / logits_BV.float().std()
         if not float(distance) < _SAME:
@@ -157,7 +163,7 @@ class LogitLens:
 
 
 class LogitLensForward:
-    """The engine's own pass, whose layers a lens reads at the tokens whose logits are asked for."""
+    """The engine's own pass with a lens that reads its layers at the tokens whose logits are computed."""
 
     def __init__(self, inner: FusedForward, lens: LogitLens) -> None:
         self.inner, self.lens, self.model = inner, lens, inner.model
@@ -165,24 +171,24 @@ class LogitLensForward:
     def logits(
         self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
     ) -> torch.Tensor:
-        """As of any `Forward`."""
+        """Compute logits like any `Forward`."""
         return self.inner.logits(tokens_N, positions_N, attend, chosen_M, keep_read, self.lens.keep)
 
     def head(self, read_ME: torch.Tensor) -> torch.Tensor:
-        """As the pass itself."""
+        """Apply the pass's head."""
         return self.inner.head(read_ME)
 
     def refresh(self) -> None:
-        """As the pass itself."""
+        """Refresh the pass's weights."""
         self.inner.refresh()
 
     def put_away(self) -> None:
-        """As the pass itself."""
+        """Release the pass's weights."""
         self.inner.put_away()
 
 
 def completion_logits(model: Any, prompt: Tokens, completion: Tokens) -> torch.Tensor:
-    """Logits [N, V] of what the model would say in the place of each token of a completion behind its prompt."""
+    """Return the logits [N, V] that predict each token of a completion after its prompt."""
     inputs = torch.tensor([[*prompt, *completion[:-1]]], device=next(model.parameters()).device)
     found: torch.Tensor = model(input_ids=inputs, use_cache=False).logits[0, -len(completion) :].float()
     return found
@@ -191,9 +197,9 @@ def completion_logits(model: Any, prompt: Tokens, completion: Tokens) -> torch.T
 def batched_completion_logits(
     model: Any, layers: Sequence[int], final_norm: bool, prompt: Tokens, completions: Sequence[Tokens]
 ) -> Iterator[tuple[list[int], torch.Tensor, LogitLens]]:
-    """Completions of a prompt, some at a time: their numbers, the logits [N, V] of what the model would say in the place of each of their
-    tokens, one completion behind another, and a lens on the layers there. Where all layers attend to all positions the prompt is computed
-    once.
+    """Yield completions of a prompt in batches: their numbers, the logits [N, V] that predict their tokens, concatenated, and a lens there.
+
+    If all layers attend to all positions, the prompt is computed once.
     """
     device = next(model.parameters()).device
     cache, before = preallocated_cache(model.config), list(prompt[:-1])
@@ -229,14 +235,15 @@ def _at(places_N: torch.Tensor, states_BTE: torch.Tensor) -> torch.Tensor:
 
 
 def token_logprobs(logits_NV: torch.Tensor, completion: Sequence[int]) -> torch.Tensor:
-    """The log-probs [N] of a completion's tokens."""
+    """Return the log-probs [N] of a completion's tokens."""
     return logits_NV.float().log_softmax(-1).gather(1, torch.tensor(completion, device=logits_NV.device)[:, None])[:, 0]
 
 
 @torch.inference_mode()
 def logprobs_by_layer(model: Any, prompt: Tokens, completions: Sequence[Tokens], head: torch.nn.Linear | None = None) -> list[list[float]]:
-    """Of each completion of a prompt its log-prob after each layer, from the embeddings to the model's own, which is the last. `head`: a
-    copy (`head_in`) that is faster, for all but the last.
+    """Return each completion's log-prob after each layer, from the embeddings to the model's own output, which is last.
+
+    `head` is a faster copy (`head_copy`) for all layers but the last.
     """
     layers = range(len(_blocks(model, model.get_decoder())))
     found: list[list[float]] = [[]] * len(completions)
@@ -254,14 +261,14 @@ def logprobs_by_layer(model: Any, prompt: Tokens, completions: Sequence[Tokens],
 
 
 def head_copy(model: Any, dtype: torch.dtype) -> torch.nn.Linear | None:
-    """A copy of the model's head in another precision; None where it has that already, or is no plain product."""
+    """Copy the model's head in another precision; None if it has that precision, or if it is no plain linear layer."""
     head = model.get_output_embeddings()
     return None if type(head) is not torch.nn.Linear or head.weight.dtype == dtype else copy.deepcopy(head).to(dtype)
 
 
 @dataclass(frozen=True)
 class LayerPart:
-    """One of so many sets of neighbouring layers, about as large as the others: of every other layer, where there are so many."""
+    """One of `of` sets of neighbouring layers of about equal size: of every other layer, if there are enough."""
 
     number: int
     """From 0."""
@@ -270,12 +277,13 @@ class LayerPart:
 
 LayerSet = Literal["low", "high", "middle"]
 LayerChoice = tuple[int, ...] | LayerSet | LayerPart
-"""By number, or as a model has them."""
+"""Layers by number, or by a rule."""
 
 
 def layer_numbers(model: Any, layers: LayerChoice) -> tuple[int, ...]:
-    """Their numbers: every other layer of the `low` or the `high` half, the one in the `middle`, or a part of all. The embeddings are none
-    of them where the head is tied to them, since what they say is the last token again.
+    """Resolve a choice of layers: every other layer of the `low` or `high` half, the `middle` one, or a part of all.
+
+    With a tied head the embeddings are left out, since they predict the last token itself. Raises UserError for more parts than layers.
     """
     number, is_tied = len(_blocks(model, model.get_decoder())), model.config.get_text_config().tie_word_embeddings
     match layers:

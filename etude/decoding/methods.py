@@ -1,4 +1,4 @@
-"""The methods by name, with the settings that each of them reads."""
+"""Table of decoding methods, with the settings that each reads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from etude.decoding.universal_self_consistency import universal_self_consistency
 
 @dataclass(frozen=True)
 class Method:
-    """A way to answer."""
+    """A decoding method."""
 
     answer: Callable[..., list[DecodedAnswer]]
-    """A pool, and the settings that it takes by name → an answer to each question."""
+    """(sample pool, its settings by name) → an answer to each question."""
     reads: tuple[str, ...]
     """Settings of `ReliableDecoding`; `sampling` and `embedder` are the pool's."""
     is_control: bool = False
     chooses: bool = False
-    """Whether what it answers is one of its samples, so that nothing else is drawn."""
+    """Whether the answer is one of the samples, so that nothing else is sampled."""
 
 
 METHODS: Mapping[str, Method] = {

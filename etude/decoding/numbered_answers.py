@@ -1,4 +1,4 @@
-"""A question with all of its samples in one message, for methods that let the model read them beside each other."""
+"""A question with all of its samples in one message, for methods that let the model compare them."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from etude.tasks.task import Task
 
 
 def with_numbered_answers(tokenizer: object, task: Task, answers: Sequence[str], words: str) -> Task:
-    """The question, its answers by number from 1, and what is asked of them, which may name {number} of them."""
+    """Return a task with the question, its answers numbered from 1, and an instruction, in which {number} is their count."""
     lines = [f"Answer {number}: {without_control(tokenizer, answer.strip())}" for number, answer in enumerate(answers, 1)]
     told = words.replace("{number}", str(len(answers)))
     return with_question(task, "\n\n".join([task.question, "\n".join(lines), told]))

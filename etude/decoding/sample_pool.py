@@ -1,4 +1,4 @@
-"""Questions that are answered together, and samples of each, drawn when a method first asks for them and kept for the next one."""
+"""A pool of questions that are answered together, and their samples, taken when a method first needs them and kept for the next."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,33 +15,34 @@ from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 
 BACK = "Which question has this answer? Write the question alone."
-"""How the model is asked back."""
+"""The prompt that asks for the question of an answer."""
 
 
 @dataclass(frozen=True)
 class DecodedAnswer:
-    """What a method answers to a question."""
+    """A method's answer to a question."""
 
     text: str | None
-    """None: it gives no answer."""
+    """None: no answer."""
     finish: Finish | None = None
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
-    """Of the tokens, under what they were drawn from."""
+    """Log-probs of the tokens, under the distribution that they were sampled from."""
     agreement: tuple[float, ...] = ()
-    """Of a joint answer, for each token the share of its inputs whose own likeliest token it was."""
+    """Of a joint answer, for each token the share of inputs whose own likeliest token it was."""
     confidence: float | None = None
-    """In [0, 1], what the method makes of how far the samples agree; None where it says nothing of that."""
+    """Agreement of the samples in [0, 1], as the method measures it; None if it does not."""
     notes: tuple[str, ...] = ()
     """What was left out, or why there is no answer."""
 
     @staticmethod
     def of(completion: Completion, **more: object) -> "DecodedAnswer":
+        """Convert a completion."""
         return DecodedAnswer(completion.text, completion.finish, completion.tokens, completion.logprobs, **more)  # type: ignore[arg-type]
 
 
 class SamplePool:
-    """The first k samples of a question are the same, whatever method asks, and for how many."""
+    """Questions with shared samples: the first k samples of a question are the same for every method and every k."""
 
     def __init__(
         self,
@@ -60,10 +61,12 @@ class SamplePool:
         embed: Embed | None = None,
         visits: Sequence[int] = (),
     ) -> None:
-        """`samples`: how these are drawn, `sampling` how the answer is; `room_tokens`: how long an input may be for one of `max_new_tokens`
-        to follow; `logprobs`: what the model itself says of an answer; `heard` is told of each token of an answer that is decoded, with the
-        question's place, and of none that is chosen; `embed` tells a method that asks how alike answers are. Random numbers are keyed by
-        `names` and the task, and by how often it came before (`visits`, none unless given).
+        """Prepare a pool; nothing is sampled yet.
+
+        `samples` is the sampling of samples, `sampling` that of answers. `room_tokens` is the longest input that leaves `max_new_tokens`.
+        `logprobs` computes the model's own likelihoods. `heard` is called with each token of an answer that is decoded (not chosen) and the
+        question's index. `embed` embeds answers. Random numbers are keyed by `names`, the task, and how often it came before (`visits`, 0
+        unless given).
         """
         self.engine, self.tasks, self.prompts = engine, tasks, prompts
         self.max_new_tokens, self.room_tokens, self.sampling = max_new_tokens, room_tokens, sampling
@@ -78,12 +81,12 @@ class SamplePool:
 
     @property
     def opened(self) -> list[Prefix]:
-        """The questions' own prompts."""
+        """Return the prefilled prompts of the questions."""
         self._opened = self._opened or self.engine.open(self.prompts)
         return self._opened
 
     def samples(self, k: int, questions: Sequence[int] | None = None) -> list[list[Prefix]]:
-        """The first `k` of each question, or of these, by their places."""
+        """Return the first `k` samples of each question, or of these questions by index."""
         chosen = range(len(self.tasks)) if questions is None else questions
         places = [(place, number) for place in chosen for number in range(len(self._samples[place]), k)]
         if places:
@@ -101,23 +104,21 @@ class SamplePool:
 
     @property
     def drawn(self) -> list[list[Prefix]]:
-        """The samples of each question that were asked for so far."""
+        """Return the samples of each question taken so far."""
         return self._samples
 
     def completions(self) -> list[tuple[Completion, ...]]:
-        """The same as what was answered, with the keys that they were drawn by."""
+        """Return these samples as completions, with the keys that they were sampled with."""
         keys = [[self._key(place, "sample", number) for number in range(len(own))] for place, own in enumerate(self._samples)]
         both = [zip(*each, strict=True) for each in zip(self._samples, keys, strict=True)]
         return [tuple(self.engine.completion(prefix, key, self.stop_strings) for prefix, key in each) for each in both]
 
     def sample(self, prefix: Prefix) -> Completion:
-        """One of them as what was answered."""
+        """Convert one sample to a completion."""
         return self.engine.completion(prefix, 0, self.stop_strings)
 
     def viewed(self, view: View, *, is_heard: bool = False) -> list[Completion]:
-        """An answer to each question as it is, by another view of the model, computed once unless it is heard; `is_heard`: that it is the
-        one that is given.
-        """
+        """Answer each question under another view of the model, once unless it is heard; `is_heard` marks the answer that is given."""
         if view in self._viewed and not is_heard:
             return self._viewed[view]
         found = self.engine.generate(
@@ -135,12 +136,12 @@ class SamplePool:
         return self._viewed[view]
 
     def likelihoods(self, answers: Sequence[Sequence[tuple[int, ...]]]) -> list[list[float]]:
-        """The mean log-prob of a token of each question's answers, by the model itself."""
+        """Return the mean log-prob a token of each question's answers under the model."""
         pairs = [(prompt, tokens) for prompt, own in zip(self.prompts, answers, strict=True) for tokens in own]
         return self._means(pairs, map(len, answers))
 
     def recovered(self, answers: Sequence[Sequence[str]]) -> list[list[float]]:
-        """The mean log-prob of a token of each question, where the model is asked which question has such an answer."""
+        """Return the mean log-prob a token of each question, given a prompt that asks which question has such an answer."""
         tokenizer, pairs = self.engine.tokenizer, list[tuple[tuple[int, ...], tuple[int, ...]]]()
         for task, own in zip(self.tasks, answers, strict=True):
             question = tuple(tokenizer(task.question, add_special_tokens=False)["input_ids"])
@@ -153,9 +154,7 @@ class SamplePool:
         return [[next(means) for _ in range(size)] for size in sizes]
 
     def asked(self, tasks: Sequence[Task | None], *, is_heard: bool = False) -> list[Completion | None]:
-        """An answer to another task in each question's place; None where there is none, or where it has no room. `is_heard`: that it is the
-        one that is given.
-        """
+        """Answer another task for each question; None without one, or if it has no room. `is_heard` marks the answer that is given."""
         prompts = [task and render_prompt(self.engine.tokenizer, task) for task in tasks]
         places = [place for place, prompt in enumerate(prompts) if prompt and len(prompt) <= self.room_tokens]
         found = self.engine.generate(
@@ -173,7 +172,7 @@ class SamplePool:
         return answers
 
     def joint(self, inputs: Sequence[Sequence[Prefix]], join: Join, weights: Sequence[Sequence[float]] | None = None) -> list[Joint | None]:
-        """An answer to the inputs in each question's place, by their weights, if these are given; None where there are none."""
+        """Decode the inputs of each question jointly, weighted if weights are given; None without inputs."""
         places = [place for place, own in enumerate(inputs) if own]
         answers: list[Joint | None] = [None] * len(inputs)
         if not places:
@@ -194,7 +193,7 @@ class SamplePool:
         return answers
 
     def release(self) -> None:
-        """Give the memory back; what was sampled can't be gone on with."""
+        """Free the KV caches; samples can't be continued afterwards."""
         self.engine.release([*self._opened, *(prefix for own in self._samples for prefix in own)])
 
     def _hears(self, places: Sequence[int]) -> Callable[[int, int, int], None] | None:

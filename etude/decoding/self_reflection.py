@@ -1,7 +1,7 @@
-"""Self-reflection: the model reads its k samples beside each other and answers once more.
+"""Self-reflection: the model reads its k samples side by side and answers once more.
 
-The baseline of this name beside integrative decoding (Cheng et al. 2025, arXiv 2410.01556), in our words. Samples without text are left
-out; where none is left, or the list leaves no room, there is no answer.
+This is the baseline of integrative decoding (Cheng et al. 2025, arXiv 2410.01556), in our words. Empty samples are left out; if none is
+left, or the list leaves no room, there is no answer.
 """
 
 from etude.decoding.joint_inputs import NOTHING
@@ -12,6 +12,7 @@ WORDS = "Some of these answers may be wrong. Compare them, keep what is right, a
 
 
 def self_reflection(pool: SamplePool, k: int) -> list[DecodedAnswer]:
+    """Answer each question after showing the model all of its samples."""
     texts = [[pool.sample(sample).text for sample in own] for own in pool.samples(k)]
     spoken = [[text for text in own if text.strip()] for own in texts]
     tasks = [

@@ -1,8 +1,8 @@
-"""Universal self-consistency: the model itself says which of its k samples agrees most with the others.
+"""Universal self-consistency: the model itself names the sample that agrees most with the others.
 
-Chen et al. 2023 (arXiv 2311.17311), in our words. The number is the first one in what it writes. Where that names none of the samples, or
-the list leaves no room, the first sample is given, with a note. A task's instruction says how to answer it, and is left out here.
-Identity: k = 1 is one sample.
+Chen et al. 2023 (arXiv 2311.17311), in our words. Its choice is the first number in the reply. If that names no sample, or the list leaves
+no room, the first sample is given, with a note. A task's instruction says how to answer the question, so it is left out here. Identity: k =
+1 is one sample.
 """
 
 import re
@@ -18,6 +18,7 @@ WORDS = (
 
 
 def universal_self_consistency(pool: SamplePool, k: int) -> list[DecodedAnswer]:
+    """Answer each question with the sample that the model names."""
     found = []
     samples = [[pool.sample(sample) for sample in own] for own in pool.samples(k)]
     tokenizer, texts = pool.engine.tokenizer, [[answer.text for answer in own] for own in samples]
@@ -35,9 +36,9 @@ def universal_self_consistency(pool: SamplePool, k: int) -> list[DecodedAnswer]:
 
 
 def named_answer(reply: str, number: int) -> int | None:
-    """The place, from 0, of the answer that is named by the first number of a reply, if there are so many.
+    """Return the index, from 0, of the answer that a reply's first number names; None if there is no such answer.
 
-    >>> named("Answer 3 is the most consistent one.", 4), named("Answer 7", 4), named("All agree", 4)
+    >>> named_answer("Answer 3 is the most consistent one.", 4), named_answer("Answer 7", 4), named_answer("All agree", 4)
     (2, None, None)
     """
     first = re.search(r"\d+", reply)

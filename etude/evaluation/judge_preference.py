@@ -1,7 +1,8 @@
-"""Which of two answers does a judge prefer, whatever stands first? For answers that a verifier reads badly, such as long ones.
+"""Pairwise preference: a judge model compares two answers to each question. It suits answers that a verifier reads badly, such as long
+ones.
 
-Every question with two different answers is put to the judge in both orders (`etude.rewards.pairwise`); a judge that prefers a place makes
-a tie. Equal answers are a tie too; a question of which one answer is not given, or of which the judge says nothing, does not count.
+Each pair of different answers is judged in both orders (`etude.rewards.pairwise`). If the judge prefers a position in both, the pair is a
+tie. Equal answers are a tie too. A question does not count if one answer is missing or if the judge gives no verdict.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +14,15 @@ from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
 
 Compare = Callable[[Sequence[tuple[str, Task]]], Sequence[Verdict]]
-"""Attempts, of which those at one task are compared with each other → a verdict for each."""
+"""Attempts (those at one task are compared with each other) → a verdict for each."""
 
 
 def judge_preference(tasks: Sequence[Task], before: Sequence[str], after: Sequence[str | None], compare: Compare) -> dict[str, Any]:
-    """`preferred`, the share of the questions whose later answer the judge prefers, ties half (0.5: no better), with its interval (95 %
-    bootstrap over questions), None where the judge said nothing of any different ones; `preferred_n` questions that count;
-    `preferred_unread`, of how many the judge said nothing; `preferred_order`, the share of those read where its verdict changed with the
-    order.
+    """Return how often the judge prefers the second answer to each question over the first.
+
+    `preferred` is that share, ties counting half (0.5: no better), with its 95 % bootstrap interval over questions; None if the judge read
+    no pair of different answers. `preferred_n` counts the questions that count, `preferred_unread` the pairs without a verdict, and
+    `preferred_order` is the share of the pairs read whose verdict changed with the order.
     """
     both = [(task, first, second) for task, first, second in zip(tasks, before, after, strict=True) if second is not None]
     asked = [(task, first, second) for task, first, second in both if first.strip() != second.strip()]

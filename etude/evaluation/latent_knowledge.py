@@ -1,16 +1,16 @@
-"""Does a model know an answer and say another? What it finds likely, what it says in k attempts, what it says at once, and from where on.
+"""Latent knowledge: does a model know answers that it does not give? Likelihoods by layer against samples and greedy answers.
 
-    likelihood   the right answer is likelier, a byte, than every wrong one; of several names of the right one, the likeliest of them
-    chance       the same with another question's right answer in its place: what the number of names, and being an answer at all, are worth
-    pass@k       some of k samples is right
-    greedy       what it says at once is right
-    unsaid       some sample is right and the greedy answer is not
-    leads        after which layers the right answer is likelier than every wrong one, by the logit lens. Early layers find hardly a token
-                 likelier than another, so that an answer of few tokens for its bytes leads whether it is known or not: only what another
-                 question's right answer does less often after the same layer tells of knowledge
-    lost         it led after half of the layers at least, and does not at the end; to be set against another question's, too
+    likelihood   the correct answer has a higher log-prob a byte than every wrong one (of several names of it, the likeliest counts)
+    chance       the same with another question's correct answer: the effect of the number of names, and of being an answer at all
+    pass@k       at least one of k samples is correct
+    greedy       the greedy answer is correct
+    unsaid       at least one sample is correct and the greedy answer is not
+    leads        after which layers (logit lens) the correct answer has a higher log-prob than every wrong one. In early layers hardly any
+                 token is likelier than another, so an answer of few tokens a byte leads whether it is known or not. Only the difference
+                 from another question's correct answer after the same layer shows knowledge
+    lost         it leads after at least half of the layers and not at the end; compare with another question's answer, too
 
-A method of decoding closes (its accuracy - greedy) / (pass@k - greedy) of the gap between what is in the samples and what is said at once.
+A decoding method closes (its accuracy - greedy) / (pass@k - greedy) of the gap between samples and greedy answers.
 """
 
 from collections.abc import Sequence
@@ -22,23 +22,23 @@ from etude.evaluation.statistics import paired_test, wilson_interval
 
 @dataclass(frozen=True)
 class QuestionFacts:
-    """What was found of a question."""
+    """The measurements of one question."""
 
     leads: tuple[bool, ...]
-    """After each layer, from the embeddings on, whether the right answer leads; the last one is the model itself."""
+    """After each layer, from the embeddings on, whether the correct answer leads; the last entry is the model itself."""
     elsewhere: tuple[bool, ...]
-    """The same of another question's right answer."""
+    """The same for another question's correct answer."""
     right_samples: int
     greedy: bool
 
     @property
     def leads_from(self) -> int | None:
-        """The layer from which on it leads to the end; None where it does not lead there."""
+        """Return the layer from which on the correct answer leads to the end; None if it does not lead at the end."""
         return _first(self.leads)
 
 
 def _first(cases: Sequence[bool]) -> int | None:
-    """From where on all are so."""
+    """Return the first index from which on all cases are true, or None."""
     behind = [place for place, is_so in enumerate(cases) if not is_so]
     first = behind[-1] + 1 if behind else 0
     return first if first < len(cases) else None
@@ -49,8 +49,10 @@ def _is_lost(leads: Sequence[bool]) -> bool:
 
 
 def measure_gap(found: Sequence[QuestionFacts], k: int) -> dict[str, Any]:
-    """The numbers of all questions; shares with their intervals (95 %). `leads_from`: the layer from which on right answers lead more often
-    than another question's, to the end (paired, lower end above 0: the later the fewer the questions); None where they do not at the end.
+    """Aggregate all questions: shares with their 95 % intervals.
+
+    `leads_from` is the layer from which on, to the end, correct answers lead more often than another question's (paired test, lower end
+    above 0; fewer questions give a later layer); None if they do not at the end.
     """
     n = len(found)
     row: dict[str, Any] = {"n": n, "k": k}
@@ -75,9 +77,9 @@ def measure_gap(found: Sequence[QuestionFacts], k: int) -> dict[str, Any]:
 
 
 def gap_closed(accuracy: float, row: dict[str, Any]) -> float | None:
-    """How much of the gap a method closes; None where there is none.
+    """Return the share of the gap between greedy and pass@k that a method closes; None if there is no gap.
 
-    >>> closed(0.3, {"greedy": 0.2, "pass_at_k": 0.6})
+    >>> gap_closed(0.3, {"greedy": 0.2, "pass_at_k": 0.6})
     0.25
     """
     width = row["pass_at_k"] - row["greedy"]

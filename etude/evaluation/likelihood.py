@@ -1,14 +1,14 @@
-"""What a model knows, by likelihood alone: questions with choices, open questions with an answer, terms behind their definition.
+"""Score questions by likelihood alone: multiple choice, open questions with an answer, and terms given their definition.
 
-A question with choices is answered by the choice that scores most, in three ways from the same log-probs:
+A multiple-choice question is answered by the choice with the highest score. Three scores come from the same log-probs:
 
     per_byte     log p(choice | question) / bytes of the choice                         (acc_norm of lm-evaluation-harness, which counts
                                                                                          characters)
     sum          log p(choice | question)                                               (its acc)
     calibrated   log p(choice | question) - log p(choice | "Answer:")                   (PMI-DC, Holtzman et al. 2021, arXiv 2104.08315)
 
-and `nats` is minus log p(right choice | question) a byte: it moves before a choice does, and is all there is of an open question. A term is
-asked for as a question with choices, "Definition: ...\\nTerm:", the others being terms of the same section, where there are enough.
+`nats` is minus log p(correct choice | question) per byte. It changes before an answer does, and it is the only metric of an open question.
+A term becomes a multiple-choice question, "Definition: ...\\nTerm:", whose other choices are terms of the same section if there are enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _UNASKED = "Answer:"
 
 @dataclass(frozen=True)
 class LikelihoodQuestion:
-    """What is asked as text, and the texts that may follow; the one at `right` should."""
+    """A prompt and its possible continuations; the one at index `right` is correct."""
 
     prompt: str
     choices: tuple[str, ...]
@@ -41,16 +41,19 @@ class LikelihoodQuestion:
 
 @dataclass(frozen=True)
 class LikelihoodResult:
-    """What a model said to a list of questions."""
+    """The results of a list of questions."""
 
     right: Mapping[str, list[bool]]
-    """By each way of scoring, whether a question was answered rightly; nothing where there are no choices."""
+    """By scoring, whether each question was answered correctly; empty without choices."""
     nats: list[float]
-    """Of the right answer, a byte."""
+    """Minus the log-prob of each correct answer, per byte."""
 
 
 def question_from_task(task: Task) -> LikelihoodQuestion:
-    """A task as it is asked: with its choices, or with its answer alone."""
+    """Convert a task to a question, with its choices or with its answer alone.
+
+    Raises UserError for a task without an answer.
+    """
     choices = tuple(choices_of(task))
     if task.answer is None:
         raise UserError(f"{task.origin} has no answer: a question needs one")
@@ -59,9 +62,10 @@ def question_from_task(task: Task) -> LikelihoodQuestion:
 
 
 def cloze_questions(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[LikelihoodQuestion]:
-    """Rows of a glossary (`term`, `definition` and perhaps `section`), each asked for its term among three others.
+    """Make multiple-choice questions from glossary rows (`term`, `definition`, optional `section`): the term and three others.
 
-    The others are drawn by the term from those of its section, and from all where the section has too few.
+    The other terms are sampled, seeded by the term, from the same section, or from all sections if that has too few. Raises UserError if a
+    column is missing or if there are fewer than four different terms.
     """
     for origin, row in rows:
         for column in ("term", "definition"):
@@ -86,7 +90,10 @@ def cloze_questions(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Likel
 
 
 def score_questions(questions: Sequence[LikelihoodQuestion], tokenizer: Any, logprobs: Logprobs, room: int) -> LikelihoodResult:
-    """Read every choice behind its question; a question longer than `room` tokens loses its beginning."""
+    """Compute the log-prob of every choice after its question; a question longer than `room` tokens loses its beginning.
+
+    Raises UserError if only some questions have choices, for an empty choice, and for an answer longer than `room`.
+    """
     if len({len(question.choices) > 1 for question in questions}) > 1:
         one = next(question for question in questions if len(question.choices) == 1)
         raise UserError(f"{one.origin} has no choices, where others have: tell them apart by choices_where and open_where")
@@ -116,7 +123,7 @@ def score_questions(questions: Sequence[LikelihoodQuestion], tokenizer: Any, log
 
 
 def _tokens(tokenizer: Any, prompt: str, choice: str, room: int) -> tuple[Tokens, Tokens]:
-    """Prompt, behind what the tokenizer puts first, and choice as tokens."""
+    """Tokenize prompt (after the tokenizer's leading tokens) and choice."""
     before = token_ids(tokenizer, prompt)
     completion = token_ids(tokenizer, f"{prompt} {choice}")[len(before) :]
     start = leading_tokens(tokenizer)

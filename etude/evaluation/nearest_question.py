@@ -1,7 +1,7 @@
-"""The answer of the most similar training question: what an accuracy would be by looking a question up instead of working it out.
+"""Baseline: the answer of the most similar training question, the accuracy of a lookup without any reasoning.
 
-Similarity is the Jaccard index of the two questions' word sets (shared words over all words of the two). Where names make up most of a
-question they decide: `etude.evaluation.same_wording` sets them aside.
+Similarity is the Jaccard index of the two questions' word sets (shared words / all words). If names make up most of a question, they decide
+it: `etude.evaluation.same_wording` ignores them.
 """
 
 import re
@@ -14,7 +14,7 @@ from etude.tasks.task import Task
 
 
 def nearest_answers(train: Sequence[Task], tasks: Sequence[Task]) -> list[str | None]:
-    """For every task the answer of the training task (with an answer) whose question is most similar, the first of equals; else None.
+    """Return for every task the answer of the most similar training task that has one (the first of equals); None without such tasks.
 
     >>> nearest_answers([Task("Who is Ann's son?", "Bob"), Task("What is 2 + 2?", "4")], [Task("Who is Eve's son?", "Tom")])
     ['Bob']

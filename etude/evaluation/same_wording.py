@@ -1,8 +1,7 @@
-"""The answer of training questions with the same wording, names and numbers aside: what remembering forms instead of items would give.
+"""Baseline: the answer of training questions with the same wording, ignoring names and numbers: the accuracy of memorised templates.
 
-Every capitalised word and every number of a question is replaced by its place in the order of first appearance, and so are those of them
-that stand in the answer. Items of a family that differ only in names then have one form, and a family with few forms can be memorised
-however many items it has.
+Every capitalised word and number of a question is replaced by its rank of first appearance; those of them that stand in the answer, too.
+Items of a family that differ only in names then share one form. A family with few forms can be memorised however many items it has.
 """
 
 import re
@@ -15,7 +14,8 @@ _NAMES = re.compile(r"[-+]?\d+(?:[.,]\d+)*|\b[A-Z]\w*")
 
 
 def same_wording_answers(train: Sequence[Task], tasks: Sequence[Task]) -> list[str | None]:
-    """For every task the most frequent answer among training tasks of its form (the first of equals), in the task's own names; else None.
+    """Return for every task the most frequent answer of training tasks of the same form (the first of equals), in the task's own names;
+    None without one.
 
     >>> same_wording_answers([Task("Ann is Bob's wife. Who is Bob?", "Ann's husband")], [Task("Eve is Jim's wife. Who is Jim?", "?")])
     ["Eve's husband"]
@@ -34,7 +34,7 @@ def same_wording_answers(train: Sequence[Task], tasks: Sequence[Task]) -> list[s
 
 
 def _form(question: str) -> tuple[str, list[str]]:
-    """The question with places for names and numbers, and these in the order of their first appearance."""
+    """Replace names and numbers by placeholders; return the form and the names in order of first appearance."""
     names = list(dict.fromkeys(_NAMES.findall(question)))
     return _with_places(question, names), names
 

@@ -1,8 +1,7 @@
-"""How much a text says, whether it is right or not: so that no way of answering can win by saying less.
+"""Count the words and details of a text, correct or not, so that no decoding method wins unnoticed by saying less.
 
-words    how many
-details  different numbers, and different words that begin with a capital letter elsewhere than at the beginning of a sentence: what can
-         be wrong in a short answer
+words    number of words
+details  number of distinct numbers, and of distinct capitalised words that do not begin a sentence: what can be wrong in a short answer
 """
 
 import re
@@ -14,16 +13,17 @@ _TOKEN = re.compile(r"\d[\d.,]*|[^\W\d_][\w'\u2019-]*")
 
 @dataclass(frozen=True)
 class TextCounts:
-    """A text's counts."""
+    """The counts of one text."""
 
     words: int
     details: int
 
 
 def count_text(text: str) -> TextCounts:
-    """
-    >>> describe("It was built in 1889. The tower stands in Paris, France.")
-    Described(words=11, details=3)
+    """Count the words and details of a text.
+
+    >>> count_text("It was built in 1889. The tower stands in Paris, France.")
+    TextCounts(words=11, details=3)
     """
     words, details = 0, set()
     for sentence in _SENTENCE.split(text):

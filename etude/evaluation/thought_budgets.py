@@ -1,4 +1,4 @@
-"""What a longer thought is worth: greedy accuracy behind thoughts of fixed lengths, on the tasks of a suite."""
+"""Thinking budgets: greedy accuracy after thoughts of fixed lengths, on the tasks of a suite."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,11 +21,11 @@ def measure_thought_budgets(
     how: Thoughts,
     judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]],
 ) -> tuple[list[Row], list[list[float | None]]]:
-    """A row for each budget, and of each task the scores of its answers, by budget.
+    """Measure greedy accuracy for each budget; return a row per budget, and for each task its scores by budget.
 
-    Rows have `budget_tokens`, `accuracy` with its Wilson interval (what could not be scored is not right), `mean_reward` with its own, the
-    mean of `own_tokens` that the model drew, `extended`, the share of answers whose thought would have ended sooner, and `cut`, the share
-    whose thought had not.
+    Rows have `budget_tokens`, `accuracy` with its Wilson interval (answers without a score are not correct), `mean_reward` with its
+    interval, the mean of the `own_tokens` that the model sampled, `extended`, the share of answers whose thought would have ended sooner,
+    and `cut`, the share whose thought had not ended.
     """
     rows, scores = [], []
     for budget in how.budgets:

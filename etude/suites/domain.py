@@ -14,63 +14,26 @@ a byte; `sum` and `calibrated` stand beside it, and `nats`, which moves before a
 two models can be compared by pairs.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from etude.console.reporter import Reporter, Silent
-from etude.device.limits import within_limits
-from etude.device.machine import decide, engine_at, room_tokens
-from etude.device.machine_settings import Machine
+from etude.console.reporter import Reporter
 from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.likelihood import LikelihoodQuestion, LikelihoodResult, cloze_questions, question_from_task, score_questions
-from etude.evaluation.retention import OLD_KNOWLEDGE, leading_tokens, make_probe, measure_retention, token_ids
+from etude.evaluation.retention import leading_tokens, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
-from etude.models.load import describe, load_model
-from etude.settings.configuration import arguments_from
-from etude.suites.domain_settings import DomainSuite, MeasuredDomain, parse_domain
-from etude.suites.retention_probe import logprobs_of, read_text
+from etude.suites.domain_settings import DomainSuite, MeasuredDomain
+from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
+from etude.suites.harness import Request, Row, Subject, Suite, report_rows
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.sources import SPLIT_SHARES, TaskSource, load_tasks, split_of
 from etude.tasks.task import Task
 from etude.tasks.verifiers import words
-
-ALL, SHIPPED = "all questions", "common knowledge"
-Row = dict[str, Any]
-"""`part`, `name`, `n`, `value` with `low` and `high` (95 %); of questions `nats`, and with choices `sum`, `calibrated` and `bits`."""
-
-
-def evaluate_domain(
-    model: str,
-    suite: DomainSuite | str = "domain",
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    data: Path | str | None = None,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """`{"model", "weights", "rows"}` of any model.
-
-    >>> evaluate_domain("runs/first/model", data="sets")  # doctest: +SKIP
-    """
-    if not isinstance(suite, DomainSuite):
-        suite = parse_domain(suite, arguments_from(overrides or {}))
-    folder, reporter = Path(data) if data else None, reporter or Silent()
-    machine = suite.machine if isinstance(suite, MeasuredDomain) else Machine()
-    asked, texts = load_questions(suite, folder), load_texts(suite, folder)
-    place = decide(machine)
-    loaded, tokenizer = load_model(model, device=place.device)
-    room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, machine)
-    answers = greedy_answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
-    with within_limits(machine):
-        rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, reporter)
-    return {"model": model, "weights": describe(model), "rows": rows}
-
 
 Answers = Callable[[Sequence[str]], Sequence[str]]
 """Texts behind prompts, as a model says them."""
@@ -101,15 +64,14 @@ def load_questions(suite: DomainSuite, data: Path | None) -> Questions:
             tasks = load_tasks(source, split=suite.split, n=None, seed=0, data=data)
             found[part, path] = _picked([question_from_task(task) for task in tasks], suite.n)
     if not suite.far:
-        tasks = load_tasks(TaskSource(path=[str(OLD_KNOWLEDGE / "questions.jsonl")], verifier="choice"), split=suite.split, n=None, seed=0)
+        tasks = load_tasks(TaskSource(path=[SHIPPED_QUESTIONS], verifier="choice"), split=suite.split, n=None, seed=0)
         found["far", SHIPPED] = [question_from_task(task) for task in tasks]
     return found
 
 
 def load_texts(suite: DomainSuite, data: Path | None) -> list[tuple[str, str]]:
-    """Names and texts of which the perplexity is measured."""
-    shipped = [(SHIPPED, read_text("text", str(OLD_KNOWLEDGE / "text.txt"), None))]
-    return [(path, read_text("text", path, data)) for path in suite.text] or shipped
+    """Return the names and the texts whose perplexity is measured. Raises UserError for a file that can't be read."""
+    return [(name, text_of(name, data)) for name in suite.text or [SHIPPED]]
 
 
 def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[LikelihoodQuestion]:
@@ -140,29 +102,30 @@ def measure_domain(
     reporter: Reporter,
 ) -> list[Row]:
     """A row for every file and part, and for near and far one of all their questions."""
-    rows: list[Row] = []
+    return report_rows(_rows(suite, asked, texts, tokenizer, logprobs, answers, room), line, reporter)
+
+
+def _rows(
+    suite: DomainSuite,
+    asked: Questions,
+    texts: Sequence[tuple[str, str]],
+    tokenizer: Any,
+    logprobs: Logprobs,
+    answers: Answers,
+    room: int,
+) -> Iterator[Row]:
     parts: dict[str, list[LikelihoodResult]] = {}
-
-    def say(row: Row) -> None:
-        reporter.say(line(row))
-        rows.append(row)
-
     for (part, name), questions in asked.items():
         known = score_questions(questions, tokenizer, logprobs, room)
         parts.setdefault(part, []).append(known)
-        say(row_of(part, name, [known]))
+        yield row_of(part, name, [known])
         if part in ("near", "far") and len(parts[part]) == len(getattr(suite, part)) > 1:
-            say(row_of(part, ALL, parts[part]))
+            yield row_of(part, ALL, parts[part])
     for (part, name), questions in asked.items():
         if part in ("cloze", "open") and suite.said_n:
-            say(said_row(name, _picked(questions, suite.said_n), answers))
-    sizes = {"window_tokens": min(suite.window_tokens, room), "text_tokens": suite.text_tokens, "room": room}
-    for path, text in texts:
-        found = measure_retention(make_probe(text, [], tokenizer, **sizes), logprobs)
-        low, high = map(math.exp, mean_interval(found["nats"]))
-        row = {"part": "text", "name": path, "n": found["row"]["text_tokens"], "value": found["row"]["perplexity"]}
-        say(row | {"low": low, "high": high, "windows": [round(value, 4) for value in found["nats"]]})
-    return rows
+            yield said_row(name, _picked(questions, suite.said_n), answers)
+    for name, text in texts:
+        yield perplexity_row(name, text, suite, tokenizer, logprobs, room)
 
 
 def greedy_answers_by(engine: Callable[[], TransformersEngine], room: int) -> Answers:
@@ -210,3 +173,17 @@ def line(row: Row) -> str:
     others = ", sum {sum:.1%}, calibrated {calibrated:.1%}, {nats:.3f} nats a byte".format(**row) if "bits" in row else ""
     unit = {"open": "nats a byte", "text": "tokens, perplexity"}.get(row["part"], "")
     return f"{row['part']:<8} {row['name']:<38} {number.format(**row)}{others}  n = {row['n']:,} {unit}".rstrip()
+
+
+def _load(suite: DomainSuite, request: Request) -> tuple[Questions, list[tuple[str, str]]]:
+    return load_questions(suite, request.data), load_texts(suite, request.data)
+
+
+def _measure(suite: DomainSuite, loaded: tuple[Questions, list[tuple[str, str]]], subject: Subject, _: str) -> dict[str, Any]:
+    answers = greedy_answers_by(subject.engine, subject.room())
+    return {"rows": measure_domain(suite, *loaded, subject.tokenizer, subject.logprobs, answers, subject.room(), subject.reporter)}
+
+
+DOMAIN = Suite("domain", "domain", MeasuredDomain, _load, _measure)
+"""Returns `rows` with `part`, `name`, `n`, `value` and its 95 % interval `low`, `high`; of questions `nats`, and with choices `sum`,
+`calibrated` and `bits`."""

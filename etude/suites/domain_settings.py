@@ -1,11 +1,9 @@
 """What a domain is measured by, as it is told to a command; free of torch, so that settings are read and checked without it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from etude.device.machine_settings import Machine
 from etude.errors import at_least
-from etude.settings.configuration import find_configuration, parse
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,3 @@ class MeasuredDomain(DomainSuite):
     """The suite as it is measured by itself; an adaptation measures it where it learns."""
 
     machine: Machine = field(default_factory=Machine)
-
-
-def parse_domain(name: str, overrides: Sequence[str]) -> MeasuredDomain:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(MeasuredDomain, find_configuration("domain", name), overrides)

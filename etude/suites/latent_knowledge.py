@@ -7,25 +7,22 @@ from typing import Any
 
 import torch
 
-from etude.console.reporter import Reporter, Silent
+from etude.console.reporter import Reporter
 from etude.decoding.decode import decode
 from etude.decoding.logit_lens import head_copy, logprobs_by_layer
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
-from etude.device.limits import within_limits
-from etude.device.machine import Machine, decide, engine_at, room_tokens
+from etude.device.machine import Machine
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least, unknown
 from etude.evaluation.latent_knowledge import QuestionFacts, gap_closed, measure_gap
 from etude.evaluation.statistics import paired_test
-from etude.models.load import describe, load_model
 from etude.randomness import seed_for
 from etude.recipes.materials import with_system
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.reuse import visits
-from etude.settings.configuration import arguments_from, find_configuration, parse
-from etude.suites.retention_probe import logprobs_of
+from etude.suites.harness import Subject, Suite
 from etude.tasks.actions import with_instruction
 from etude.tasks.aliases import aliases_of
 from etude.tasks.sources import TaskSource, load_tasks
@@ -70,46 +67,22 @@ class LatentKnowledge:
                 raise unknown("name in methods", name, METHODS)
 
 
-def parse_latent_knowledge(name: str, overrides: Sequence[str]) -> LatentKnowledge:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(LatentKnowledge, find_configuration("knows", name), overrides, short={"k": "decoding.k"})
-
-
-def evaluate_latent_knowledge(
-    model: str,
-    suite: LatentKnowledge | str = "knows-says",
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    data: Path | str | None = None,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """`{"model", "weights", "row", "methods", "items"}` of any model.
-
-    >>> evaluate_knows("runs/first/model", data="sets")  # doctest: +SKIP
-    """
-    if not isinstance(suite, LatentKnowledge):
-        suite = parse_latent_knowledge(suite, arguments_from(overrides or {}))
-    reporter = reporter or Silent()
-    tasks = questions(suite, Path(data) if data else None)
-    place = decide(suite.machine)
-    loaded, tokenizer = load_model(model, device=place.device)
-    room = room_tokens(loaded, suite.max_new_tokens)
+def _measure(suite: LatentKnowledge, tasks: Sequence[Task], subject: Subject, _: str) -> dict[str, Any]:
+    tokenizer, reporter, room = subject.tokenizer, subject.reporter, subject.room(suite.max_new_tokens)
     prompts = render_prompts(tokenizer, tasks, room)
-    with within_limits(suite.machine):
-        leads = _leading(loaded, tokenizer, tasks, prompts, suite.wrong, reporter, place.dtype)
-        engine = engine_at(place, loaded, tokenizer, suite.machine)
-        said = _said(engine, tasks, prompts, suite)
-        facts = [QuestionFacts(own, other, sum(right), greedy) for (own, other), (greedy, right, _) in zip(leads, said, strict=True)]
-        row = measure_gap(facts, suite.decoding.k)
-        reporter.say(line(row))
-        methods = []
-        for name in suite.methods:
-            how = replace(suite.decoding, method=name)
-            asking: dict[str, Any] = {"max_new_tokens": suite.max_new_tokens, "room_tokens": room, "names": (suite.seed, "knows-says")}
-            logprobs = logprobs_of(loaded, place, suite.machine)
-            found = decode(engine, list(zip(tasks, prompts, strict=True)), how, **asking, logprobs=logprobs)
-            methods.append(_method_row(name, [each.answer.text for each in found], tasks, facts, row))
-            reporter.say(method_line(methods[-1]))
+    leads = _leading(subject.model, tokenizer, tasks, prompts, suite.wrong, reporter, subject.place.dtype)
+    engine = subject.engine()
+    said = _said(engine, tasks, prompts, suite)
+    facts = [QuestionFacts(own, other, sum(right), greedy) for (own, other), (greedy, right, _) in zip(leads, said, strict=True)]
+    row = measure_gap(facts, suite.decoding.k)
+    reporter.say(line(row))
+    methods = []
+    for name in suite.methods:
+        how = replace(suite.decoding, method=name)
+        asking: dict[str, Any] = {"max_new_tokens": suite.max_new_tokens, "room_tokens": room, "names": (suite.seed, "knows-says")}
+        found = decode(engine, list(zip(tasks, prompts, strict=True)), how, **asking, logprobs=subject.logprobs)
+        methods.append(_method_row(name, [each.answer.text for each in found], tasks, facts, row))
+        reporter.say(method_line(methods[-1]))
     items = [
         {
             "question": task.question,
@@ -122,7 +95,7 @@ def evaluate_latent_knowledge(
         }
         for task, each, (_, _, text) in zip(tasks, facts, said, strict=True)
     ]
-    return {"model": model, "weights": describe(model), "row": row, "methods": methods, "items": items}
+    return {"row": row, "methods": methods, "items": items}
 
 
 def questions(suite: LatentKnowledge, data: Path | None) -> list[Task]:
@@ -230,3 +203,14 @@ def method_line(row: Mapping[str, Any]) -> str:
     closes = "" if row["closed"] is None else f", {row['closed']:.0%} of the gap to the samples"
     gain = [100 * row[f"gain{end}"] for end in ("", "_low", "_high")]
     return f"{row['method']:<26} {row['accuracy']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}] on greedy{closes}"
+
+
+LATENT_KNOWLEDGE = Suite(
+    "knows",
+    "knows-says",
+    LatentKnowledge,
+    lambda suite, request: questions(suite, request.data),
+    _measure,
+    short={"k": "decoding.k"},
+)
+"""Returns `row` (`etude.evaluation.latent_knowledge.measure_gap`), `methods`, a row for each, and `items`, one for each question."""

@@ -3,14 +3,11 @@
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from etude.console.reporter import Reporter, Silent
-from etude.device.limits import within_limits
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine
 from etude.errors import UserError, at_least, check_known
-from etude.evaluation.long.kinds import FROM_FILES, KINDS
+from etude.evaluation.long.kinds import FROM_FILES, KINDS, Generator
 from etude.evaluation.long.tokenized import TokenizedTask, generators_by_kind, make_haystack, make_tasks
 from etude.evaluation.report.kv_cache_page import ShownTask, write_kv_cache_page
 from etude.evaluation.statistics import mean_interval
@@ -20,9 +17,10 @@ from etude.kv_cache.policy import Policy
 from etude.kv_cache.recall import Recall
 from etude.kv_cache.settings import EngineView
 from etude.kv_cache.sweep import FULL, LazyRows, Reading, Rows
-from etude.models.load import describe, end_tokens, in_precision, load_model, positions_of
+from etude.models.load import end_tokens, in_precision, positions_of
 from etude.recipes.no_effect import unread_among, unread_of_view
-from etude.settings.configuration import arguments_from, dotted, find_configuration, parse, resolved
+from etude.settings.configuration import dotted, resolved
+from etude.suites.harness import Request, Subject, Suite
 from etude.tasks.files import find_file
 
 
@@ -68,67 +66,50 @@ class LongSuite:
             raise UserError("there is nothing to ask: set kinds and tokens")
 
 
-def parse_long(name: str, overrides: Sequence[str]) -> LongSuite:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(LongSuite, find_configuration("long", name), overrides)
-
-
-def evaluate_long(
-    model: str,
-    suite: LongSuite | str = "long",
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    data: Path | str | None = None,
-    page: Path | str | None = None,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """`{"model", "weights", "view", "rows", "items"}` of any model; `page`: an HTML file to write of what the policy keeps, or reads.
-
-    >>> evaluate_long("runs/first/model", overrides={"engine.view": "snapkv", "engine.keep_ratio": 0.25})  # doctest: +SKIP
-    """
-    if not isinstance(suite, LongSuite):
-        suite = parse_long(suite, arguments_from(overrides or {}))
-    if page and not suite.engine.is_on:
+def _load(suite: LongSuite, request: Request) -> tuple[list[str], dict[str, Generator]]:
+    """Read the texts of the haystack, and the generators of tasks."""
+    if request.page and not suite.engine.is_on:
         raise UserError("a page shows what a policy keeps: choose one (--engine.view snapkv --engine.keep_ratio 0.25), or leave --page out")
-    reporter, folder = reporter or Silent(), Path(data) if data else None
-    place = decide(suite.machine)
-    loaded, tokenizer = load_model(model, device=place.device)
-    loaded = in_precision(loaded, place.dtype).eval()
-    longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(loaded)
+    if suite.engine.rerotate:
+        raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
+    texts = [each.text for each in documents(Corpus(path=suite.haystack), request.data)] if suite.haystack else []
+    return texts, generators_by_kind(
+        {name: find_file(path, request.data) if (path := getattr(suite, name)) else None for name in FROM_FILES}
+    )
+
+
+def _measure(suite: LongSuite, loaded: tuple[list[str], dict[str, Generator]], subject: Subject, name: str) -> dict[str, Any]:
+    (texts, made), tokenizer, reporter, page = loaded, subject.tokenizer, subject.reporter, subject.request.page
+    model = in_precision(subject.model, subject.place.dtype).eval()
+    longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(model)
     if longest > positions:
         raise UserError(
             f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
         )
-    if suite.engine.rerotate:
-        raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
-    texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
-    haystack = make_haystack(texts, tokenizer)
-    made = generators_by_kind({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
-    ends = end_tokens(loaded, tokenizer)
+    haystack, ends = make_haystack(texts, tokenizer), end_tokens(model, tokenizer)
     view = suite.engine.of_engine(tokenizer)
     policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
     unread = unread_among(
         suite, dotted(resolved(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
     )
     for sentence in unread:
-        reporter.say(f"without effect: {sentence}")
+        reporter.say(f"unused setting: {sentence}")
     rows, items, shown = [], [], []
-    with within_limits(suite.machine):
-        for kind in suite.kinds:
-            for tokens in suite.tokens:
-                named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
-                tasks = make_tasks(tokenizer, kind, made[kind], haystack, **named)
-                steps = reporter.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
-                found = [_answered(loaded, tokenizer, tasks[i], policy, suite, ends, shows=bool(page) and i == 0) for i in steps]
-                if page:
-                    pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
-                    shown.append(ShownTask(kind, found[0], pieces, found[0].pop("kept")))
-                rows.append(_row(kind, tokens, found))
-                reporter.say(line(rows[-1], view.name if view else None))
-                items += [{"kind": kind, "tokens": tokens, **each} for each in found]
-    result = {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
+    for kind in suite.kinds:
+        for tokens in suite.tokens:
+            named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
+            tasks = make_tasks(tokenizer, kind, made[kind], haystack, **named)
+            steps = reporter.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
+            found = [_answered(model, tokenizer, tasks[i], policy, suite, ends, shows=bool(page) and i == 0) for i in steps]
+            if page:
+                pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
+                shown.append(ShownTask(kind, found[0], pieces, found[0].pop("kept")))
+            rows.append(_row(kind, tokens, found))
+            reporter.say(line(rows[-1], view.name if view else None))
+            items += [{"kind": kind, "tokens": tokens, **each} for each in found]
+    result = {"view": view.name if view else "full", "rows": rows, "items": items}
     if page:
-        write_kv_cache_page(result, shown, Path(page), reads=isinstance(policy, Recall))
+        write_kv_cache_page({"model": name, **result}, shown, page, reads=isinstance(policy, Recall))
     return result
 
 
@@ -210,3 +191,7 @@ def line(row: Mapping[str, Any], view: str | None) -> str:
     own = f"{view} {row['view']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}]"
     holds = f"holds {row['held']:.0%}" + (f", read in {row['read_share']:.0%} of the time" if "read_share" in row else "")
     return f"{full}, {own}, {holds}  n = {row['n']:,}"
+
+
+LONG_CONTEXT = Suite("long", "long", LongSuite, _load, _measure, has_page=True)
+"""Returns `view`, `rows`, one for each kind and length, and `items`, one for each task."""

@@ -11,38 +11,29 @@ it; here it is asked plainly, so that two models' numbers compare. What ships is
 of choices and text.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etude.console.reporter import Reporter, Silent
-from etude.device.limits import within_limits
-from etude.device.machine import Machine, decide, engine_at, room_tokens
+from etude.device.machine import Machine
 from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import at_least
 from etude.evaluation.instructions import instructions, is_followed
-from etude.evaluation.measure import Measurement, Suite, measure
-from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retention
+from etude.evaluation.measure import Measurement, measure
+from etude.evaluation.measure import Suite as Tasks
+from etude.evaluation.retention import make_probe, measure_retention
 from etude.evaluation.rewards import is_item_right
-from etude.evaluation.statistics import mean_interval, wilson_interval
-from etude.models.load import describe, load_model
+from etude.evaluation.statistics import wilson_interval
 from etude.recipes.materials import with_system
 from etude.rewards.outcome import Isolation, OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
-from etude.settings.configuration import arguments_from, find_configuration, parse
-from etude.suites.retention_probe import logprobs_of, read_text
+from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
+from etude.suites.harness import Request, Row, Subject, Suite, report_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
-
-SHIPPED, ALL = "common knowledge", "all questions"
-"""Names of the text and the questions that ship, and of all questions of the files together (without files, those that ship)."""
-
-Row = dict[str, Any]
-"""`part`, `name`, `n`, and a `value` with `low` and `high`: a share, or of a text its perplexity."""
 
 
 @dataclass(frozen=True)
@@ -87,66 +78,35 @@ class RetentionSuite:
         instructions(self.instructions)
 
 
-def parse_retention(name: str, overrides: Sequence[str]) -> RetentionSuite:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(RetentionSuite, find_configuration("suite", name), overrides)
-
-
-def evaluate_retention(
-    model: str,
-    suite: RetentionSuite | str = "retention",
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    data: Path | str | None = None,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """`{"model", "weights", "choice_accuracy", "rows", "answers", "left_out"}` of any model.
-
-    `rows` have `part`, `name`, `n`, `value`, `low`, `high` (95 %); `choice_accuracy` is the row of all questions; `answers` are those to
-    instructions and problems; `left_out` says what was not measured, if anything.
-
-    >>> evaluate_suite("runs/first/model", data="sets")  # doctest: +SKIP
-    """
-    if not isinstance(suite, RetentionSuite):
-        suite = parse_retention(suite, arguments_from(overrides or {}))
-    folder, reporter = Path(data) if data else None, reporter or Silent()
-    left_out = _left_out(suite, folder)
-    if left_out:
-        reporter.say(left_out)
-    place = decide(suite.machine)
-    loaded, tokenizer = load_model(model, device=place.device)
-    logprobs = logprobs_of(loaded, place, suite.machine)
-    rows: list[Row] = []
-    answers: dict[str, Any] = {}
-
-    def found(new: Sequence[Row]) -> None:
-        for row in new:
-            reporter.say(_line(row))
-        rows.extend(new)
-
-    with within_limits(suite.machine):
-        found(_choices(suite, tokenizer, logprobs, room_tokens(loaded, 0), folder))
-        found(_texts(suite, tokenizer, logprobs, room_tokens(loaded, 0), folder))
-        engine, room = engine_at(place, loaded, tokenizer, suite.machine), room_tokens(loaded, suite.max_new_tokens)
-        for part in (_instructions, _families):
-            new, said = part(suite, engine, lambda tasks: render_prompts(tokenizer, with_system(tasks, suite.system), room))
-            found(new)
-            answers |= said
-    overall = [row for row in rows if row["part"] == "choices"][-1]
-    return {
-        "model": model,
-        "weights": describe(model),
-        "choice_accuracy": overall,
-        "rows": rows,
-        "answers": answers,
-        "left_out": left_out,
-    }
-
-
-def _left_out(suite: RetentionSuite, data: Path | None) -> str | None:
-    files = [*suite.choices, *suite.text] if data is None else []
+def _load(suite: RetentionSuite, request: Request) -> str | None:
+    """Return what is left out without a data folder, after reporting it."""
+    files = [*suite.choices, *suite.text] if request.data is None else []
     missing = [path for path in files if not Path(path).is_file()]
-    return f"without --data DIR, the folder of data sets, these were left out: {', '.join(missing)}" if missing else None
+    left_out = f"without --data DIR, the folder of data sets, these were left out: {', '.join(missing)}" if missing else None
+    if left_out:
+        request.reporter.say(left_out)
+    return left_out
+
+
+def _measure(suite: RetentionSuite, left_out: str | None, subject: Subject, _: str) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    rows = report_rows(_rows(suite, subject, answers), _line, subject.reporter)
+    overall = [row for row in rows if row["part"] == "choices"][-1]
+    return {"choice_accuracy": overall, "rows": rows, "answers": answers, "left_out": left_out}
+
+
+def _rows(suite: RetentionSuite, subject: Subject, answers: dict[str, Any]) -> Iterator[Row]:
+    """Measure part by part; greedy answers are added to `answers`."""
+    tokenizer, data = subject.tokenizer, subject.request.data
+    yield from _choices(suite, tokenizer, subject.logprobs, subject.room(), data)
+    for name in (SHIPPED, *(path for path in suite.text if _is_there(path, data))):
+        row = perplexity_row(name, text_of(name, data), suite, tokenizer, subject.logprobs, subject.room())
+        yield {key: value for key, value in row.items() if key != "windows"}
+    engine, room = subject.engine(), subject.room(suite.max_new_tokens)
+    for part in (_instructions, _families):
+        new, said = part(suite, engine, lambda tasks: render_prompts(tokenizer, with_system(tasks, suite.system), room))
+        yield from new
+        answers |= said
 
 
 def _is_there(path: str, data: Path | None) -> bool:
@@ -165,23 +125,10 @@ def _choices(suite: RetentionSuite, tokenizer: Any, logprobs: Logprobs, room: in
         probe = make_probe("", tasks, tokenizer, window_tokens=suite.window_tokens, text_tokens=0, room=room)
         return measure_retention(probe, logprobs)["right"]
 
-    shipped = bits_of(str(OLD_KNOWLEDGE / "questions.jsonl"), {}, None)
+    shipped = bits_of(SHIPPED_QUESTIONS, {}, None)
     own = {path: bits_of(path, suite.columns, suite.n) for path in suite.choices if _is_there(path, data)}
     rows = [_share("choices", name, bits) for name, bits in {SHIPPED: shipped, **own}.items()]
     return [*rows, _share("choices", ALL, "".join(own.values()) or shipped)]
-
-
-def _texts(suite: RetentionSuite, tokenizer: Any, logprobs: Logprobs, room: int, data: Path | None) -> list[Row]:
-    """Perplexity of each text, its interval by the bootstrap over windows."""
-    sizes = {"window_tokens": min(suite.window_tokens, room), "text_tokens": suite.text_tokens, "room": room}
-    rows = []
-    for path in (SHIPPED, *(path for path in suite.text if _is_there(path, data))):
-        text = read_text("text", str(OLD_KNOWLEDGE / "text.txt") if path == SHIPPED else path, data)
-        found = measure_retention(make_probe(text, [], tokenizer, **sizes), logprobs)
-        low, high = map(math.exp, mean_interval(found["nats"]))
-        row = {"n": found["row"]["text_tokens"], "value": found["row"]["perplexity"], "low": low, "high": high}
-        rows.append({"part": "text", "name": path} | row)
-    return rows
 
 
 def _share(part: str, name: str, bits: Sequence[Any]) -> Row:
@@ -218,7 +165,7 @@ def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompt
         for family in suite.families:
             source = TaskSource(family=family, parameters=suite.family_parameters.get(family, {}), verifier=suite.family_verifier)
             tasks = load_tasks(source, split="retention", n=suite.family_n, seed=0)
-            page = measure(engine, Suite(family, tasks, prompts(tasks), {}), how, outcome.judge)
+            page = measure(engine, Tasks(family, tasks, prompts(tasks), {}), how, outcome.judge)
             rows.append(_share("families", family, list(map(is_item_right, page["items"]))))
             said[family] = page["items"]
     return rows, said
@@ -229,3 +176,8 @@ def _line(row: Row) -> str:
     number = "{value:6.2f} [{low:.2f}, {high:.2f}]" if row["part"] == "text" else "{value:6.1%} [{low:.1%}, {high:.1%}]"
     unit = "tokens" if row["part"] == "text" else ""
     return f"{row['part']:<13} {row['name']:<40} {number.format(**row)}  n = {row['n']:,} {unit}".rstrip()
+
+
+RETENTION = Suite("suite", "retention", RetentionSuite, _load, _measure)
+"""Returns `choice_accuracy`, the row of all questions; `rows` with `part`, `name`, `n`, `value` and its 95 % interval `low`, `high`;
+`answers` to instructions and problems; and `left_out`, what was not measured, if anything."""

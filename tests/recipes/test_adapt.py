@@ -22,7 +22,7 @@ from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
 from etude.recipes.estimate_adapt import estimate_adaptation
 from etude.settings.configuration import resolved
-from etude.suites.domain import DomainSuite, parse_domain
+from etude.suites.domain import DOMAIN, DomainSuite
 from etude.training.interruption import Interrupted
 
 COLUMNS = {"question": "q", "choices": "options", "answer": "a"}
@@ -421,4 +421,4 @@ def test_the_machine_of_an_adaptation_is_set_in_one_place(towns, capsys):
     (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt", **resolved(SETTINGS)}))
     assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--suite.machine.device", "cuda:7", "--dry-run"]) == 2
     assert "suite.machine.device" in capsys.readouterr().err
-    assert parse_domain("domain", ["--machine.device", "cuda:7"]).machine.device == "cuda:7"
+    assert DOMAIN.parse("domain", ["--machine.device", "cuda:7"]).machine.device == "cuda:7"

@@ -6,7 +6,7 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.suites.domain import DomainSuite, evaluate_domain, line, load_questions, parse_domain, said_row
+from etude.suites.domain import DOMAIN, DomainSuite, line, load_questions, said_row
 from etude.suites.domain_changes import format_change, paired_changes
 
 OWN = {
@@ -48,7 +48,7 @@ def sets(tmp_path):
 
 
 def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
-    test = evaluate_domain("tiny-random", "domain", OWN, data=sets)["rows"]
+    test = DOMAIN.evaluate("tiny-random", "domain", OWN, data=sets)["rows"]
     parts = [(row["part"], row["name"]) for row in test]
     assert parts == [
         ("choices", "questions.jsonl"),
@@ -63,7 +63,7 @@ def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
     assert all(row["low"] <= row["value"] <= row["high"] for row in test)
     assert test[0]["n"] == test[1]["n"]
     asked = [
-        {each.origin for own in load_questions(parse_domain("domain", [*words_of(OWN), "--split", split]), sets).values() for each in own}
+        {each.origin for own in load_questions(DOMAIN.parse("domain", [*words_of(OWN), "--split", split]), sets).values() for each in own}
         for split in ("train", "dev", "test")
     ]
     of_domain = [{origin for origin in own if origin.startswith("questions")} for own in asked]
@@ -73,15 +73,15 @@ def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
 
 
 def test_terms_and_open_questions_are_answered_in_words(sets):
-    found = evaluate_domain("tiny-random", "domain", OWN | {"said_n": 4}, data=sets)["rows"]
+    found = DOMAIN.evaluate("tiny-random", "domain", OWN | {"said_n": 4}, data=sets)["rows"]
     said = [row for row in found if row["part"] == "said"]
     assert [(row["name"], row["n"]) for row in said] == [("questions.jsonl", 4), ("terms.jsonl", 4)]
     assert all(len(row["f1s"]) == 4 and row["low"] <= row["value"] <= row["high"] for row in said)
-    assert "said" not in {row["part"] for row in evaluate_domain("tiny-random", "domain", OWN, data=sets)["rows"]}
+    assert "said" not in {row["part"] for row in DOMAIN.evaluate("tiny-random", "domain", OWN, data=sets)["rows"]}
 
 
 def test_an_answer_in_words_counts_by_the_words_that_it_shares(sets):
-    asked = load_questions(parse_domain("domain", words_of(OWN)), sets)["cloze", "terms.jsonl"][:3]
+    asked = load_questions(DOMAIN.parse("domain", words_of(OWN)), sets)["cloze", "terms.jsonl"][:3]
     row = said_row("terms.jsonl", asked, lambda prompts: ["Term 0.", "the term", "no idea"])
     assert row["f1s"] == [1.0, 0.6667, 0.0] and row["exact"] == 1 / 3 and row["value"] == pytest.approx(5 / 9)
     assert asked[0].prompt == "Definition: what 0 is\nTerm:" and line(row).endswith("F1, 33.3% exact  n = 3")
@@ -105,7 +105,7 @@ def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_pat
 
 
 def test_terms_are_picked_at_equal_distances(sets):
-    found = evaluate_domain("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
+    found = DOMAIN.evaluate("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
     assert (found["rows"][0]["part"], found["rows"][0]["n"]) == ("cloze", 3)
 
 
@@ -137,11 +137,11 @@ def test_terms_of_a_section_are_asked_in_the_split_of_its_questions(sets):
 def test_wrong_settings_are_named(overrides, sentence, sets):
     words = words_of(OWN)
     with pytest.raises(UserError, match=sentence):
-        evaluate_domain("tiny-random", parse_domain("domain", [*words, *overrides]), data=sets)
+        DOMAIN.evaluate("tiny-random", DOMAIN.parse("domain", [*words, *overrides]), data=sets)
 
 
 def test_without_files_what_ships_is_asked():
-    rows = evaluate_domain("tiny-random", DomainSuite(window_tokens=64, text_tokens=300))["rows"]
+    rows = DOMAIN.evaluate("tiny-random", DomainSuite(window_tokens=64, text_tokens=300))["rows"]
     assert [(row["part"], row["name"], row["n"] > 60) for row in rows] == [
         ("far", "common knowledge", True),
         ("text", "common knowledge", True),

@@ -18,7 +18,7 @@ from etude.evaluation.latent_knowledge import gap_closed
 from etude.models.load import load_model
 from etude.recipes.evaluate import evaluate
 from etude.rollouts.reuse import visits
-from etude.suites.latent_knowledge import LatentKnowledge, _leading, _said, evaluate_latent_knowledge
+from etude.suites.latent_knowledge import LATENT_KNOWLEDGE, LatentKnowledge, _leading, _said
 from etude.tasks.aliases import with_aliases
 from etude.tasks.task import Task
 
@@ -63,7 +63,7 @@ def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(mode
 
 def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
     suite = {"path": [file], "max_new_tokens": 3, "k": 4, "methods": ["majority", "integrative_original"], **FLOAT32}
-    found = evaluate_latent_knowledge(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
+    found = LATENT_KNOWLEDGE.evaluate(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
     row, items = found["row"], found["items"]
     assert (row["n"], row["k"], len(items)) == (5, 4, 5)
     assert row["likelihood"] == sum(item["likelihood"] for item in items) / 5
@@ -81,7 +81,7 @@ def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
         if each["method"] == "integrative_original":  # which draws no samples of its own
             other = evaluate(model, asked | {"decoding.method": each["method"]})["evaluation"][0]
             assert each["accuracy"] == other["decoding_accuracy"]
-    assert evaluate_latent_knowledge(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
+    assert LATENT_KNOWLEDGE.evaluate(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def test_the_command_takes_the_suite_by_its_name(model, file, tmp_path, capsys):
 )
 def test_what_makes_no_sense_is_one_sentence(model, file, changes, message):
     with pytest.raises(UserError, match=message):
-        evaluate_latent_knowledge(model, LatentKnowledge(**({"path": [file], "machine": Machine(precision="float32")} | changes)))
+        LATENT_KNOWLEDGE.evaluate(model, LatentKnowledge(**({"path": [file], "machine": Machine(precision="float32")} | changes)))
 
 
 def test_an_unknown_suite_is_named_beside_those_that_ship(model, capsys):

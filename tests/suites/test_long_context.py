@@ -12,7 +12,7 @@ from etude.cli import main
 from etude.errors import UserError
 from etude.evaluation.report import kv_cache_page
 from etude.evaluation.report.kv_cache_page import ShownTask
-from etude.suites.long_context import LongSuite, evaluate_long
+from etude.suites.long_context import LONG_CONTEXT, LongSuite
 
 SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "machine.precision": "float32"}
 
@@ -21,9 +21,9 @@ SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "mac
 @pytest.mark.parametrize("view", ["snapkv", "kvzip", "arkvale"])
 def test_a_view_that_keeps_all_finds_what_the_full_context_finds(view, question):
     how = SMALL | {"question": question, "engine.view": view}
-    found = evaluate_long("tiny-random", "long", how | {"engine.keep_ratio": 1.0})
+    found = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"engine.keep_ratio": 1.0})
     assert [item["view_text"] for item in found["items"]] == [item["full_text"] for item in found["items"]]
-    small = evaluate_long("tiny-random", "long", how | {"engine.keep_ratio": 0.15})
+    small = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"engine.keep_ratio": 0.15})
     assert [item["full_text"] for item in small["items"]] == [item["full_text"] for item in found["items"]]
     assert [item["view_text"] for item in small["items"]] != [item["full_text"] for item in found["items"]]
     assert small["view"] == f"{view} 0.15"
@@ -44,7 +44,7 @@ def test_a_page_shows_what_is_kept_over_the_text_and_by_head(view, tmp_path):
     how = SMALL | {"tokens": [234, 240], "n": 2, "engine.view": view, "engine.keep_ratio": 0.3}
     if view == "quest":
         how |= {"engine.page_tokens": 8, "engine.offload": "file", "engine.ahead_pages": 2}
-    found = evaluate_long("tiny-random", "long", how, page=tmp_path / "new" / "kept.html")
+    found = LONG_CONTEXT.evaluate("tiny-random", "long", how, page=tmp_path / "new" / "kept.html")
     assert found == json.loads(json.dumps(found)), "what the page is made of is no part of the result"
     text = (tmp_path / "new" / "kept.html").read_text()
     assert "<script" not in text and "<h1>" + view in text and text.count("data:image/png;base64,") == 2
@@ -76,7 +76,7 @@ def test_a_page_escapes_texts_and_bins_those_that_are_wider_than_a_picture(tmp_p
 
 def test_a_page_needs_a_policy_and_the_suite_of_long_texts(tmp_path, capsys):
     with pytest.raises(UserError, match="a page shows what a policy keeps: choose one"):
-        evaluate_long("tiny-random", "long", SMALL, page=tmp_path / "page.html")
+        LONG_CONTEXT.evaluate("tiny-random", "long", SMALL, page=tmp_path / "page.html")
     assert main(["evaluate", "tiny-random", "--suite", "long", "--page", str(tmp_path)]) != 0
     assert "is a folder: name a file in it" in capsys.readouterr().err
 
@@ -91,6 +91,8 @@ def test_wrong_suites_are_said_in_a_sentence():
         with pytest.raises(UserError, match=message):
             LongSuite(**changes)
     with pytest.raises(UserError, match="rerotate is not for this suite"):
-        evaluate_long("tiny-random", "long", SMALL | {"engine.view": "streaming", "engine.budget_tokens": 20, "engine.rerotate": True})
+        LONG_CONTEXT.evaluate(
+            "tiny-random", "long", SMALL | {"engine.view": "streaming", "engine.budget_tokens": 20, "engine.rerotate": True}
+        )
     with pytest.raises(UserError, match="more than the model's 256 positions"):
-        evaluate_long("tiny-random", "long", SMALL | {"tokens": [1000]})
+        LONG_CONTEXT.evaluate("tiny-random", "long", SMALL | {"tokens": [1000]})

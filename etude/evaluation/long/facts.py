@@ -1,4 +1,4 @@
-"""Facts of bAbI between the sentences of a book (BABILong, Kuratov et al. 2024, NeurIPS, arXiv 2406.10149)."""
+"""bAbI facts hidden between the sentences of a book (BABILong, Kuratov et al. 2024, NeurIPS, arXiv 2406.10149)."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,10 @@ Story = tuple[list[str], str, str]
 
 
 def babi_generator(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
-    """Stories of a bAbI file; each is asked one of its questions, with the facts before it. Raises UserError for a file that has none."""
+    """Return a generator that asks a question of a bAbI story, with the facts before it.
+
+    Raises UserError for a file without questions.
+    """
     stories = read_babi(path)
 
     def facts(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
@@ -26,7 +29,10 @@ def babi_generator(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
 
 
 def read_babi(path: Path) -> list[Story]:
-    """Every question of a file with the facts before it."""
+    """Read every question of a bAbI file with the facts before it.
+
+    Raises UserError for a file of another format or without questions.
+    """
     found: list[Story] = []
     told: list[str] = []
     for line in path.read_text(encoding="utf8").splitlines():

@@ -1,4 +1,4 @@
-"""Several instructions before a long text: which of them are still followed behind it (after Chen et al. 2025, arXiv 2510.00231)."""
+"""Instructions before a long text: which of them does the model still follow after it (after Chen et al. 2025, arXiv 2510.00231)?"""
 
 from random import Random
 
@@ -10,7 +10,7 @@ _ASKED = 3
 
 
 def instructions(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
-    """Words that are to be written, each told in a sentence of its own at the beginning."""
+    """Make a task with words that the answer must contain, one rule sentence each at the beginning of the text."""
     words = draw.sample(_WORDS, _ASKED)
     told = " ".join(f"Rule {number}: your answer must have the word {word}." for number, word in enumerate(words, 1))
     room = tokens - haystack.count(told)

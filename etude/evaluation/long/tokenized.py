@@ -1,4 +1,4 @@
-"""A long task as tokens, in two pieces: the text, and the question with the beginning of its answer."""
+"""Tokenized long-context tasks in two pieces: the text, and the question with the beginning of its answer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from etude.evaluation.long.task import LongTask
 from etude.randomness import seed_for
 
 _TEXT = "\x00"
-"""Stands where the text comes."""
+"""Marks where the text comes."""
 
 
 @dataclass(frozen=True)
 class TokenizedTask:
-    """A task and its pieces."""
+    """A task as tokens."""
 
     task: LongTask
     text: tuple[int, ...]
@@ -28,13 +28,13 @@ class TokenizedTask:
 
 
 def generators_by_kind(files: Mapping[str, Path | None]) -> dict[str, Generator]:
-    """All kinds, those from files where there is one."""
+    """Return the generators of all kinds, those from files if their file is given."""
     made: dict[str, Callable[[Path], Generator]] = {"facts": babi_generator, "meetings": qmsum_generator, "stories": squality_generator}
     return dict(KINDS) | {name: made[name](path) for name in FROM_FILES if (path := files.get(name))}
 
 
 def make_haystack(texts: Sequence[str], tokenizer: Any) -> Haystack:
-    """The texts one behind another; without any, noise."""
+    """Join the texts to a haystack; noise without any."""
     return Haystack("\n\n".join(texts) or NOISE, lambda text: len(_tokens(tokenizer, text)))
 
 
@@ -50,8 +50,9 @@ def make_tasks(
     start: int = 0,
     system: str | None = None,
 ) -> list[TokenizedTask]:
-    """`n` tasks of a kind of up to so many tokens with their questions, from number `start` on; one of a number is the same for the same
-    seed whatever `n` is. Raises UserError where the question leaves no room for a text.
+    """Make `n` tasks of a kind with at most `tokens` tokens each, question included, from number `start` on.
+
+    The task of a number depends on the seed alone, whatever `n` is. Raises UserError if the question leaves no room for a text.
     """
     found = []
     for number in range(start, start + n):
@@ -76,7 +77,7 @@ def make_tasks(
 
 
 def tokenize_task(tokenizer: Any, task: LongTask, system: str | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """As a chat, where the tokenizer has a template, the answer begun; else text and question one behind the other."""
+    """Tokenize text and question with the chat template, the answer begun; without a template as plain text."""
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": f"{_TEXT}\n\n{task.question}"}]
         messages = messages if system is None else [{"role": "system", "content": system}, *messages]

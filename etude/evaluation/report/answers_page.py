@@ -1,6 +1,6 @@
-"""The page of answers that were made of several: of each question the samples, the answer, and how far its inputs agreed on each token.
+"""The page of `etude generate --method`: for each question the samples, the answer, and the agreement of the inputs on each token.
 
-In: what `etude generate --method` returns. Out: one HTML file without a script; what a model wrote is escaped.
+In: the rows of `etude generate --method`. Out: one HTML file without a script; what a model wrote is escaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from etude.evaluation.report.page import write_page
 
 STEPS = 10
-"""Shades of agreement; the last one is none."""
+"""Shades of agreement; the last one is no colour."""
 
 
 def write_answers_page(rows: Sequence[Mapping[str, Any]], method: str, model: str, page: Path) -> Path:
@@ -21,7 +21,7 @@ def write_answers_page(rows: Sequence[Mapping[str, Any]], method: str, model: st
 
 
 def _contents(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template names of an answer."""
+    """Collect what the template shows of an answer."""
     facts = row["decoding"]
     shares = facts["agreement"]
     tokens = [

@@ -1,5 +1,5 @@
-"""Read what a run folder holds within bounds, since somebody else may have made it: no special files, no more bytes, no longer lines and no
-deeper values than runs write. What is left out is told in `notes`, by the file's name.
+"""Read files of a run folder within bounds, since a stranger may have made it: no special files, and no more bytes, no longer lines and no
+deeper values than runs write. What is left out is noted in `notes`, by the file's name.
 """
 
 import gzip
@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 64_000_000
-"""Of a JSON document."""
+"""The longest JSON document."""
 MAX_STREAM_BYTES = 256_000_000
-"""Of a file of lines, unpacked."""
+"""The longest file of lines, unpacked."""
 MAX_LINE_BYTES = 4_000_000
 MAX_DEPTH = 60
-"""Of lists and mappings inside each other."""
+"""The deepest nesting of lists and mappings."""
 _NOT_JSON = b"?"
 
 
 def read_bytes(path: Path, notes: list[str], *, most: int | None = None) -> bytes | None:
-    """The content of a regular file, None where it is missing, no file, or longer than `most` bytes (`MAX_BYTES`)."""
+    """Read a regular file; None if it is missing, no regular file, or longer than `most` bytes (`MAX_BYTES`)."""
     most = MAX_BYTES if most is None else most
     if not _is_file(path, notes):
         return None
@@ -38,7 +38,7 @@ def read_bytes(path: Path, notes: list[str], *, most: int | None = None) -> byte
 
 
 def read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
-    """The lines of a file (gzip by its name) that are not blank; one that is too long comes as a line that is no JSON.
+    """Yield the lines of a file (gzip by its name) that are not blank; a line that is too long is yielded as invalid JSON.
 
     A gzip stream that breaks off, or a file that is too long, ends with what came before.
     """
@@ -64,7 +64,10 @@ def read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a JSON text, whose whole numbers of more than 20 digits are floats. Raises ValueError where it is none, or too deep."""
+    """Parse a JSON text; integers of more than 20 digits become floats.
+
+    Raises ValueError for invalid or too deeply nested JSON.
+    """
     try:
         value = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 20 else float(digits))
     except RecursionError as error:
@@ -80,12 +83,12 @@ def parse_json(text: bytes) -> Any:
 
 
 def display_name(path: Path) -> str:
-    """The file's name as the run folder's layout gives it."""
+    """Return the file's name as in the run folder's layout."""
     return f"{path.parent.name}/{path.name}" if path.parent.name in ("attempts", "trees", "evaluation", "model") else path.name
 
 
 def _is_file(path: Path, notes: list[str]) -> bool:
-    """Whether it is a regular file, or a link to one: a pipe would be waited for, a device has no end."""
+    """Return whether it is a regular file, or a link to one: reading a pipe would block, a device has no end."""
     if not path.is_file():
         notes.append(f"{display_name(path)} is {'no file' if path.exists() else 'missing'}")
         return False

@@ -1,7 +1,7 @@
-"""The page of what a policy keeps of a long text, or reads of it: by token over the text, by layer and head, and memory and time by length.
+"""The page of what a KV-cache policy keeps or reads of a long text: by token, by layer and head, with memory and time by length.
 
-In: what `etude evaluate --suite long` returns, and of some tasks what was kept. Out: one HTML file without a script; what a model wrote is
-escaped.
+In: the result of `etude evaluate --suite long`, and the tokens kept for some tasks. Out: one HTML file without a script; what a model wrote
+is escaped.
 
 Shapes: L layers, H key/value heads, T tokens.
 """
@@ -21,26 +21,26 @@ from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, scale, tick_l
 from etude.evaluation.report.page import write_page
 
 STEPS = 10
-"""Shades of what is kept."""
+"""Shades of the share that is kept."""
 WIDEST = 1200
-"""Columns of a picture; a column of a longer text is the mean of several tokens."""
+"""Columns of a picture; a longer text has several tokens to a column, averaged."""
 
 
 @dataclass(frozen=True)
 class ShownTask:
-    """A task that the page shows."""
+    """A task on the page."""
 
     kind: str
     item: Mapping[str, Any]
-    """Its question, answers, texts and scores."""
+    """Question, answers, texts and scores."""
     pieces: Sequence[str]
     """The text's tokens, as text."""
     share_LHT: np.ndarray
-    """Of each token by layer and head: 1 where it is kept, or how often it was read."""
+    """Of each token by layer and head: 1 if it is kept, or how often it was read."""
 
 
 def write_kv_cache_page(result: Mapping[str, Any], shown: Sequence[ShownTask], page: Path, *, reads: bool) -> Path:
-    """Write the page and return its path; `reads`: that nothing is dropped, and shares are how often a token was read."""
+    """Write the page and return its path; with `reads` nothing is evicted, and shares are how often a token was read."""
     contents = {
         "model": Path(result["model"]).name,
         "view": result["view"],
@@ -62,7 +62,7 @@ def write_kv_cache_page(result: Mapping[str, Any], shown: Sequence[ShownTask], p
 
 
 def _contents(each: ShownTask) -> dict[str, Any]:
-    """What the template names of a task; tokens one behind another in the same shade are one piece."""
+    """Collect what the template shows of a task; consecutive tokens of the same shade are one piece."""
     share_T = each.share_LHT.mean((0, 1))
     shades = np.minimum(STEPS, (STEPS * share_T + 0.5).astype(int)).tolist()
     pieces = [
@@ -84,7 +84,7 @@ def _contents(each: ShownTask) -> dict[str, Any]:
 
 
 def _picture(share_RT: np.ndarray) -> str:
-    """A row for each head, a column for each token, as a PNG in base64."""
+    """Render a row for each head and a column for each token as a PNG in base64."""
     wide = -(-share_RT.shape[1] // WIDEST)
     padded = np.pad(share_RT, ((0, 0), (0, -share_RT.shape[1] % wide)), mode="edge")
     binned = padded.reshape(len(share_RT), -1, wide).mean(2)
@@ -94,7 +94,7 @@ def _picture(share_RT: np.ndarray) -> str:
 
 
 def _chart(title: str, name: str, rows: Sequence[Mapping[str, Any]], unit: str = "", factor: float = 1) -> dict[str, Any] | None:
-    """The full context's and the view's, mean over kinds, against length; None for one length, or where something was not measured."""
+    """Chart the full cache's and the policy's mean over kinds against length; None for one length, or if a value is missing."""
     lengths = sorted({row["tokens"] for row in rows})
     if len(lengths) < 2 or any(row[f"{way}_{name}"] is None for row in rows for way in ("full", "view")):
         return None

@@ -54,7 +54,8 @@ MAX_ATTEMPTS = 10_000
 def write_report(runs: Sequence[Path], page: Path) -> Path:
     """Write the page of one run, or of up to eight side by side, and return its path.
 
-    A run that is unfinished, or lacks files, is shown as far as it got.
+    A run that is unfinished or lacks files is shown as far as it got. Raises UserError for too many runs, for a folder that is no run, and
+    if `page` is a folder.
     """
     if not 1 <= len(runs) <= MAX_RUNS:
         raise UserError(f"a report shows 1 to {MAX_RUNS} runs, got {len(runs)}: name fewer run folders")
@@ -69,7 +70,7 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
 
 
 def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
-    """Fill a template of this folder, and write it where `page` says (`etude.console.outputs`)."""
+    """Render a template of this folder to `page` (`etude.console.outputs`)."""
     text = _environment().get_template(template).render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_output(page, text)
@@ -77,7 +78,7 @@ def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
 
 
 def _contents(runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything that the template names."""
+    """Collect everything that the template shows."""
     suites = suite_tables(runs)
     return {
         "runs": runs,
@@ -101,7 +102,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with the parent's where two would be equal."""
+    """Return the folders' names, with the parent's if two would be equal."""
     names = [folder.resolve().name for folder in folders]
     return [
         f"{folder.resolve().parent.name}/{name}" if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)
@@ -110,7 +111,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 @cache
 def _environment() -> Environment:
-    """Made once, since it compiles the templates."""
+    """Build the Jinja environment once, since it compiles the templates."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -139,5 +140,5 @@ def _environment() -> Environment:
 
 
 def _content_hash(script: str) -> str:
-    """The source expression of the Content-Security-Policy that allows exactly this inline script."""
+    """Return the Content-Security-Policy source expression that allows exactly this inline script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

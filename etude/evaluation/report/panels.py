@@ -1,4 +1,4 @@
-"""Which charts there are, and what each draws."""
+"""The report's chart panels: which metrics each shows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: what it draws and in which unit ("" where there is none)."""
+    """A chart panel: its title, metrics and unit ("" without one)."""
 
     title: str
     unit: str
     measures: Mapping[str, str]
-    """Key in `metrics.jsonl` or `timings.jsonl`, or of `curves.with_derived` -> its name in the legend; the second is dashed."""
+    """Key in `metrics.jsonl` or `timings.jsonl`, or of `curves.with_derived` -> its name in the legend; the second curve is dashed."""
     is_zoomed: bool = False
-    """Whether the axis of a share ends a little above its largest value: for shares that are small where all is well."""
+    """Let the axis of a share end a little above its largest value: for shares that are small if all is well."""
 
     marks_falls: bool = False
-    """Whether steps behind which the gate had practice fall back are marked."""
+    """Mark the steps after which the gate rolled practice back."""
 
     @property
     def is_share(self) -> bool:

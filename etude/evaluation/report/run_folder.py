@@ -1,4 +1,4 @@
-"""Read a run folder, finished or not: whatever is missing, torn or unreadable becomes an empty value and a note."""
+"""Read a run folder, finished or not: a missing, torn or unreadable file becomes an empty value and a note."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,18 +12,18 @@ from etude.evaluation.report.schema import ANSWERS, RESULT, conforming, describe
 from etude.evaluation.rewards import is_item_right
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
-"""The models of a run in the order in which they came about, and how the page calls them."""
+"""The models of a run in order, with their names on the page."""
 
 MAX_NODES = 150
-"""Of a tree that is drawn; a larger one is left out."""
+"""Nodes of a tree on the page; larger trees are left out."""
 MAX_ATTEMPT_BYTES = 256_000_000
-"""Of the attempts of a run that are kept in memory."""
+"""Attempts of a run that are kept in memory."""
 _MAX_CONFIGURATION_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds, read once; a file that is missing is an empty value and a line in `notes`."""
+    """The contents of a run folder, read once; a missing file is an empty value and a line in `notes`."""
 
     name: str
     configuration: str
@@ -34,9 +34,9 @@ class Run:
     evaluation: Mapping[str, Mapping[str, Any]]
     attempts: Sequence[Mapping[str, Any]]
     num_attempts: int
-    """In the folder; `attempts` may be a sample of them."""
+    """Attempts in the folder; `attempts` may be a sample of them."""
     trees: Sequence[Mapping[str, Any]]
-    """Of the first, the middle and the last step, where attempts were searched for: the one that tells most."""
+    """The most informative search tree of the first, the middle and the last step, if attempts came from a search."""
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -45,18 +45,18 @@ class Run:
 
     @property
     def is_adaptation(self) -> bool:
-        """Whether it read text, and so has neither attempts nor answers."""
+        """Return whether the run is an adaptation, which has neither attempts nor answers."""
         return is_adaptation(self.configuration)
 
     @property
     def feedback(self) -> str:
-        """What scored the attempts of practice."""
+        """Return the name of the feedback that scored the attempts of practice."""
         found = re.search(r"^feedback: (\w+)$", self.configuration, re.MULTILINE)
         return found[1] if found else "outcome"
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
-        """The evaluation rows of `result.json`, or of the models evaluated so far."""
+        """Return the evaluation rows of `result.json`, or of the models evaluated so far."""
         rows = self.result.get("evaluation")
         if rows is None:
             rows = [
@@ -68,12 +68,12 @@ class Run:
 
 
 def is_adaptation(configuration: str) -> bool:
-    """Whether these settings are of a run that adapts a model."""
+    """Return whether this configuration is of a run that adapts a model."""
     return re.search(r"^study:$", configuration, re.MULTILINE) is not None
 
 
 def _expected(configuration: str) -> list[str]:
-    """The models that a run with these settings evaluates: without those of stages of 0 steps."""
+    """List the models that a run with these settings evaluates: all but those of stages of 0 steps."""
     sections = {"warm_start": "warm_start", "preference": "preferences"}
     skipped = {
         model for model, section in sections.items() if re.search(rf"^{section}:\n(?:[ -].*\n)*?  steps: 0$", configuration, re.MULTILINE)
@@ -105,7 +105,7 @@ def read_run(folder: Path, name: str, max_attempts: int) -> Run:
 
 
 def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dict[str, Any]], int]:
-    """At most `limit` attempts, whole steps where they fit, spread evenly from the first step to the last; and how many there are."""
+    """Read at most `limit` attempts, whole steps if they fit, spread evenly over the steps; also return how many there are."""
     files = sorted(folder.glob("*.jsonl.gz"))
     if not files:
         notes.append("attempts are missing")
@@ -135,7 +135,7 @@ def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def most_informative_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
+    """Choose a step's most informative tree: with correct and wrong answers, and of these the largest that can be shown."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
         ends = [node for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)]
@@ -147,7 +147,7 @@ def most_informative_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any
 
 
 def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The object in a file, without what is of another type than its shape says, or {}; each with a note."""
+    """Read the object in a file, without values of another type than its schema, or {}; each problem adds a note."""
     raw = read_bytes(path, notes)
     if raw is None:
         return {}
@@ -166,7 +166,7 @@ def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[s
 
 
 def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file (gzip by its name); the torn last line of a killed run is a note, not an error.
+    """Yield the objects of a JSON Lines file (gzip by its name); the torn last line of a killed run adds a note.
 
     `left` holds how many bytes of lines may still be read, and counts down below zero.
     """
@@ -189,5 +189,5 @@ def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> I
 
 
 def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a step what curves are drawn of."""
+    """Return the scalar metrics of a step, which curves are made of."""
     return {name: value for name, value in row.items() if isinstance(value, str | int | float) or value is None}

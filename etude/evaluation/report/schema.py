@@ -1,12 +1,12 @@
-"""What the page takes of a run's JSON documents: where mappings, lists and names must stand. Everything else may be anything, and is
-checked where it is shown.
+"""Schema of a run's JSON documents: where mappings, lists and names must be. Other values may be anything and are checked where they are
+shown.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 NAME: Final = str
-"""Text, a number, or nothing: something that other names are compared with."""
+"""Text, a number, or None: something that is compared with other names."""
 _ROW = {"suite": NAME, "model": NAME, "baselines": {}, "thought": [{}]}
 RESULT: Final[Mapping[str, Any]] = {
     "tasks": {},
@@ -20,8 +20,10 @@ ANSWERS: Final[Mapping[str, Any]] = {"suites": [{"suite": NAME, "row": _ROW, "it
 
 
 def conforming(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
-    """The value without what is of another type than `shape` says: a mapping with the shapes of some of its names, a list of one shape,
-    or `NAME`; None may stand for each. `odd` is given the places of what is left out, below `where`.
+    """Return the value without parts of another type than the schema says.
+
+    A schema is a mapping from some names to schemas, a list of one schema, or `NAME`; None is allowed for each. The paths of what is left
+    out, below `where`, are added to `odd`.
     """
     if isinstance(shape, Mapping):
         if isinstance(value, dict):
@@ -41,6 +43,6 @@ def conforming(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
 
 
 def describe_rejected(places: list[str]) -> str:
-    """What is said of the places that were left out."""
+    """Say which values were left out."""
     others = f" and {len(places) - 1} other value{'s' if len(places) > 2 else ''}" if len(places) > 1 else ""
     return f"{places[0]}{others} {'are' if others else 'is'} of another type than a run writes and left out"

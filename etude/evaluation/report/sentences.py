@@ -1,4 +1,4 @@
-"""What the page says in sentences: what practice did, and what a reader must know before trusting the numbers."""
+"""Sentences of the page: the effect of practice, and what a reader must know before trusting the numbers."""
 
 import re
 from collections.abc import Mapping
@@ -25,8 +25,10 @@ from etude.evaluation.rewards import leads_with_reward, tells_more
 
 
 def summary(run: Run) -> str:
-    """What practice did to greedy accuracy, in a sentence with n, interval and p, and another on the mean reward where that says more; on
-    the mean reward alone where accuracy can't tell (`etude.evaluation.rewards.leads_with_reward`).
+    """Summarise the effect of practice on greedy accuracy in a sentence with n, interval and p.
+
+    A second sentence is on the mean reward if that says more. If accuracy can't tell the models apart
+    (`etude.evaluation.rewards.leads_with_reward`), the sentence is on the mean reward alone.
     """
     found = {(row.get("suite"), row.get("model")): row for row in run.rows}
     for suite in dict.fromkeys(row.get("suite") for row in run.rows):
@@ -54,7 +56,7 @@ def summary(run: Run) -> str:
 
 
 def _by_reward(suite: str, first: str, before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
-    """The sentence where accuracy can't tell the models apart: practice did something to the mean reward."""
+    """Summarise the effect on the mean reward, if accuracy can't tell the models apart."""
     start, end = reward(before.get("mean_reward")), reward(after.get("mean_reward"))
     right = f"greedy accuracy is {percent(after.get('accuracy'))} before and after, so it says nothing of that"
     if not test or not is_number(test.get("reward_difference")):
@@ -67,7 +69,7 @@ def _by_reward(suite: str, first: str, before: Mapping[str, Any], after: Mapping
 
 
 def _also_by_reward(before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
-    """A second sentence, where mean rewards say more than accuracy; or nothing."""
+    """Add a sentence on mean rewards if they say more than accuracy; else return ""."""
     if not (tells_more(before) or tells_more(after)):
         return ""
     tested = f", {_reward_test(test)}" if test and is_number(test.get("reward_difference")) else ""
@@ -77,7 +79,7 @@ def _also_by_reward(before: Mapping[str, Any], after: Mapping[str, Any], test: M
 
 
 def _of_sampled(before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
-    """What became of sampled answers, which practice goes by; nothing where none were sampled."""
+    """Add a sentence on the mean reward of sampled answers, which practice optimises; "" if none were sampled."""
     start, end = before.get("sampled_mean_reward"), after.get("sampled_mean_reward")
     if not (is_number(start) and is_number(end)):
         return ""
@@ -96,7 +98,7 @@ def _reward_test(test: Mapping[str, Any], kind: str = "") -> str:
 
 
 def _adapted(run: Run) -> str:
-    """What a run that adapted a model says of the domain's questions, or nothing."""
+    """Summarise the effect of an adaptation on the domain's questions; "" for other runs."""
     change = next((row for row in run.result.get("changes") or () if row.get("part") == "choices"), None)
     if change is None:
         return ""
@@ -109,7 +111,7 @@ def _adapted(run: Run) -> str:
 
 
 def _progress(run: Run) -> str:
-    """The sentence of a run that has nothing to compare: how far it is, or what it measured."""
+    """Describe a run that has nothing to compare yet: its last step, or what it measured."""
     last = max((row["step"] for row in run.steps if row.get("phase") == "practice" and is_number(row.get("step"))), default=None)
     if last is not None:
         return f"Practice has reached step {last}; there is no evaluation before and after it to compare yet."
@@ -125,7 +127,7 @@ def _progress(run: Run) -> str:
 
 
 def _verb(test: Mapping[str, Any]) -> str:
-    """`raised` and `lowered` are for p < 0.05; anything else did not measurably change."""
+    """Choose the verb: `raised` or `lowered` if p < 0.05, else "did not measurably change"."""
     p, difference = test.get("p_value"), test.get("difference")
     if not (is_number(p) and is_number(difference)) or p >= 0.05:
         return "did not measurably change"
@@ -133,7 +135,7 @@ def _verb(test: Mapping[str, Any]) -> str:
 
 
 def remarks_on(run: Run) -> list[str]:
-    """What a reader must know before trusting the numbers."""
+    """List what a reader must know before trusting the numbers."""
     remarks = []
     if not run.is_finished:
         remarks.append(f"This run is not finished (status: {run.result.get('status') or 'unknown'}). The page shows what there is so far.")
@@ -151,7 +153,7 @@ def remarks_on(run: Run) -> list[str]:
 
 
 def _beside_baselines(row: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
-    """Whether a trivial rule does as well on the suite, by what tells the models apart; `first` is the row of its first model."""
+    """Warn if a trivial baseline does as well on the suite; `first` is the row of its first model."""
     is_reward = leads_with_reward(first, row)
     found, name, write = (baseline_rewards_of(row), "mean_reward", reward) if is_reward else (baselines_of(row), "accuracy", percent)
     best, reached = max(found.values(), default=None), row.get(name)
@@ -162,5 +164,5 @@ def _beside_baselines(row: Mapping[str, Any], first: Mapping[str, Any]) -> list[
 
 
 def spaced(name: Any) -> str:
-    """warm_start -> warm start."""
+    """Replace underscores by spaces: warm_start -> warm start."""
     return re.sub(r"[_\s]+", " ", str(name)).strip()

@@ -1,8 +1,7 @@
-"""Pictures of searches: geometry in Python, drawn as SVG by the template, so that it is escaped and styled there.
+"""Pictures of search trees: computes the geometry; the template renders it as SVG, so that it is escaped and styled there.
 
-A tree grows to the right, a column a step; answers that ended stand below each other. A node is the fuller the higher the mean of the
-values found behind it, from 0 to 1, or from the tree's lowest value to its highest where some lie elsewhere, a line the wider the more
-continuations went along it.
+A tree grows to the right, one column a step; finished answers are stacked. A node is filled by the mean value below it, from 0 to 1, or
+from the tree's lowest to its highest value if some are outside. A line is wider the more continuations went along it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ _MAX_TEXT = 600
 
 
 def tree_pictures(run: Run) -> list[dict[str, Any]]:
-    """A picture of each tree that the run kept for its page; one that is damaged has none."""
+    """Build a picture of each tree that the run kept for its page; damaged trees are skipped."""
     found = []
     for tree in run.trees:
         with suppress(ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
