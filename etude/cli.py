@@ -1,4 +1,4 @@
-"""The `etude` command: parsing and printing, nothing else."""
+"""The `etude` command: parses arguments and prints results, nothing else."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ USAGE = f"""etude: language models get better by practising
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for wrong input, 130 or 143 when stopped by Ctrl-C or SIGTERM."""
+    """Run a command and return the exit status: 0, 2 for wrong input, 130 or 143 after Ctrl-C or SIGTERM."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     is_verbose, is_quiet = "--verbose" in given, bool({"-q", "--quiet"} & {*given})
     words = [word for word in given if word not in ("-q", "--quiet", "--verbose")]
@@ -142,7 +142,7 @@ def _adapt(arguments: list[str], is_quiet: bool) -> None:
 
 @contextmanager
 def _resumable(run: Path) -> Iterator[None]:
-    """Ctrl-C says how to go on with a run, once its folder is there."""
+    """Add to a Ctrl-C how to resume the run, if its folder exists."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -333,14 +333,14 @@ COMMANDS: dict[str, Callable[[list[str], bool], None]] = {
 
 
 def _first(rest: Sequence[str], message: str) -> str:
-    """The word that a command begins with: a configuration or a model."""
+    """Return the first argument of a command: a configuration or a model. Raises UserError without one."""
     if not rest or rest[0].startswith("--"):
         raise UserError(message)
     return rest[0]
 
 
 def _model(arguments: Sequence[str], message: str) -> tuple[str, list[str]]:
-    """The model that a command begins with, or that `--model` names, and the other arguments."""
+    """Return the model that a command begins with, or that `--model` names, and the other arguments."""
     named, rest = take(arguments, "--model")
     if named is None:
         return _first(rest, message), list(rest[1:])
@@ -350,7 +350,7 @@ def _model(arguments: Sequence[str], message: str) -> tuple[str, list[str]]:
 
 
 def _reporter(common: Options, is_quiet: bool) -> Any:
-    """Who tells of a run: on standard error where standard output is for the result."""
+    """Return the reporter of a run: on standard error if standard output is for the result."""
     from rich.console import Console as RichConsole
 
     from etude.console.reporter import Console, ResultsOnly
@@ -407,7 +407,7 @@ _HANDLER.setFormatter(VisibleFormatter("etude: %(message)s"))
 
 
 def _set_logging(*, is_quiet: bool, is_verbose: bool) -> None:
-    """Tell warnings of etude, once each; of libraries, by what they read on import, nothing but errors, and no bars, unless asked for."""
+    """Log etude's warnings once each; of libraries only errors, and no progress bars, unless asked for."""
     own = logging.getLogger("etude")
     own.setLevel(logging.ERROR if is_quiet else logging.INFO if is_verbose else logging.WARNING)
     if _HANDLER not in own.handlers:

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: nothing (`Silent`), results alone (`Brief`), or lines, a progress bar and tables (`Console`)."""
+"""Reporters of a run's progress: none (`Silent`), results only (`ResultsOnly`), or lines, a progress bar and tables (`Console`)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
@@ -17,11 +17,11 @@ from etude.evaluation.rewards import tells_more
 from etude.rewards.words import shortened
 
 _WIDTH = 200
-"""Columns that a table may take: it takes what it needs, about 90, in a pipe or a narrow terminal too."""
+"""Columns that a table may take; it takes what it needs, about 90, in a pipe or a narrow terminal too."""
 
 
 class Reporter(Protocol):
-    """What a recipe tells of itself."""
+    """The events that a recipe reports."""
 
     def say(self, text: str) -> None: ...
     def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None: ...
@@ -33,7 +33,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """A reporter that prints nothing."""
 
     def say(self, text: str) -> None: ...
     def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None: ...
@@ -47,7 +47,7 @@ class Silent:
 
 
 class Console:
-    """Tells a person at a terminal; in a pipe the same lines without a moving bar."""
+    """Prints events to a terminal; in a pipe the same lines without a moving bar."""
 
     def __init__(self, console: RichConsole | None = None) -> None:
         self.console = console or RichConsole(highlight=False, soft_wrap=True, markup=False)
@@ -136,7 +136,7 @@ class ResultsOnly(Silent):
 
 
 def _frontier(result: Mapping[str, Any]) -> str:
-    """New skill and old knowledge of every model, where both were measured."""
+    """Summarise task accuracy and general knowledge of every model that has both."""
     suite = next((row["suite"] for row in result["evaluation"]), None)
     skill = {row["model"]: row["accuracy"] for row in result["evaluation"] if row["suite"] == suite}
     known = {row["model"]: row["choice_accuracy"] for row in result.get("retention", ()) if "choice_accuracy" in row}
@@ -171,7 +171,7 @@ def _of_the_judge(counts: Mapping[str, int]) -> str:
 
 
 def _other_ways(row: Mapping[str, Any]) -> str:
-    """What is answered by a search or by a method of decoding, where there was one."""
+    """Describe the answers of a search or of a decoding method, if there are any."""
     said = ""
     for way in ("search", "decoding"):
         if f"{way}_accuracy" in row:
@@ -200,21 +200,21 @@ def _behind_a_thought(row: Mapping[str, Any]) -> str:
 
 
 def _exceptions(row: Mapping[str, Any]) -> str:
-    """What should be rare, where it is there: answers without an end, answers that could not be scored, questions that come again."""
+    """List what should be rare: truncated answers, answers without a score, repeated questions."""
     cut = f", {row['truncated']:.1%} cut off" if row.get("truncated") else ""
     again = f", {row['repeated']} questions asked before" if row.get("repeated") else ""
     return cut + _without_score(row) + again
 
 
 def _without_score(row: Mapping[str, Any]) -> str:
-    """How many have no score, and why most of them."""
+    """Count answers without a score, with the most frequent reason."""
     if not row.get("unscored"):
         return ""
     return f", {row['unscored']} unscored" + (f" ({shortened(row['unscored_reason'])})" if row.get("unscored_reason") else "")
 
 
 def _unscored(result: Mapping[str, Any]) -> str:
-    """What could not be scored in the whole run, where anything was."""
+    """Summarise the answers without a score of the whole run."""
     found, counts = result.get("unscored") or {}, result.get("feedback_counts", {})
     if not found:
         return ""
@@ -229,7 +229,7 @@ def _unscored(result: Mapping[str, Any]) -> str:
 
 
 def _rewards(row: Mapping[str, Any]) -> str:
-    """The mean rewards of an evaluation row, where they say more than its accuracies."""
+    """Format the mean rewards of an evaluation row, if they say more than its accuracies."""
     if not tells_more(row):
         return ""
     sampled = row.get("sampled_mean_reward")
@@ -257,7 +257,7 @@ def _signed(value: float) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The results of every suite, and its trivial rules below them."""
+    """Build the table of results of every suite, followed by its trivial baselines."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     k = next(filter(None, map(num_samples, rows)), None) or "k"
     has_rewards = any(map(tells_more, rows))
@@ -314,6 +314,6 @@ def _share(row: Mapping[str, Any], name: str) -> str:
 
 
 def _of_samples(row: Mapping[str, Any]) -> str:
-    """The accuracies that several samples of a task have: a right one among them, and the answer of most of them."""
+    """Format the accuracies of several samples a task: majority and pass@k."""
     k = num_samples(row)
     return f"{_share(row, f'majority_at_{k}')} majority@{k}, {_share(row, f'pass_at_{k}')} pass@{k}" if k else "-"

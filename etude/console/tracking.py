@@ -1,8 +1,8 @@
-"""Experiment trackers (TensorBoard, W&B, Trackio, ...) through accelerate's classes for them: what a reporter sees, they get too.
+"""Experiment trackers (TensorBoard, W&B, Trackio, ...) through accelerate's tracker classes; they log what a reporter receives.
 
     etude practice quickstart --track tensorboard,wandb
 
-Nothing of a run depends on a tracker: `metrics.jsonl` has it all.
+No run depends on a tracker: `metrics.jsonl` has all metrics.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,15 +19,15 @@ from etude.settings.configuration import dotted
 
 
 class TrackingReporter:
-    """A reporter that tells another one everything, and numbers to trackers.
+    """A reporter that passes everything on to another one, and logs numbers to trackers.
 
-    Steps count on from the warm start to practice, since trackers want steps that only grow.
+    Steps continue from the warm start to practice, since trackers need increasing steps.
     """
 
     def __init__(self, inner: Reporter, names: Sequence[str], run: Path, configuration: Mapping[str, Any]) -> None:
         """Use the trackers of these `names`; they start with the first number, so that a mistake in the input starts none.
 
-        `run` names the run, and TensorBoard's files go into its folder.
+        `run` names the run, and TensorBoard's files go into its folder. Raises UserError for an unknown or missing tracker.
         """
         self.inner = inner
         self.names = [_checked(name) for name in names]
@@ -67,7 +67,7 @@ class TrackingReporter:
         self.inner.concluded(result, folder)
 
     def close(self) -> None:
-        """Let the trackers write what they hold back; a run may end at any time."""
+        """Flush the trackers; a run may end at any time."""
         self._tell("finish")
         self._trackers = {}
 
@@ -88,7 +88,7 @@ class TrackingReporter:
 
     @contextmanager
     def _surviving(self, name: str) -> Iterator[None]:
-        """A tracker that fails is told of and left out; the run goes on."""
+        """Report and drop a tracker that fails; the run continues."""
         try:
             yield
         except Exception as error:

@@ -15,7 +15,8 @@ from typing import Any, Never
 
 import numpy as np
 
-from etude.cards.adapted import write_adapted_cards
+from etude.cards.adapt_card import adapt_card
+from etude.cards.usage import PromptExample
 from etude.console.reporter import Reporter, Silent
 from etude.device.limits import within_limits
 from etude.device.machine import Place, decide, engine_at, facts_of, room_tokens
@@ -348,7 +349,8 @@ class Adaptation:
             "after": list(after),
             "changes": paired_changes(before, after),
         }
-        write_adapted_cards(self.folder.path, self.settings, result, self.tokenizer)
+        example = PromptExample("QUESTION", max_new_tokens=100, template="base" if self.tokenizer.chat_template else "none")
+        adapt_card(self.settings, result).write(self.folder.path, example)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
-from etude.cards.practised import write_cards
+from etude.cards.practice_card import write_cards
 from etude.console.reporter import Reporter, Silent
 from etude.device.limits import within_limits
 from etude.device.machine import decide, engine_at, facts_of, room_tokens

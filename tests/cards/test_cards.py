@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from etude.cards import practised as cards
-from etude.cards.head import origin
-from etude.cards.practised import asked_as
-from etude.cards.use import PromptExample, usage_section
+from etude.cards.hub_metadata import origin
+from etude.cards.practice_card import practice_card, prompt_example
+from etude.cards.usage import PromptExample, usage_section
 from etude.models.load import save_model
 from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.tasks.actions import Actions
@@ -30,7 +29,7 @@ ASKED = PromptExample("Why?", max_new_tokens=8)
 
 
 def card(settings, result, asked=ASKED, **options):
-    return cards.card(settings, result, asked, **options)
+    return practice_card(settings, result).text(asked, **options)
 
 
 def test_a_card_names_base_data_recipe_and_numbers_with_intervals():
@@ -102,11 +101,11 @@ def test_a_folder_says_by_its_own_card_what_it_was_made_of(llama, tokenizer, tmp
 def test_a_card_shows_how_the_model_is_asked(tokenizer, chat_tokenizer):
     told = replace(SETTINGS, system="Be.", tasks=replace(SETTINGS.tasks, actions=Actions(instruction="Now.")))
     tasks = [Task("long" * 100), Task(({"role": "user", "content": "a"},) * 3), Task(({"role": "user", "content": "It's 1?"},))]
-    asked = asked_as(told, tasks, chat_tokenizer)
+    asked = prompt_example(told, tasks, chat_tokenizer)
     words = told.tasks.actions.words
     assert asked.messages == [{"role": "system", "content": "Be."}, {"role": "user", "content": f"It's 1?\n\n{words}"}]
     assert "The chat template is the base model's. It was asked with the system message and the instruction above." in usage_section(asked)
-    asked = asked_as(told, tasks, tokenizer)
+    asked = prompt_example(told, tasks, tokenizer)
     assert asked.messages == [{"role": "user", "content": "It's 1?"}]
     assert "writes the question and a line break, with the system message and the instruction, as it was asked" in usage_section(asked)
     none = replace(asked, template="none")
@@ -114,7 +113,7 @@ def test_a_card_shows_how_the_model_is_asked(tokenizer, chat_tokenizer):
         f"tokenizer({'Be.' + chr(10) + 'It' + chr(39) + 's 1?' + chr(10) * 2 + words + chr(10)!r}, return_tensors='pt')"
         in usage_section(none)
     )
-    assert asked_as(told, [], tokenizer).question == "QUESTION"
+    assert prompt_example(told, [], tokenizer).question == "QUESTION"
 
 
 def test_a_question_can_not_leave_the_lines_that_show_it():

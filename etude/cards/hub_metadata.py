@@ -1,6 +1,6 @@
-"""The head of a model's card, which a hub reads: what it was made of, under which licence, with which data, and how good it is.
+"""Metadata at the top of a model card, which a model hub reads: base model, licence, data sets and evaluation results.
 
-Only what the hub can look up stands there: a base or a data set of this machine is named in the card's text.
+It holds only what the hub can look up: a base model or data set of this machine is named in the card's text.
 """
 
 import re
@@ -17,20 +17,20 @@ from etude.models.adapter_folders import base_of_adapter, is_adapter
 from etude.models.hub import ID, is_hub_id
 
 BUNDLED_ORIGINS = {"smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
-"""The models that bundled ones are on the hub, and their licence."""
+"""Hub id and licence of the bundled models."""
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _MEASURES = {
     "accuracy": ("accuracy", "greedy accuracy"),
     "sampled_accuracy": ("accuracy", "sampled accuracy"),
     "mean_reward": ("mean_reward", "mean reward"),
 }
-"""A row's measures: the metric's name at the hub, and in words."""
+"""Metrics of a row: their name at the hub, and in words."""
 
 
-def head_of(
+def hub_metadata(
     name: str, model: str, *, library: str = "transformers", datasets: Sequence[str | None] = (), results: Sequence[EvalResult] = ()
 ) -> str:
-    """The head, as YAML, of the card `name` of what was made of `model`; of `datasets`, those of the hub."""
+    """Return the metadata, as YAML, of the card `name` of a model made from `model`; of `datasets`, only those on the hub."""
     base, licence = origin(model)
     known = sorted({dataset for dataset in datasets if dataset and is_hub_id(dataset)})
     data = ModelCardData(
@@ -47,7 +47,7 @@ def head_of(
 
 
 def origin(model: str) -> tuple[str | None, str | None]:
-    """The model of the hub that `model` is or was made of, and its licence, each None where nobody knows; a folder's own card says so."""
+    """Return the hub id of a model or of its base, and its licence, each None if unknown; a folder is looked up in its own card."""
     if model in BUNDLED_ORIGINS:
         return BUNDLED_ORIGINS[model]
     place = Path(model).expanduser()
@@ -56,14 +56,14 @@ def origin(model: str) -> tuple[str | None, str | None]:
             return origin(base_of_adapter(model, place))
     is_id = is_hub_id(model)
     card = try_to_load_from_cache(model, "README.md") if is_id else place / "README.md"
-    told = _told(Path(card)) if isinstance(card, (str, Path)) else {}
+    told = _metadata_of(Path(card)) if isinstance(card, (str, Path)) else {}
     base, licence = (model if is_id else told.get("base_model")), told.get("license")
     is_base = isinstance(base, str) and ID.fullmatch(base)
     return (base if is_base else None, licence if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None)
 
 
-def _told(card: Path) -> Mapping[str, Any]:
-    """What the head of somebody's card says; nothing where there is none that can be read."""
+def _metadata_of(card: Path) -> Mapping[str, Any]:
+    """Read the metadata of a card; empty if there is none that can be read."""
     try:
         told: dict[str, Any] = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
     except (OSError, ValueError, yaml.YAMLError):
@@ -72,12 +72,12 @@ def _told(card: Path) -> Mapping[str, Any]:
 
 
 def _bare(name: str) -> str:
-    """A name from outside, without what could be markup where a hub shows it."""
+    """Remove characters of an outside name that a hub could show as markup."""
     return " ".join(re.sub(r"[^\w ./:,+-]", " ", str(name)).split()) or "unnamed"
 
 
-def measured(rows: Sequence[Mapping[str, Any]], dataset: str | None) -> Iterator[EvalResult]:
-    """What a run measured of the model that came out, suite by suite."""
+def eval_results(rows: Sequence[Mapping[str, Any]], dataset: str | None) -> Iterator[EvalResult]:
+    """Yield the metrics of the final model, suite by suite."""
     for row in rows:
         if row["model"] != "practice":
             continue

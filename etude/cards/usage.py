@@ -1,4 +1,4 @@
-"""How a saved model is used, for its card: lines of Python that run in its folder, the form of its prompts, and commands that serve it."""
+"""The section `Use` of a model card: lines of Python that run in the model's folder, its prompt format, and commands that serve it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ LONGEST = 300
 
 @dataclass(frozen=True)
 class PromptExample:
-    """How a saved model is asked."""
+    """How a saved model is prompted, with an example."""
 
     question: str
-    """An example."""
+    """An example question."""
     max_new_tokens: int
     system: str | None = None
     instruction: str | None = None
     template: Literal["base", "run", "none"] = "base"
-    """Whose chat template is saved: the base's own, which says nothing of system message and instruction, the run's, or none."""
+    """Whose chat template is saved: the base model's own, which has neither system message nor instruction, the run's, or none."""
 
     @property
     def prompt(self) -> str:
-        """The question with its instruction."""
+        """Return the question with its instruction."""
         return self.question + (f"\n\n{self.instruction}" if self.instruction else "")
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """What the chat template is given."""
+        """Return the messages for the chat template."""
         if self.template == "run":
             return [{"role": "user", "content": self.question}]
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
@@ -35,12 +35,12 @@ class PromptExample:
 
     @property
     def text(self) -> str:
-        """The prompt without a template."""
+        """Return the prompt without a template."""
         return ("" if self.system is None else f"{self.system}\n") + self.prompt + "\n"
 
 
 def usage_section(asked: PromptExample, *, is_adapter: bool = False) -> str:
-    """The section `Use` of a card."""
+    """Render the section `Use` of a card."""
     loads, served = (_ADAPTER_LOADS, _SERVED_ADAPTER) if is_adapter else (_LOADS, _SERVED)
     return "\n".join([loads, "", "```python", *_lines(asked, is_adapter), "```", "", _form(asked), "", *served])
 
@@ -84,7 +84,7 @@ def _lines(asked: PromptExample, is_adapter: bool) -> Sequence[str]:
 
 
 def _form(asked: PromptExample) -> str:
-    """What the prompt looks like, in words."""
+    """Describe the format of the prompt."""
     told = [*(["system message"] if asked.system is not None else []), *(["instruction"] if asked.instruction else [])]
     if asked.template == "none":
         return "The model has no chat template: a prompt is the text and a line break."

@@ -1,58 +1,43 @@
-"""The model card of a practised model: what it is made from, how, and how good it is, as a model hub shows it.
+"""The model card of practice: its tasks and updates, and the accuracies before and after."""
 
-Names come from outside (folders, files, families), so they are written as text in which neither HTML nor Markdown means anything; paths of
-this machine stay here, a file is called by its name.
-"""
-
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.cards.head import head_of, measured, origin
-from etude.cards.use import LONGEST, PromptExample, usage_section
+from etude.cards.hub_metadata import eval_results
+from etude.cards.model_card import ModelCard, escaped
+from etude.cards.usage import LONGEST, PromptExample
 from etude.evaluation.report.number_format import short_reward
 from etude.evaluation.rewards import tells_more
-from etude.models.hub import is_hub_id
-from etude.models.load import BUNDLED, TINY, describe
 from etude.recipes.generation_config import generation_config_of
 from etude.recipes.saving import told
 from etude.recipes.settings import PracticeSettings
 from etude.tasks.task import Task
 
-_CARD = """---
-{head}---
-
-# {recipe}
-
-{base}, practised with etude on {tasks}: {story}. The run's seed is {seed}.{adapters}
-
-## How good it is
-
-{table}
-{known}
-## Licence
-
-{licence} Mind those of the tasks' data too.
-
-## Use
-
-{use}
-
-`etude.yaml` holds the system message, the instruction, the length and the sampling that it practised with.
-"""
-
 
 def write_cards(run: Path, settings: PracticeSettings, result: Mapping[str, Any], tasks: Sequence[Task], tokenizer: Any) -> None:
-    """Write `README.md` into the folder of a run's model, and of its adapters where it has such; `tasks` have an example of a question."""
-    asked = asked_as(settings, tasks, tokenizer)
-    (run / "model" / "README.md").write_text(card(settings, result, asked), encoding="utf-8")
-    if (run / "adapter").is_dir():
-        (run / "adapter" / "README.md").write_text(card(settings, result, asked, is_adapter=True), encoding="utf-8")
+    """Write the cards of a run's model and adapters; the example question is one of `tasks`."""
+    practice_card(settings, result).write(run, prompt_example(settings, tasks, tokenizer))
 
 
-def asked_as(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) -> PromptExample:
-    """How the model is asked whose run began with this tokenizer; the example is the first short question of one message."""
+def practice_card(settings: PracticeSettings, result: Mapping[str, Any]) -> ModelCard:
+    """Return the card of the model that a finished run saved."""
+    known = f"\n\n## General knowledge\n\n{_known(result)}" if result.get("retention") else ""
+    return ModelCard(
+        recipe=result["recipe"],
+        seed=result["seed"],
+        base=settings.model,
+        story=f"practised with etude on {escaped(_tasks(settings))}: {_story(settings)}.",
+        results=f"## Results\n\n{_table(result)}{known}",
+        data="the tasks' data",
+        closing="`etude.yaml` holds the system message, the instruction, the length and the sampling that it practised with.",
+        datasets=[settings.tasks.dataset],
+        evaluations=list(eval_results(result["evaluation"], settings.tasks.dataset)),
+    )
+
+
+def prompt_example(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) -> PromptExample:
+    """Return how a run that began with this tokenizer prompts its model; the example is the first short question of one message."""
     how, saved = generation_config_of(settings), told(tokenizer, settings).chat_template
     questions = (
         task.question for task in tasks if isinstance(task.prompt, str) or len(task.prompt) == 1 + (task.prompt[0]["role"] == "system")
@@ -64,36 +49,6 @@ def asked_as(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) 
         instruction=how["instruction"],
         template="base" if tokenizer.chat_template else "run" if saved else "none",
     )
-
-
-def card(settings: PracticeSettings, result: Mapping[str, Any], asked: PromptExample, *, is_adapter: bool = False) -> str:
-    """The card of the model that a finished run saved, or of its adapters."""
-    _, licence = origin(settings.model)
-    library, results = ("peft" if is_adapter else "transformers"), list(measured(result["evaluation"], settings.tasks.dataset))
-    known = f"\n## What it knew before\n\n{_known(result)}\n" if result.get("retention") else ""
-    return _CARD.format(
-        head=head_of(result["recipe"], settings.model, library=library, datasets=[settings.tasks.dataset], results=results),
-        recipe=plain(result["recipe"]),
-        base=plain(named(settings.model)),
-        adapters=" These are the adapters alone." if is_adapter else "",
-        tasks=plain(_tasks(settings)),
-        story=_story(settings),
-        seed=result["seed"],
-        table=_table(result),
-        known=known,
-        licence=licence_in_words(licence),
-        use=usage_section(asked, is_adapter=is_adapter),
-    )
-
-
-def licence_in_words(licence: str | None) -> str:
-    """A sentence on the base model's licence."""
-    return f"The base model's is {licence}." if licence else "That of the base model holds."
-
-
-def named(model: str) -> str:
-    """What a card calls a model."""
-    return describe(model) if model in BUNDLED or model == TINY or is_hub_id(model) else Path(model).name
 
 
 def _tasks(settings: PracticeSettings) -> str:
@@ -109,7 +64,7 @@ def _tasks(settings: PracticeSettings) -> str:
 
 def _story(settings: PracticeSettings) -> str:
     warm, explore, learn = settings.warm_start, settings.explore, settings.learn
-    shown = f"the adaptation {plain(Path(settings.adaptation).stem)}, then " if settings.adaptation else ""
+    shown = f"the adaptation {escaped(Path(settings.adaptation).stem)}, then " if settings.adaptation else ""
     shown += f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
     if settings.preferences.steps:
         shown += f"{settings.preferences.steps} updates on compared answers ({settings.preferences.loss}), then "
@@ -137,23 +92,23 @@ def _table(result: Mapping[str, Any]) -> str:
         accuracy = f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]"
         sampled = f"{row['sampled_accuracy']:.1%}" if row.get("sampled_accuracy") is not None else ""
         reward = f" {_reward(row)} |" if has_rewards else ""
-        lines.append(f"| {plain(row['suite'])} | {row['model'].replace('_', ' ')} | {accuracy} |{reward} {sampled} | {row['n']} |")
+        lines.append(f"| {escaped(row['suite'])} | {row['model'].replace('_', ' ')} | {accuracy} |{reward} {sampled} | {row['n']} |")
     for row in {row["suite"]: row for row in result["evaluation"]}.values():
         suite, baselines = row["suite"], row["baselines"]
         best = max(baselines, key=lambda name: baselines[name], default=None)
         if best is not None:
-            rule, cells = plain(best.replace("_", " ")), " | | |" if has_rewards else " | |"
-            lines.append(f"| {plain(suite)} | best trivial rule: {rule} | {baselines[best]:.1%} |{cells}")
+            rule, cells = escaped(best.replace("_", " ")), " | | |" if has_rewards else " | |"
+            lines.append(f"| {escaped(suite)} | best trivial rule: {rule} | {baselines[best]:.1%} |{cells}")
         rewards = row.get("baseline_rewards") or {}
         best = max(rewards, key=lambda name: rewards[name], default=None)
         if has_rewards and best is not None:
-            rule = plain(best.replace("_", " "))
-            lines.append(f"| {plain(suite)} | best trivial rule by reward: {rule} | | {short_reward(rewards[best])} | | |")
+            rule = escaped(best.replace("_", " "))
+            lines.append(f"| {escaped(suite)} | best trivial rule by reward: {rule} | | {short_reward(rewards[best])} | | |")
     return "\n".join(lines)
 
 
 def _reward(row: Mapping[str, Any]) -> str:
-    """The mean reward with its interval; nothing where no answer has a score."""
+    """Format the mean reward with its interval; "" if no answer has a score."""
     if row.get("mean_reward") is None:
         return ""
     value, low, high = (short_reward(row[f"mean_reward{end}"]) for end in ("", "_low", "_high"))
@@ -168,9 +123,3 @@ def _known(result: Mapping[str, Any]) -> str:
         right = f"{row['choice_accuracy']:.1%} [{low:.1%}, {high:.1%}]" if "choices_n" in row else ""
         lines.append(f"| {row['model'].replace('_', ' ')} | {perplexity} | {right} | {row.get('choices_n', '')} |")
     return "\n".join(lines)
-
-
-def plain(value: str) -> str:
-    """A name as plain text in Markdown: on one line, with what could mean something escaped."""
-    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", line)
