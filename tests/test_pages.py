@@ -119,7 +119,7 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("etude.recipes.estimate.estimate", begin)
     monkeypatch.setattr("etude.recipes.evaluate.load_model", begin)
-    monkeypatch.setattr("etude.suites.retention.load_model", begin)
+    monkeypatch.setattr("etude.suites.harness.load_model", begin)
     monkeypatch.setattr("etude.suites.domain.load_questions", begin)
     monkeypatch.setattr("etude.recipes.adapt.files_of", begin)
     monkeypatch.setattr("etude.suites.latent_knowledge.questions", begin)

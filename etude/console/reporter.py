@@ -59,13 +59,13 @@ class Console:
 
     def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None:
         self.say(
-            f"tasks: {facts['train']} to practise on, {facts['demonstrations']} demonstrations, {facts['evaluation']} to measure on; "
-            f"{facts['overlap_removed']} shared with the evaluation were left out, {facts['near_copies']} near copies measured"
+            f"tasks: {facts['train']} for training, {facts['demonstrations']} demonstrations, {facts['evaluation']} for evaluation; "
+            f"{facts['overlap_removed']} duplicates of evaluation tasks removed, {facts['near_copies']} near duplicates kept"
         )
         if "space_at_least" in facts:
             self.say(
-                f"the family has at least {facts['space_at_least']:,.0f} different items ({facts['space_draws']} drawn, "
-                f"{facts['space_distinct']} distinct); this run draws {facts['drawn_share']:.2%} of them at most"
+                f"the family has at least {facts['space_at_least']:,.0f} different items ({facts['space_draws']} sampled, "
+                f"{facts['space_distinct']} distinct); this run uses at most {facts['drawn_share']:.2%} of them"
             )
         for suite, found in suites.items():
             listed = ", ".join(f"{rule} {accuracy:.1%}" for rule, accuracy in list(found.items())[:6])
@@ -81,7 +81,7 @@ class Console:
                 f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_rewards(row)}{_exceptions(row)}{_other_ways(row)}"
             )
             for forced in row.get("thought", ()):
-                self.say(_behind_a_thought(forced))
+                self.say(_after_thought(forced))
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterator[int]:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
@@ -110,15 +110,15 @@ class Console:
                 f"(n = {pair['n']}){_reward_change(pair) if has_rewards else ''}"
             )
         for row in result.get("retention", ()):
-            self.say(f"what it knew before, {_words(row['model'])}: {_retention(row)}")
-        for sentence in (_frontier(result), _gate(result.get("gate")), _moved(result.get("divergence"))):
+            self.say(f"general knowledge, {_words(row['model'])}: {_retention(row)}")
+        for sentence in (_frontier(result), _gate(result.get("gate")), _divergence(result.get("divergence"))):
             if sentence:
                 self.say(sentence)
         counts = result.get("feedback_counts", {})
         if sentence := _unscored(result):
             self.say(sentence)
         if counts.get("judge_asked"):
-            self.say(_of_the_judge(counts))
+            self.say(_judge(counts))
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
 
@@ -136,38 +136,36 @@ class ResultsOnly(Silent):
 
 
 def _frontier(result: Mapping[str, Any]) -> str:
-    """Summarise task accuracy and general knowledge of every model that has both."""
+    """Summarise task accuracy and general knowledge of every model that has both, in the order of the run."""
     suite = next((row["suite"] for row in result["evaluation"]), None)
     skill = {row["model"]: row["accuracy"] for row in result["evaluation"] if row["suite"] == suite}
     known = {row["model"]: row["choice_accuracy"] for row in result.get("retention", ()) if "choice_accuracy" in row}
-    pairs = [f"{_words(model)} {skill[model]:.1%} and {known[model]:.1%}" for model in skill if model in known]
-    return f"new skill ({suite}) and old knowledge: {', '.join(pairs)}" if pairs else ""
+    models = [model for model in skill if model in known]
+    skills, knowledge = (" -> ".join(f"{found[model]:.1%}" for model in models) for found in (skill, known))
+    return f"{' -> '.join(map(_words, models))}: accuracy on {suite} {skills}, general knowledge {knowledge}" if models else ""
 
 
 def _gate(gate: Mapping[str, Any] | None) -> str:
     if not gate:
         return ""
-    falls = [f"step {row['step']} to step {row['held']}" for row in gate["measurements"] if not row["passed"]]
-    ended = "; it ended practice" if gate["ended_practice"] else ""
-    back = f"from {', '.join(falls)}" if falls else "never"
-    return f"gate: looked {len(gate['measurements'])} times, fell back {back}{ended}"
+    rollbacks = ", ".join(f"{row['step']} -> {row['held']}" for row in gate["measurements"] if not row["passed"])
+    checks, ended = len(gate["measurements"]), "; practice ended" if gate["ended_practice"] else ""
+    return f"gate: {checks} check{'' if checks == 1 else 's'}, {f'rolled back {rollbacks}' if rollbacks else 'no rollback'}{ended}"
 
 
-def _moved(divergence: Mapping[str, Any] | None) -> str:
+def _divergence(divergence: Mapping[str, Any] | None) -> str:
     if not divergence:
         return ""
     low, high = divergence["forward_kl_low"], divergence["forward_kl_high"]
-    return f"moved from where practice began: KL(start || now) {divergence['forward_kl']:.2f} nats an answer [{low:.2f}, {high:.2f}]"
+    return f"divergence from the initial model: KL(start || now) {divergence['forward_kl']:.2f} nats an answer [{low:.2f}, {high:.2f}]"
 
 
-def _of_the_judge(counts: Mapping[str, int]) -> str:
-    text = (
-        f"judge: asked {counts['judge_asked']} times, {counts['judge_failed']} without a reply, {counts['judge_unread']} without a verdict"
-    )
+def _judge(counts: Mapping[str, int]) -> str:
+    text = f"judge: {counts['judge_asked']} calls, {counts['judge_failed']} without a reply, {counts['judge_unread']} without a verdict"
     chosen = counts["judge_chose_first"] + counts["judge_chose_second"]
-    text += f"; of two attempts it preferred the first in {counts['judge_chose_first'] / chosen:.1%}" if chosen else ""
+    text += f"; the first of two attempts was preferred in {counts['judge_chose_first'] / chosen:.1%}" if chosen else ""
     again = counts["judge_repeated"]
-    return text + (f"; asked again it contradicted itself in {counts['judge_contradicted'] / again:.1%} of {again}" if again else "")
+    return text + (f"; repeated calls contradicted the first in {counts['judge_contradicted'] / again:.1%} of {again}" if again else "")
 
 
 def _other_ways(row: Mapping[str, Any]) -> str:
@@ -178,31 +176,31 @@ def _other_ways(row: Mapping[str, Any]) -> str:
             said += f"; by {way} {_accuracy(row, f'{way}_accuracy')} at {row[f'{way}_tokens']:,.0f} tokens a task"
             gain = [100 * row[f"{way}_gain{end}"] for end in ("", "_low", "_high")]
             said += f", {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}] on greedy"
-            said += f", {row[f'{way}_not_given']:.1%} not given" if row[f"{way}_not_given"] else ""
+            said += f", {row[f'{way}_not_given']:.1%} unanswered" if row[f"{way}_not_given"] else ""
             if f"{way}_words" in row:
                 said += f", {row[f'{way}_words']:.1f} words for {row[f'{way}_greedy_words']:.1f}"
             if f"{way}_preferred" in row and row[f"{way}_preferred"] is None:
-                said += f", of which the judge says nothing ({row[f'{way}_preferred_unread']} asked)"
+                said += f", without a verdict of the judge ({row[f'{way}_preferred_unread']} asked)"
             elif f"{way}_preferred" in row:
                 low, high = (row[f"{way}_preferred_{end}"] for end in ("low", "high"))
-                said += f", preferred in {row[f'{way}_preferred']:.1%} [{low:.1%}, {high:.1%}] of {row[f'{way}_preferred_n']}"
-                said += f", {row[f'{way}_preferred_order']:.1%} by the order alone"
-                said += f", {row[f'{way}_preferred_unread']} unread" if row[f"{way}_preferred_unread"] else ""
+                said += f", preferred by the judge in {row[f'{way}_preferred']:.1%} [{low:.1%}, {high:.1%}] of {row[f'{way}_preferred_n']}"
+                said += f", {row[f'{way}_preferred_order']:.1%} decided by the order alone"
+                said += f", {row[f'{way}_preferred_unread']} without a verdict" if row[f"{way}_preferred_unread"] else ""
     return said
 
 
-def _behind_a_thought(row: Mapping[str, Any]) -> str:
-    """What greedy answers are worth behind a thought of a fixed length."""
+def _after_thought(row: Mapping[str, Any]) -> str:
+    """Format the greedy accuracy after a thought of fixed length."""
     return (
-        f"    behind a thought of {row['budget_tokens']} tokens: {_accuracy(row)}, {row['own_tokens']:.1f} own tokens, "
-        f"{row['extended']:.1%} would have ended sooner, {row['cut']:.1%} had not ended"
+        f"    after a thought of {row['budget_tokens']} tokens: {_accuracy(row)}, {row['own_tokens']:.1f} own tokens, "
+        f"{row['extended']:.1%} extended, {row['cut']:.1%} cut off"
     )
 
 
 def _exceptions(row: Mapping[str, Any]) -> str:
     """List what should be rare: truncated answers, answers without a score, repeated questions."""
-    cut = f", {row['truncated']:.1%} cut off" if row.get("truncated") else ""
-    again = f", {row['repeated']} questions asked before" if row.get("repeated") else ""
+    cut = f", {row['truncated']:.1%} truncated" if row.get("truncated") else ""
+    again = f", {row['repeated']} repeated questions" if row.get("repeated") else ""
     return cut + _without_score(row) + again
 
 
@@ -218,13 +216,13 @@ def _unscored(result: Mapping[str, Any]) -> str:
     found, counts = result.get("unscored") or {}, result.get("feedback_counts", {})
     if not found:
         return ""
-    kinds = {"timed_out": "timed out", "crashed": "made the verifier crash"}
+    kinds = {"timed_out": "timed out", "crashed": "crashed the verifier"}
     failed = [f"{counts[name]} {words}" for name, words in kinds.items() if counts.get(name)]
-    most = f", most often: {found['reason']}" if found.get("reason") else ""
-    of_all = f" (of {counts['judged']} judged {' and '.join(failed)})" if failed else ""
+    most = f"; most frequent reason: {found['reason']}" if found.get("reason") else ""
+    of_all = f" (of {counts['judged']} scored {' and '.join(failed)})" if failed else ""
     return (
-        f"feedback: {found['practice']} attempts and {found['evaluation']} answers of evaluations have no score{of_all}{most}. They are "
-        "left out of practice and of mean rewards, and not right in an evaluation"
+        f"feedback: {found['practice']} attempts and {found['evaluation']} evaluation answers have no score{of_all}{most}. They are "
+        "left out of updates and mean rewards, and count as wrong in accuracies"
     )
 
 
@@ -245,7 +243,7 @@ def _reward(row: Mapping[str, Any]) -> str:
 
 def _reward_change(pair: Mapping[str, Any]) -> str:
     told = ""
-    for kind, name in (("", "mean reward"), ("sampled_", "of samples")):
+    for kind, name in (("", "mean reward"), ("sampled_", "sampled mean reward")):
         if f"{kind}reward_difference" in pair:
             value, low, high = (_signed(pair[f"{kind}reward_difference{end}"]) for end in ("", "_low", "_high"))
             told += f"; {name} {value} [{low}, {high}], paired p = {pair[f'{kind}reward_p_value']:.2g}"

@@ -160,7 +160,7 @@ class Adaptation:
         for sentence in self.folder.begin(resolved(settings), inputs, **facts_of(self.place, settings.model)):
             self.reporter.say(sentence)
         if unread := without_effect(settings):
-            self.reporter.say(f"without effect: {'; '.join(unread)}")
+            self.reporter.say(f"unused settings: {'; '.join(unread)}")
 
     # ------------------------------------------------------------------ text
 

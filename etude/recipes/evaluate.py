@@ -60,7 +60,7 @@ def evaluate(
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
     unread |= {} if settings.judge.model is not None else {("judge.",): "there is no judge.model"}
     for sentence in unread_of_search(settings, more=unread):
-        reporter.say(f"without effect: {sentence}")
+        reporter.say(f"unused settings: {sentence}")
     suites, train = _suites(settings, Path(data) if data else None)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)

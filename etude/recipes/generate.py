@@ -76,7 +76,7 @@ def generate(
     if settings.decoding.is_on and METHODS[settings.decoding.method].chooses:
         decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
     for unread in unread_of_search(settings, also, {**of_length, **decoding}):
-        log.warning("without effect: %s", unread)
+        log.warning("unused settings: %s", unread)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine)

@@ -28,7 +28,7 @@ def without_effect(settings: PracticeSettings) -> list[str]:
 def said_of_unread(settings: PracticeSettings) -> list[str]:
     """The one sentence of all of them, as a run and a dry run say it; none where every setting is read."""
     unread = without_effect(settings)
-    return [f"without effect: {'; '.join(unread)}"] if unread else []
+    return [f"unused settings: {'; '.join(unread)}"] if unread else []
 
 
 def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = MappingProxyType({})) -> list[str]:

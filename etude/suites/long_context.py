@@ -93,7 +93,7 @@ def _measure(suite: LongSuite, loaded: tuple[list[str], dict[str, Generator]], s
         suite, dotted(resolved(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
     )
     for sentence in unread:
-        reporter.say(f"unused setting: {sentence}")
+        reporter.say(f"unused settings: {sentence}")
     rows, items, shown = [], [], []
     for kind in suite.kinds:
         for tokens in suite.tokens:

@@ -147,7 +147,7 @@ def test_page_tells_what_the_model_knew_before(make_run: MakeRun, tmp_path: Path
     assert "practice 24.50 +0.143 [-0.010, +0.300] 61.3 % [50.0, 71.0] none none 80" in text
 
 
-def test_new_skill_stands_against_old_knowledge_with_what_the_gate_did(make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_page_shows_skill_against_general_knowledge_and_the_gates_checks(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run()
     result = json.loads((folder / "result.json").read_text())
     result["retention"] = [{"model": model, **KNOWN, "choice_accuracy": known} for model, known in (("base", 0.6), ("practice", 0.5))]
@@ -157,7 +157,7 @@ def test_new_skill_stands_against_old_knowledge_with_what_the_gate_did(make_run:
         folder / "metrics.jsonl", [{**seen, "step": 1, "gate_passed": 1}, {**seen, "step": 2, "gate_passed": 0}, {"gate_passed": "?"}]
     )
     page = Page(write_report([folder], tmp_path / "page.html"))
-    assert "New skill against old knowledge" in page.text and "fell back to step 1" in page.text
+    assert "New skill against general knowledge" in page.text and "rolled back to step 1" in page.text
     labels = [attributes.get("aria-label") or "" for _, attributes in page.tags]
     assert any("base: 0.1 at 0.6; practice: 0.6 at 0.5" in label for label in labels)
     rings = [tag for tag, attributes in page.tags if attributes.get("class") == "fall"]
@@ -444,9 +444,13 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
     write_lines(revised / "attempts" / "00001.jsonl.gz", [attempt(1, 0) | {"turns": turns}])
     page = write_report([make_run("a"), make_run("b", per_step=6), revised], tmp_path / "report.html")
     third = dom(page, "run=2", tmp_path / "profile")
-    assert "Turn 1, score 0, credit \u22120.5" in third and "Turn 2, score 1, credit +0.5" in third and third.count(">Told<") == 1
+    assert (
+        "Turn 1, score 0, advantage \u22120.5" in third
+        and "Turn 2, score 1, advantage +0.5" in third
+        and third.count(">Feedback to the model<") == 1
+    )
     everything = dom(page, "", tmp_path / "profile")
-    assert "36 of 36 attempts match; the first 20 are drawn. These are all attempts of the run." in everything
+    assert "36 of 36 attempts match; the first 20 are shown. These are all attempts of the run." in everything
     assert everything.count('<article class="attempt">') == 20
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in everything and "<script>alert" not in everything
     assert '<option value="right">right (12)</option>' in everything

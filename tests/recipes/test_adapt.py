@@ -65,7 +65,7 @@ def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(towns
     assert "of 24 documents (pages.jsonl, selection: all) and general text, with solved tasks" in card
     assert f"| choices | questions.jsonl | {result['before'][0]['value']:.1%} |" in card
     page = (tmp_path / "run/report.html").read_text()
-    assert "Adaptation " in page and "What was learned of the domain, and what was kept" in page and "questions.jsonl" in page
+    assert "Adaptation " in page and "Domain and general knowledge, before and after" in page and "questions.jsonl" in page
     assert 'id="attempts" hidden' in page and "are missing" not in page
     assert all(f">{stage}</h3>" in page for stage in ("Knowledge", "Tasks"))
     from transformers import AutoModelForCausalLM

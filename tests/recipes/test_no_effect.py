@@ -126,7 +126,7 @@ def test_what_a_search_for_answers_does_not_read_is_told(changes, unread):
 )
 def test_generate_tells_it(caplog, given, said):
     assert main(f"generate tiny-random --prompt a {given}".split()) == 0
-    assert f"without effect: {said}" in caplog.text
+    assert f"unused settings: {said}" in caplog.text
 
 
 def test_a_run_tells_it_when_it_begins(tmp_path, capsys):
@@ -134,4 +134,4 @@ def test_a_run_tells_it_when_it_begins(tmp_path, capsys):
     from etude.recipes.practice import practice
 
     practice("tiny", {"steps": 0, "n": 16, "learn.turn_discount": 0.5}, run=tmp_path / "run", reporter=Console())
-    assert "without effect: learn.turn_discount: explore.search.method is samples" in capsys.readouterr().out
+    assert "unused settings: learn.turn_discount: explore.search.method is samples" in capsys.readouterr().out

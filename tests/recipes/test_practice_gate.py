@@ -73,7 +73,7 @@ def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numb
     assert [row["key"] for row in first] != [row["key"] for row in again]
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"warm_start", "step-00004"}
     page = (tmp_path / "run/report.html").read_text()
-    assert "fell back to step 2" in page and page.count('class="fall"') >= 1
+    assert "rolled back to step 2" in page and page.count('class="fall"') >= 1
 
 
 def test_what_practice_ends_with_is_what_passed_last(small, tmp_path, seen):
@@ -146,7 +146,7 @@ def test_a_gate_by_divergence_needs_no_old_knowledge_and_holds_while_it_is_near(
     prompts, evaluated = ({tuple(each["prompt"]) for row in rows for each in row} for rows in (own, shown))
     assert len(prompts) == len(own) == 5 and not prompts & evaluated  # nothing of the evaluation decides in training
     page = (tmp_path / "far/report.html").read_text()
-    assert "Divergence from the start" in page and f"<td>{looks[0]['forward_kl']:.2f}</td><td>held</td>" in page
+    assert "Divergence from the initial model" in page and f"<td>{looks[0]['forward_kl']:.2f}</td><td>passed</td>" in page
 
 
 def test_a_gate_by_divergence_goes_back_to_the_start_and_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3):

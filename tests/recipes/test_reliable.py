@@ -103,7 +103,7 @@ def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, 
     options = [word for name, value in (EVALUATED | given).items() for word in (f"--{name}", str(value))]
     assert main(["evaluate", model, *options]) == 0
     said = capsys.readouterr().out
-    assert ", preferred in 50.0% [50.0%, 50.0%] of 20, 100.0% by the order alone" in said and " words for " in said
+    assert ", preferred by the judge in 50.0% [50.0%, 50.0%] of 20, 100.0% decided by the order alone" in said and " words for " in said
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_a_page_shows_samples_and_agreement_and_escapes_what_was_written(tmp_pat
     assert '<span class="token a10" title="100 %">&lt;i&gt;</span><span class="token a5" title="50 %">4</span>' in text
     assert "<b>" not in text and "<i>" not in text and "&lt;b&gt;four&lt;/b&gt;" in text and "<li>(nothing)</li>" in text
     assert "2 &lt; 3?" in text and "none: too long" in text and ">five<" in text and "<script" not in text
-    assert "its inputs agree on 50 % of it, confidence 0.50" in text
+    assert "agreement of the inputs 50 %, confidence 0.50" in text
 
 
 def test_the_command_writes_the_page(model, tmp_path, capsys):
     given = ["--prompt", QUESTIONS[0], "--max_new_tokens", "4", "--page", str(tmp_path / "page.html")]
     assert main(["generate", model, *given, "--method", "integrative", "--k", "2"]) == 0
-    assert "Made of 2 samples" in (tmp_path / "page.html").read_text()
+    assert "2 samples; " in (tmp_path / "page.html").read_text()
     assert main(["generate", model, *given]) == 2
     assert "--page shows answers that were made of several: choose a --method" in capsys.readouterr().err
     assert main(["generate", model, *given[:-1], str(tmp_path), "--method", "majority"]) == 2
@@ -208,8 +208,8 @@ def test_a_setting_that_the_method_does_not_read_is_named(model, caplog):
         settings = GenerateSettings(decoding=ReliableDecoding("majority", again="Again."), machine=Machine(precision="float32"))
         generate(model, QUESTIONS[:1], settings)
         generate(model, QUESTIONS[:1], replace(settings, sampling=Sampling(temperature=2.0)))
-    assert "without effect: decoding.again: decoding.method is majority" in caplog.text
-    assert "without effect: sampling.temperature: decoding.method majority chooses a sample (decoding.sampling)" in caplog.text
+    assert "unused settings: decoding.again: decoding.method is majority" in caplog.text
+    assert "unused settings: sampling.temperature: decoding.method majority chooses a sample (decoding.sampling)" in caplog.text
 
 
 @pytest.mark.parametrize(

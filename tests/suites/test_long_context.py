@@ -48,7 +48,7 @@ def test_a_page_shows_what_is_kept_over_the_text_and_by_head(view, tmp_path):
     assert found == json.loads(json.dumps(found)), "what the page is made of is no part of the result"
     text = (tmp_path / "new" / "kept.html").read_text()
     assert "<script" not in text and "<h1>" + view in text and text.count("data:image/png;base64,") == 2
-    assert text.count("<polyline") == 4 and "tokens beside the model" in text
+    assert text.count("<polyline") == 4 and "tokens in the cache" in text
     assert ("read at a time" in text) == (view == "quest") and "magic number" in text
     for item in found["items"]:
         assert item["full_token_seconds"] > 0 and item["held"] == pytest.approx(item["view_tokens"] / item["full_tokens"])

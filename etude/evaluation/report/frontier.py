@@ -24,8 +24,8 @@ class Knowledge:
 
 
 KNOWLEDGE = (
-    Knowledge("choice_accuracy", "old questions right", True),
-    Knowledge("perplexity", "the perplexity of old text", False),
+    Knowledge("choice_accuracy", "general-knowledge questions right", True),
+    Knowledge("perplexity", "perplexity of general text", False),
 )
 
 
@@ -99,7 +99,7 @@ def _told(row: Mapping[str, Any]) -> str:
 
 def gate_outcome(row: Mapping[str, Any]) -> str:
     """Say what the gate did after a step."""
-    return "held" if row["gate_passed"] else f"fell back to step {row['gate_held']}"
+    return "passed" if row["gate_passed"] else f"rolled back to step {row['gate_held']}"
 
 
 def _label(title: str, runs: Sequence[Run], models: Sequence[Sequence[tuple[str, float, float]]]) -> str:

@@ -51,8 +51,8 @@ def write_kv_cache_page(result: Mapping[str, Any], shown: Sequence[ShownTask], p
             filter(
                 None,
                 [
-                    _chart("tokens beside the model", "tokens", result["rows"]),
-                    _chart("time of a token", "token_seconds", result["rows"], "ms", 1000),
+                    _chart("tokens in the cache", "tokens", result["rows"]),
+                    _chart("time per token", "token_seconds", result["rows"], "ms", 1000),
                 ],
             )
         ),

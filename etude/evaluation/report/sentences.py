@@ -58,7 +58,7 @@ def summary(run: Run) -> str:
 def _by_reward(suite: str, first: str, before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
     """Summarise the effect on the mean reward, if accuracy can't tell the models apart."""
     start, end = reward(before.get("mean_reward")), reward(after.get("mean_reward"))
-    right = f"greedy accuracy is {percent(after.get('accuracy'))} before and after, so it says nothing of that"
+    right = f"greedy accuracy is {percent(after.get('accuracy'))} before and after, so it can't show a change"
     if not test or not is_number(test.get("reward_difference")):
         return f"The mean reward on {suite} went from {start} ({first}) to {end} (practice), without a paired test; {right}."
     verb = _verb({"p_value": test.get("reward_p_value"), "difference": test["reward_difference"]})
@@ -144,8 +144,8 @@ def remarks_on(run: Run) -> list[str]:
             remarks += _beside_baselines(row, next((each for each in run.rows if each.get("suite") == row.get("suite")), row))
     collapse = run.result.get("collapse")
     if isinstance(collapse, Mapping):
-        done = {"stop": "practice ended there", "fall_back": "practice ended with what it was before"}
-        ended = done.get(str(collapse.get("action")), "practice went on")
+        done = {"stop": "practice was stopped", "fall_back": "practice was rolled back and stopped"}
+        ended = done.get(str(collapse.get("action")), "practice continued")
         remarks.append(f"Signs of a {collapse.get('words')}; {ended}.")
     if run.notes:
         remarks.append(f"Files: {'; '.join(run.notes)}.")

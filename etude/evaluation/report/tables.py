@@ -63,11 +63,11 @@ def thought_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "suite": row.get("suite"),
             "name": MODELS.get(str(row.get("model")), row.get("model")),
             "row": row,
-            "behind": behind,
+            "after": after,
         }
         for run in runs
         for row in run.rows
-        for behind in row.get("thought") or ()
+        for after in row.get("thought") or ()
     ]
 
 

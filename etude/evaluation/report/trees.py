@@ -71,7 +71,7 @@ def _mean(node: Mapping[str, Any]) -> Any:
 
 def _drawn(node: Mapping[str, Any], x: float, y: float, low: float, high: float) -> dict[str, Any]:
     text, mean = clip(node.get("text"), _MAX_TEXT), _mean(node)
-    facts = [f"drawn {node['drawn']} times, {node['tokens']} tokens"] if node["parent"] is not None else ["the prompt"]
+    facts = [f"sampled {node['drawn']} times, {node['tokens']} tokens"] if node["parent"] is not None else ["the prompt"]
     facts += [f"mean value {mean:.2f} of {node['visits']} visits"] if is_number(mean) else ["no value"]
     short = " ".join(text.split())
     return {
