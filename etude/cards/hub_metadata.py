@@ -52,12 +52,12 @@ def origin(model: str) -> tuple[str | None, str | None]:
         return BUNDLED_ORIGINS[model]
     place = Path(model).expanduser()
     if place.is_dir() and is_adapter(place):
-        with suppress(UserError):  # is told where the model is loaded
+        with suppress(UserError):  # reported where the model is loaded
             return origin(base_of_adapter(model, place))
     is_id = is_hub_id(model)
     card = try_to_load_from_cache(model, "README.md") if is_id else place / "README.md"
-    told = _metadata_of(Path(card)) if isinstance(card, (str, Path)) else {}
-    base, licence = (model if is_id else told.get("base_model")), told.get("license")
+    metadata = _metadata_of(Path(card)) if isinstance(card, (str, Path)) else {}
+    base, licence = (model if is_id else metadata.get("base_model")), metadata.get("license")
     is_base = isinstance(base, str) and ID.fullmatch(base)
     return (base if is_base else None, licence if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None)
 
@@ -65,10 +65,10 @@ def origin(model: str) -> tuple[str | None, str | None]:
 def _metadata_of(card: Path) -> Mapping[str, Any]:
     """Read the metadata of a card; empty if there is none that can be read."""
     try:
-        told: dict[str, Any] = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+        metadata: dict[str, Any] = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return told
+    return metadata
 
 
 def _bare(name: str) -> str:

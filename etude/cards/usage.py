@@ -10,7 +10,7 @@ LONGEST = 300
 
 @dataclass(frozen=True)
 class PromptExample:
-    """How a saved model is prompted, with an example."""
+    """Prompt format of a saved model, with an example."""
 
     question: str
     """An example question."""
@@ -85,11 +85,11 @@ def _lines(asked: PromptExample, is_adapter: bool) -> Sequence[str]:
 
 def _form(asked: PromptExample) -> str:
     """Describe the format of the prompt."""
-    told = [*(["system message"] if asked.system is not None else []), *(["instruction"] if asked.instruction else [])]
+    parts = [*(["system message"] if asked.system is not None else []), *(["instruction"] if asked.instruction else [])]
     if asked.template == "none":
         return "The model has no chat template: a prompt is the text and a line break."
     if asked.template == "run":
-        adds = f", with the {' and the '.join(told)}" if told else ""
-        return f"The base model has no chat template. The one here writes the question and a line break{adds}, as it was asked in practice."
-    adds = f" It was asked with the {' and the '.join(told)} above." if told else ""
+        adds = f", with the {' and the '.join(parts)}" if parts else ""
+        return f"The base model has no chat template. The one here writes the question and a line break{adds}, as practice prompted it."
+    adds = f" Practice prompted it with the {' and the '.join(parts)} above." if parts else ""
     return f"The chat template is the base model's.{adds}"

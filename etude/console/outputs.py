@@ -1,4 +1,4 @@
-"""Output files that a command is told to write: a file, a device, a pipe, a link, or standard output.
+"""Output files of a command: a file, a device, a pipe, a link, or standard output.
 
 -                  standard output
 a device, a pipe   written into; it stays what it is (`/dev/null`, `/dev/fd/5`, `>(command)`, a FIFO)
@@ -36,17 +36,17 @@ def check_output(option: str, name: str, is_own: IsOwn, *, force: bool = False) 
     if _descriptor(name) is not None:
         return
     path = Path(name)
-    told = f"{option} {name}"
+    label = f"{option} {name}"
     if path.is_dir():
-        raise UserError(f"{told}: is a folder: name a file in it")
+        raise UserError(f"{label}: is a folder: name a file in it")
     if not path.exists() and not path.resolve().parent.is_dir():
-        raise UserError(f"{told}: there is no folder {path.resolve().parent}: make it first, or name another file")
+        raise UserError(f"{label}: there is no folder {path.resolve().parent}: make it first, or name another file")
     if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
-        raise UserError(f"{told}: no permission to write there: name another file")
+        raise UserError(f"{label}: no permission to write there: name another file")
     if force or not path.is_file() or path.stat().st_size == 0:
         return
     if not _is_own(path, is_own):
-        raise UserError(f"{told}: exists already, and etude did not write it: name another file, or replace it with --force")
+        raise UserError(f"{label}: exists already, and etude did not write it: name another file, or replace it with --force")
 
 
 def write_output(name: str | Path, content: str | bytes) -> None:

@@ -242,12 +242,12 @@ def _reward(row: Mapping[str, Any]) -> str:
 
 
 def _reward_change(pair: Mapping[str, Any]) -> str:
-    told = ""
+    text = ""
     for kind, name in (("", "mean reward"), ("sampled_", "sampled mean reward")):
         if f"{kind}reward_difference" in pair:
             value, low, high = (_signed(pair[f"{kind}reward_difference{end}"]) for end in ("", "_low", "_high"))
-            told += f"; {name} {value} [{low}, {high}], paired p = {pair[f'{kind}reward_p_value']:.2g}"
-    return told
+            text += f"; {name} {value} [{low}, {high}], paired p = {pair[f'{kind}reward_p_value']:.2g}"
+    return text
 
 
 def _signed(value: float) -> str:

@@ -18,13 +18,20 @@ def context_contrast(pool: SamplePool, strength: float) -> list[DecodedAnswer]:
     tokenizer, with_evidence = pool.engine.tokenizer, []
     for task, prompt in zip(pool.tasks, pool.prompts, strict=True):
         evidence = without_control(tokenizer, str(task.metadata.get("evidence") or "").strip())
-        told = render_prompt(tokenizer, with_question(task, f"{evidence}\n\n{task.question}")) if evidence else prompt
-        with_evidence.append(told if len(told) <= pool.room_tokens else prompt)
+        informed = render_prompt(tokenizer, with_question(task, f"{evidence}\n\n{task.question}")) if evidence else prompt
+        with_evidence.append(informed if len(informed) <= pool.room_tokens else prompt)
     opened = pool.engine.open(with_evidence)
-    is_told = [told != prompt for told, prompt in zip(with_evidence, pool.prompts, strict=True)]
-    inputs = [[told, plain] if told_so else [plain] for told, plain, told_so in zip(opened, pool.opened, is_told, strict=True)]
-    weights = [[1 + strength, -strength] if told_so else [1.0] for told_so in is_told]
+    is_informed = [informed != prompt for informed, prompt in zip(with_evidence, pool.prompts, strict=True)]
+    inputs = [
+        [informed, plain] if has_evidence else [plain]
+        for informed, plain, has_evidence in zip(opened, pool.opened, is_informed, strict=True)
+    ]
+    weights = [[1 + strength, -strength] if has_evidence else [1.0] for has_evidence in is_informed]
     found = pool.joint(inputs, product, weights)
     pool.engine.release(opened)
     note = "it has no evidence that there is room for, and is answered as it is"
-    return [DecodedAnswer.of(each.completion, notes=() if told else (note,)) for each, told in zip(found, is_told, strict=True) if each]
+    return [
+        DecodedAnswer.of(each.completion, notes=() if informed else (note,))
+        for each, informed in zip(found, is_informed, strict=True)
+        if each
+    ]

@@ -48,8 +48,8 @@ def integrative_unrelated(pool: SamplePool, k: int, again: str = AGAIN, layout: 
     samples, keys = pool.samples(k), [task.key for task in pool.tasks]
     if len(set(keys)) == 1:
         raise UserError("decoding.method integrative_unrelated shows a question samples of another, but there is one question: ask two")
-    behind = [[(place + step) % len(keys) for step in range(1, len(keys))] for place in range(len(keys))]
-    others = [next(other for other in own if keys[other] != keys[place]) for place, own in enumerate(behind)]
+    following = [[(place + step) % len(keys) for step in range(1, len(keys))] for place in range(len(keys))]
+    others = [next(other for other in own if keys[other] != keys[place]) for place, own in enumerate(following)]
     return decode_jointly(pool, build_inputs(pool, [samples[other] for other in others], again, layout), product, k)
 
 

@@ -4,9 +4,9 @@
     inputs = tokenizer.apply_chat_template([[{"role": "user", "content": question}] for question in questions], ...)
     found = model.generate(**inputs, max_new_tokens=24, custom_generate=reliable("integrative", tokenizer, questions, k=4))
 
-The prompts are those of `generate`, padded on the left; the answer is drawn as its arguments say (greedily, or by `do_sample` with
+The prompts are those of `generate`, padded on the left; the answer is sampled as its arguments say (greedily, or by `do_sample` with
 temperature, top_k, top_p and min_p), the samples as the settings of the method say. What comes back is prompts and answers, as from
-`generate`; a question without an answer has padding alone behind its prompt.
+`generate`; a question without an answer has only padding after its prompt.
 """
 
 from collections.abc import Callable, Sequence

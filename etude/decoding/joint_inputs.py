@@ -67,9 +67,9 @@ def decode_jointly(pool: SamplePool, inputs: Sequence[Sequence[JointInput]], joi
         for given, tokens in zip(own, sequences, strict=True)
         if len(tokens) <= pool.room_tokens
     }
-    behind = [before for before, _ in fitting.values() if before is not None]  # of all of them or of none
+    prefixes = [before for before, _ in fitting.values() if before is not None]  # of all of them or of none
     new = [tokens for _, tokens in fitting.values()]
-    opened = dict(zip(fitting, pool.engine.open(new, behind or None), strict=True)) if fitting else {}
+    opened = dict(zip(fitting, pool.engine.open(new, prefixes or None), strict=True)) if fitting else {}
     groups = [[opened[tokens] for tokens in own if tokens in opened] for own in whole]
     found = pool.joint(groups, join)
     pool.engine.release(list(opened.values()))

@@ -73,7 +73,7 @@ class SamplePool:
         self.names, self.stop_strings, self._logprobs, self._heard = names, tuple(stop_strings), logprobs, heard
         self.embed, self._visits = embed, visits or [0] * len(tasks)
         self.sampled_tokens = [0] * len(tasks)
-        """Drawn so far for each question: samples, and what was made of them."""
+        """Tokens sampled so far for each question: samples and answers."""
         self._sampling = samples
         self._opened: list[Prefix] = []
         self._viewed: dict[View, list[Completion]] = {}
@@ -90,25 +90,20 @@ class SamplePool:
         chosen = range(len(self.tasks)) if questions is None else questions
         places = [(place, number) for place in chosen for number in range(len(self._samples[place]), k)]
         if places:
-            drawn = self.engine.extend(
+            sampled = self.engine.extend(
                 [self.opened[place] for place, _ in places],
                 self.max_new_tokens,
                 until=Stop(self.engine.end_tokens, self.stop_strings),
                 sampling=self._sampling,
                 keys=[self._key(place, "sample", number) for place, number in places],
             )
-            for (place, _), prefix in zip(places, drawn, strict=True):
+            for (place, _), prefix in zip(places, sampled, strict=True):
                 self._samples[place].append(prefix)
                 self.sampled_tokens[place] += len(prefix.own_tokens)
         return [self._samples[place][:k] for place in chosen]
 
-    @property
-    def drawn(self) -> list[list[Prefix]]:
-        """Return the samples of each question taken so far."""
-        return self._samples
-
     def completions(self) -> list[tuple[Completion, ...]]:
-        """Return these samples as completions, with the keys that they were sampled with."""
+        """Return the samples taken so far as completions, with the keys that they were sampled with."""
         keys = [[self._key(place, "sample", number) for number in range(len(own))] for place, own in enumerate(self._samples)]
         both = [zip(*each, strict=True) for each in zip(self._samples, keys, strict=True)]
         return [tuple(self.engine.completion(prefix, key, self.stop_strings) for prefix, key in each) for each in both]
@@ -185,7 +180,7 @@ class SamplePool:
             join=join,
             weights=[weights[place] for place in places] if weights else None,
             stop_strings=self.stop_strings,
-            heard=None if (told := self._hears(places)) is None else lambda place, token: told(place, 0, token),
+            heard=None if (hear := self._hears(places)) is None else lambda place, token: hear(place, 0, token),
         )
         for place, joint in zip(places, found, strict=True):
             answers[place] = joint

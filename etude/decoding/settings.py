@@ -39,7 +39,7 @@ the pool's."""
 
 @dataclass(frozen=True)
 class ReliableDecoding:
-    """How an answer is decoded from several samples or layers."""
+    """Settings of a decoding method: one answer from several samples or layers."""
 
     method: str = "none"
     """`none` (plain decoding); `majority`, `universal_self_consistency` (the model names the sample that agrees most with the others),

@@ -7,7 +7,7 @@
 | `same_wording` | the most frequent answer of training questions that differ in names and numbers only (`etude.evaluation.same_wording`) |
 | `first_number`, `last_number`, `largest_number`, `smallest_number` | that number of the question |
 | `sum`, `difference`, `product` | of the question's numbers, where it has two or more (difference: largest minus smallest) |
-| `list_as_given`, `list_reversed` | the question's list, as it stands or backwards, in the gold answer's format |
+| `list_as_given`, `list_reversed` | the question's list, as given or reversed, in the gold answer's format |
 | `first_choice` | A |
 
 A rule that does not apply to a task leaves it out, and counts as wrong there.

@@ -39,8 +39,8 @@ class QuestionFacts:
 
 def _first(cases: Sequence[bool]) -> int | None:
     """Return the first index from which on all cases are true, or None."""
-    behind = [place for place, is_so in enumerate(cases) if not is_so]
-    first = behind[-1] + 1 if behind else 0
+    failures = [place for place, is_so in enumerate(cases) if not is_so]
+    first = failures[-1] + 1 if failures else 0
     return first if first < len(cases) else None
 
 

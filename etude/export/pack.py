@@ -65,7 +65,7 @@ def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
         try:
             check_is_run(copy)
         except UserError:
-            raise UserError(f"--pack: nothing that tells of the run in {run} can be packed: {'; '.join(left_out)}") from None
+            raise UserError(f"--pack: nothing of the run in {run} can be packed: {'; '.join(left_out)}") from None
         write_report([copy], copy / "report.html")
         packed = Path(scratch) / "packed"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

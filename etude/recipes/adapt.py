@@ -1,8 +1,8 @@
-"""Adaptation: a model learns a domain from text, before it practises there.
+"""Adaptation: continued pre-training of a model on a domain's text, before it practises there.
 
-    select text → measure the model as it came → study, stage by stage → measure → report
+    select text → measure the initial model → train, stage by stage → measure → report
 
-Every part leaves a file or a checkpoint. A resumed run skips what is there, and goes on from the last checkpoint.
+Every part leaves a file or a checkpoint. A resumed run skips what is there, and continues from the last checkpoint.
 """
 
 import shutil
@@ -58,7 +58,7 @@ from etude.training.run_folder import RunFolder, read_jsonl
 from etude.training.stage import Stage
 
 _TOKENS_A_WORD = 1.3
-"""Of English by the usual tokenizers, to know how much text is enough."""
+"""Tokens a word of English for usual tokenizers, to estimate how much text is enough."""
 
 
 @without_progress_bars()
@@ -74,9 +74,9 @@ def adapt(
 ) -> dict[str, Any]:
     """Run an adaptation and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`; `overrides` of the first two are settings with
-    plain values, by dotted name or by section. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets. There are no
-    other keywords.
+    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`. `overrides` of the first two map dotted or nested
+    names to plain values. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets. There are no other keywords.
+    Raises UserError for wrong settings or data.
 
     >>> adapt("anatomy", {"study.tokens": 100_000}, data="sets")  # doctest: +SKIP
     """
@@ -93,7 +93,7 @@ def adapt(
 def adapt_named(
     settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, reporter: Reporter | None
 ) -> dict[str, Any]:
-    """`adapt` with settings that are resolved already; `name` is the recipe's name in the results."""
+    """Run an adaptation with resolved settings; `name` is the recipe's name in the results."""
     result: dict[str, Any] | None = RunFolder(Path(run)).read_json("result.json") if resume else None
     if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
         write_report([Path(run)], Path(run) / "report.html")
@@ -113,7 +113,7 @@ def adapt_named(
 
 @dataclass
 class Adaptation:
-    """One run in progress."""
+    """An adaptation run in progress."""
 
     settings: AdaptSettings
     name: str
@@ -126,9 +126,9 @@ class Adaptation:
     tokenizer: Any = field(init=False)
     selected: dict[str, Any] = field(init=False)
     questions: dict[str, str] = field(init=False)
-    """What is asked of the model, by name."""
+    """All measured questions, by name."""
     pieces: dict[str, list[Example]] = field(init=False)
-    """By source."""
+    """Training examples by source."""
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -144,7 +144,7 @@ class Adaptation:
             return self.conclude(before, after)
 
     def prepare(self) -> None:
-        """Load the model and all that is asked of it, so that a mistake there leaves no folder behind."""
+        """Load the model and all measured questions, so that a mistake there leaves no folder."""
         settings = self.settings
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.asked, self.texts, self.tasks = gather_asked(settings, self.data)
@@ -165,7 +165,7 @@ class Adaptation:
     # ------------------------------------------------------------------ text
 
     def select(self) -> None:
-        """Choose the text, which nothing that is asked of the model stands in."""
+        """Select the text, without documents that hold a measured question. Raises UserError if no general text is left to replay."""
         settings = self.settings
         questions = self.questions = {
             f"{part} {name} {each.origin}": _bare(each.prompt) for (part, name), own in self.asked.items() for each in own
@@ -184,7 +184,7 @@ class Adaptation:
         self.reporter.say(
             f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
             f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
-            f"that is asked{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
+            f"of the suite{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
         )
 
         if settings.study.replay_share and not settings.has_general and not replayed:
@@ -193,20 +193,20 @@ class Adaptation:
             )
 
     def _leave_out_what_is_asked(self) -> None:
-        """Take the questions of the suite from the tasks."""
+        """Remove the suite's questions from the tasks."""
         asked = {" ".join(canonical_words(question)) for question in self.questions.values()}
         own = [task for task in self.tasks if " ".join(canonical_words(_bare(question_from_task(task).prompt))) not in asked]
         if len(own) < len(self.tasks):
-            self.reporter.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are asked in the suite and were left out")
+            self.reporter.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are in the suite and were left out")
         if self.tasks and not own:
-            raise UserError("all tasks are asked in the suite: name other tasks, or another split of the suite")
+            raise UserError("all tasks are in the suite: name other tasks, or another split of the suite")
         self.tasks = own
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def read(self) -> None:
-        """Make the pieces of every source."""
+        """Make the training examples of every source."""
         settings, study = self.settings, self.settings.study
         folder = self.folder.path / "selection"
         texts = {TEXT: [row["text"] for row in read_jsonl(folder / "selected.jsonl")]}
@@ -229,7 +229,7 @@ class Adaptation:
         self.folder.check_inputs({name: fingerprint_of(own) for name, own in learned.items()})
 
     def _general(self) -> list[str]:
-        """General text for a pass: a sample of ten times as much, so that a corpus without end may be named."""
+        """Sample general text for one pass from ten times as much, so that a corpus without end may be named."""
         settings, found, words = self.settings, list[str](), 0
         wanted = settings.study.replay_share * settings.study.tokens / _TOKENS_A_WORD
         leaks = Leaks(self.questions, settings.selection.leak_share)
@@ -245,11 +245,11 @@ class Adaptation:
         order = np.random.default_rng(seed_for(settings.seed, "general text")).permutation(len(found))
         upto = np.cumsum([len(found[place].split()) for place in order])
         chosen = sorted(order[: int(np.searchsorted(upto, wanted)) + 1])
-        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
+        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question of the suite")
         return [found[place] for place in chosen]
 
     def _solved(self, task: Any) -> Example:
-        """A task as the suite asks it, its right answer to be learned."""
+        """Make an example of a task as the suite asks it, with its correct answer as target."""
         asked = question_from_task(task)
         start, prompt = leading_tokens(self.tokenizer), token_ids(self.tokenizer, without_control(self.tokenizer, asked.prompt))
         answer = render_answer(self.tokenizer, without_control(self.tokenizer, f" {asked.choices[asked.right]}"))
@@ -261,7 +261,7 @@ class Adaptation:
     # ------------------------------------------------------------------ study
 
     def study(self) -> None:
-        """Learn, stage by stage."""
+        """Train stage by stage."""
         sizes = {source: [len(piece.completion) for piece in own] for source, own in self.pieces.items()}
         stages = self.settings.study.stages()
         self.stages = []
@@ -312,12 +312,12 @@ class Adaptation:
         self._remove(kind)
 
     def _remove(self, kind: str) -> None:
-        """The checkpoints on the way to a stage's end."""
+        """Delete the checkpoints within a stage."""
         for unfinished in self.folder.checkpoints(kind):
             shutil.rmtree(unfinished)
 
     def log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
-        """Keep what a step showed, and tell it."""
+        """Write a step's metrics and report them."""
         self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
         self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{name: round(value, 3) for name, value in timings.items()}})
         self.reporter.step(phase, step, metrics, timings)
@@ -325,7 +325,7 @@ class Adaptation:
     # ------------------------------------------------------------------ numbers
 
     def measured(self, model: str) -> list[dict[str, Any]]:
-        """The rows of the suite for the model as it is now; read where that was done before."""
+        """Return the suite's rows of the current model; read them if they were measured before."""
         kept = self.folder.read_json(f"evaluation/{model}.json")
         if kept is not None:
             return kept["rows"]  # type: ignore[no-any-return]
@@ -337,7 +337,7 @@ class Adaptation:
         return rows
 
     def conclude(self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Write `result.json` and the report, and say what changed."""
+        """Write `result.json` and the report, and report the changes."""
         result: dict[str, Any] = {
             "recipe": self.name,
             "status": "finished",
@@ -360,7 +360,7 @@ class Adaptation:
 
 
 def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Place, run: Path) -> None:
-    """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
+    """Check that grader and writer can be asked, if there is something to ask. Raises UserError if not."""
     if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
         check_chat_model(settings.grader, place, settings.machine, asking("?"))
     if settings.study.tasks_as == "passages" and tasks:
@@ -368,19 +368,20 @@ def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Place, r
 
 
 def end_of_text(tokenizer: Any) -> int:
-    """What ends a document. Raises UserError where the tokenizer has nothing for it."""
+    """Return the token that ends a document. Raises UserError if the tokenizer has none."""
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token, so that documents have no end: set its eos_token")
     return int(tokenizer.eos_token_id)
 
 
 def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions, list[tuple[str, str]], list[Task]]:
-    """What is asked of the model, the texts whose perplexity is measured, and the solved tasks. Raises UserError for what can't be read,
-    and for a text that is measured and read in training.
+    """Load the measured questions, the texts whose perplexity is measured, and the solved tasks.
+
+    Raises UserError for what can't be read, and for a measured text that is also in the training text.
     """
     corpora = (settings.corpus, settings.domain, settings.general)
     read = {file.resolve() for corpus in corpora for _, file in files_of(corpus, data)}
-    check_packages()  # only now, so that a path which is wrong is told of first
+    check_packages()  # only now, so that a wrong path is reported first
     asked, texts = load_questions(settings.suite, data), load_texts(settings.suite, data)
     for path in settings.suite.text:
         places = [place.resolve() for place in places_of(path, data) if place.is_file()]
@@ -392,16 +393,16 @@ def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions,
 
 
 def _graded(grades: Mapping[str, int], least: int) -> str:
-    """What became of documents that were graded, in words."""
+    """Describe how many documents the grader left out."""
     below = sum(count for grade, count in grades.items() if grade != "none" and int(grade) < least)
     return f", {below:,} are graded below {least} and {grades.get('none', 0):,} not at all" if grades else ""
 
 
 def _told(question: LikelihoodQuestion) -> tuple[Any, ...]:
-    """A question without the place that it was read at."""
+    """Return a question without its origin."""
     return question.prompt, question.choices, question.right
 
 
 def _bare(prompt: str) -> str:
-    """A question without what is put around it to ask."""
+    """Return a question without the words around it in a prompt."""
     return prompt.removeprefix("Question: ").removeprefix("Definition: ").removesuffix("\nAnswer:").removesuffix("\nTerm:")

@@ -1,4 +1,4 @@
-"""An answer that is searched for where nobody says what is right, as `generate` and `evaluate` give it."""
+"""Answer prompts by a search without a verifier, for `generate` and `evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from etude.tasks.answers import voted_answer
 
 @dataclass(frozen=True)
 class SearchAnswer:
-    """What a search found for a task."""
+    """The answer that a search found to a task."""
 
     text: str
     finish: Finish
     sampled_tokens: int
-    """In the whole search."""
+    """Tokens of the whole search."""
     found: dict[str, Any]
-    """What it was taken from: the number of `answers`, or the answers of all `turns`."""
+    """What it was chosen from: the number of `answers`, or the texts of all `turns`."""
     tree: Tree | None = None
 
 
@@ -43,7 +43,7 @@ def search_answers(
     room_tokens: int,
     by_step_model: Value | None = None,
 ) -> list[SearchAnswer]:
-    """An answer to each task; random numbers are keyed by `names`. `room_tokens`: how long what is gone on from may be."""
+    """Search an answer to each task; random numbers are keyed by `names`, `room_tokens` is the longest text that is continued."""
     assert by_step_model or not how.needs_step_model
     if how.method == REFINE:
         sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "room_tokens": room_tokens, "sampling": sampling}
@@ -74,7 +74,7 @@ def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Searc
 
 
 def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node:
-    """Every answer votes with its share of the policy's answers, times these weights."""
+    """Return the node of the majority answer: each votes with its share of the policy's answers, times its weight."""
     shares = tree.shares()
     votes = [share if weights is None else float(share) * weights[node] for node, share in shares.items()]
     return list(shares)[majority([voted_answer(tree.text_of(node)) for node in shares], votes)]

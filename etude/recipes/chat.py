@@ -1,4 +1,4 @@
-"""A model that can be asked by chat messages: a server that was asked once, or a model that is loaded here."""
+"""Connect to a chat model: a server, or a model that is loaded here."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from etude.tasks.task import Task
 
 
 def open_chat_model(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
-    """Whoever `how` names; `example` has the roles that all messages have. Raises UserError where nobody can be asked."""
+    """Connect to the model that `how` names, with an example of its conversations. Raises UserError if it can't be used."""
     if how.url is None:
         return local_chat_model(how, place, machine, example, seed)
     endpoint = Endpoint(how)
@@ -23,12 +23,15 @@ def open_chat_model(how: ChatModel, place: Place, machine: Machine, example: Mes
 
 
 def check_chat_model(how: ChatModel, place: Place, machine: Machine, example: Messages) -> None:
-    """Raise UserError where nobody can be asked; a model is loaded for that, and let go."""
+    """Check that the chat model can be used; a local one is loaded for that and released. Raises UserError if not."""
     open_chat_model(how, place, machine, example)
 
 
 def local_chat_model(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
-    """A model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
+    """Load a chat model here; its samples depend on `seed` and the conversation alone.
+
+    Raises UserError if it can't be loaded, or if its chat template refuses the example.
+    """
     assert how.model is not None
     try:
         model, tokenizer = load_model(how.model, device=place.device)

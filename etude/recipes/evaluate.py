@@ -1,4 +1,4 @@
-"""Evaluate: any saved model on suites, judged as a practice run judges its own."""
+"""Evaluate: measure any saved model on suites, with the verifiers of a practice run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -44,10 +44,10 @@ def evaluate(
     reporter: Reporter | None = None,
     **keywords: Never,
 ) -> dict[str, Any]:
-    """`{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
+    """Measure a model and return `{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
 
-    `settings` have plain values, by dotted name, as the command takes them, or by section; or they are `EvaluateSettings`, which are used
-    as they stand. There are no other keywords.
+    `settings` map dotted or nested names to plain values, as on the command line; or they are `EvaluateSettings`, used as they are. There
+    are no other keywords. Raises UserError for wrong settings, and for tasks or a model that can't be loaded.
 
     >>> evaluate("runs/first/model", {"evaluation.path": ["test.jsonl"]})  # doctest: +SKIP
     """
@@ -106,11 +106,11 @@ def evaluate(
 def _answers(
     engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, by_step_model: Value | None, suite: Suite
 ) -> list[OtherAnswer]:
-    """What a search answers to each task, and the tokens that it sampled."""
+    """Answer each task by a search."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "room_tokens": room}
     names = settings.seed, "evaluation by search", suite.name
-    sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # beside greedy answers, so that revising alone differs
+    sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # like the greedy answers, so that only revising differs
     found = search_answers(engine, items, settings.search, **how, sampling=sampling, names=names, by_step_model=by_step_model)
     return [OtherAnswer(answer.text, answer.sampled_tokens) for answer in found]
 
@@ -118,7 +118,7 @@ def _answers(
 def _decoded(
     engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, logprobs: Logprobs, suite: Suite
 ) -> list[OtherAnswer]:
-    """What a method of decoding answers to each task, and the tokens that were drawn for it."""
+    """Answer each task by a decoding method."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     names = settings.seed, "evaluation by decoding", suite.name
     sizes: dict[str, Any] = {"max_new_tokens": longest, "room_tokens": room}
@@ -127,7 +127,7 @@ def _decoded(
 
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
-    """Suites by name, and the training tasks that the trivial baselines learn from: of a family or function no more than 500."""
+    """Load the suites by name, and the training tasks for the trivial baselines: of a family or function at most 500."""
     judged: dict[str, Any] = {"verifier": settings.verifier, "right_at": settings.right_at}
     judged |= {"columns": settings.columns, "actions": Actions(instruction=settings.instruction)}
     if settings.recipe is None:

@@ -1,4 +1,4 @@
-"""Generate: answers to prompts from the command line, a file or standard input."""
+"""Generate: answer prompts from the command line, a file or standard input."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -111,17 +111,17 @@ def _plain(
     done: Callable[[dict[str, Any]], None] | None,
 ) -> list[dict[str, Any]]:
     waiting: dict[int, dict[str, Any]] = {}
-    told = 0
+    reported = 0
 
     def row_of(place: int, completions: Sequence[Completion]) -> dict[str, Any]:
         return {"prompt": prompts[place], "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
 
     def tell(place: int, completions: Sequence[Completion]) -> None:
-        nonlocal told
+        nonlocal reported
         waiting[place] = row_of(place, completions)
-        while done and told in waiting:
-            done(waiting.pop(told))
-            told += 1
+        while done and reported in waiting:
+            done(waiting.pop(reported))
+            reported += 1
 
     found = engine.generate(
         rendered,
@@ -200,7 +200,7 @@ def _decoded_row(engine: TransformersEngine, prompt: str, found: DecodingResult)
 
 
 def _pieces(engine: TransformersEngine, tokens: Sequence[int], answer: str) -> list[str]:
-    """What each token adds to the answer: a character of several tokens stands with the last of them, what a stop string cut off is out."""
+    """Split the answer into the text that each token adds: a character of several tokens is with the last; a stop string is left out."""
     pieces, before = [], 0
     for end in range(1, len(tokens) + 1):
         text = engine.text_of(tokens[:end])

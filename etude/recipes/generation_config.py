@@ -1,7 +1,7 @@
-"""How a model is asked: a saved model remembers what stood before and behind each question, the length and the sampling.
+"""The generation config of a saved model: its system message, instruction, answer length and sampling.
 
-A folder that practice wrote holds them in `etude.yaml`, as settings that `etude evaluate` and `etude generate` share: both ask the model as
-its run did unless they are told otherwise, but that `generate` samples nothing by itself. Nothing in that file names code or other files.
+A folder that practice wrote holds them in `etude.yaml`, as settings that `etude evaluate` and `etude generate` share. Both prompt the model
+as its run did unless told otherwise, except that `generate` is greedy. Nothing in that file names code or other files.
 """
 
 from collections.abc import Mapping
@@ -16,29 +16,32 @@ from etude.training.run_folder import write_atomically
 
 FILE = "etude.yaml"
 _ASKING = ("system", "instruction", "max_new_tokens")
-_HEAD = "# How this model was asked while it practised; evaluate and generate ask it so unless they are told otherwise.\n"
+_HEAD = "# How this model was prompted in practice; evaluate and generate do the same unless told otherwise.\n"
 
 
 def generation_config_of(settings: PracticeSettings) -> dict[str, Any]:
-    """System message, instruction, longest answer and sampling of a practice run, under the names that evaluate and generate have."""
+    """Return system message, instruction, longest answer and sampling of a practice run, under the names of evaluate and generate."""
     longest = settings.evaluation.max_new_tokens or settings.explore.max_new_tokens
     asked = {"system": settings.system, "instruction": settings.tasks.actions.words or None}
     return asked | {"max_new_tokens": longest, "sampling": resolved(settings.explore.sampling)}
 
 
 def save_generation_config(folder: Path, settings: PracticeSettings) -> None:
-    """Write how the model of this folder is asked."""
+    """Write the generation config into a model's folder."""
     write_atomically(folder / FILE, _HEAD + write_yaml(generation_config_of(settings)))
 
 
 def find_generation_config(model: str) -> Path | None:
-    """The file that says how a saved model is asked, if it has one."""
+    """Return the generation config's file of a saved model, if it has one."""
     path = Path(model) / FILE
     return path if path.is_file() else None
 
 
 def checked_generation_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a model's folder may set, all of them; raises UserError where there is another, as in a folder from a stranger."""
+    """Return the values if a model's folder may set all of them.
+
+    Raises UserError for any other setting, as in a folder from a stranger.
+    """
     for name in values:
         if name not in _ASKING and not name.startswith("sampling."):
             raise UserError(f"the model's {FILE} sets {name}; it may set only {', '.join(_ASKING)} and sampling: remove that line")

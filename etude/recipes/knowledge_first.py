@@ -1,7 +1,7 @@
-"""An adaptation before practice: one recipe of knowledge, warm start, practice and evaluation.
+"""Adaptation before practice: one recipe of adaptation, warm start, practice and evaluation.
 
-The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model and seed, and what practice is told of
-the machine; it is gone on with where it was interrupted. Practice begins from its model.
+The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model, seed and device settings. It is resumed
+if it was interrupted. Practice begins from its model.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ FOLDER = "knowledge"
 
 
 def parse_adaptation(settings: PracticeSettings) -> AdaptSettings | None:
-    """The settings of the adaptation that comes first, None without one. Raises UserError for settings that are none."""
+    """Return the settings of the adaptation, None without one. Raises UserError for wrong ones."""
     if settings.adaptation is None:
         return None
     if clash := {"model", "seed"} & settings.adaptation_settings.keys():
@@ -32,7 +32,7 @@ def parse_adaptation(settings: PracticeSettings) -> AdaptSettings | None:
 
 
 def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> None:
-    """Raise UserError where the adaptation could not begin or go on, or was run with other settings."""
+    """Check that the adaptation can begin or resume. Raises UserError if not, or if it was run with other settings."""
     folder = run / FOLDER
     if (folder / "configuration.yaml").exists():
         kept = read_configuration(folder / "configuration.yaml")
@@ -43,7 +43,7 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
 
 
 def run_adaptation(settings: AdaptSettings, name: str, run: Path, data: Path | None, reporter: Reporter) -> Path:
-    """The folder of the adapted model; made, gone on with, or found."""
+    """Run, resume or find the adaptation, and return the folder of its model."""
     folder = run / FOLDER
     is_begun = (folder / "configuration.yaml").exists()
     if not (is_adapted(folder) and (folder / "report.html").exists()):
@@ -52,10 +52,10 @@ def run_adaptation(settings: AdaptSettings, name: str, run: Path, data: Path | N
 
 
 def is_adapted(folder: Path) -> bool:
-    """Whether the adaptation is finished."""
+    """Return whether the adaptation is finished."""
     return (RunFolder(folder).read_json("result.json") or {}).get("status") == "finished"
 
 
 def report_folders(run: Path) -> list[Path]:
-    """The runs that the page of a practice run tells of: itself, and the adaptation before it."""
+    """Return the runs on the report page of a practice run: the adaptation if there is one, and itself."""
     return [run, *([run / FOLDER] if (run / FOLDER / "configuration.yaml").exists() else [])]

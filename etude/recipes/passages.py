@@ -1,7 +1,7 @@
-"""The passages of an adaptation, written on its solved tasks from the text that was selected.
+"""Write the passages of an adaptation, on its solved tasks and the selected text.
 
-They are kept one by one in `passages.jsonl` with their sources, what was rejected among them, so that a run that ends in between goes on
-where it was. Who did not answer is asked again when the run is gone on with, as long as nothing was learned.
+They are saved one by one in `passages.jsonl` with their sources, rejected ones included, so that an interrupted run continues where it was.
+Assignments without a reply are asked again on resume, until training begins.
 """
 
 import json
@@ -30,11 +30,11 @@ from etude.tasks.verifiers import CHEAP
 from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
 
 Engine = Callable[[], TransformersEngine]
-"""Makes the engine of the model that is adapted, which may hold a copy of it."""
+"""Builds the engine of the model that is adapted, which may hold a copy of it."""
 
 
 def check_writer(settings: AdaptSettings, tasks: Sequence[Task], place: Place, run: Path) -> None:
-    """Raise UserError where the writer can't be asked, though there is something to write, and where answers could not be compared."""
+    """Check that the writer can be asked, if there is something to write, and that answers can be compared. Raises UserError if not."""
     how = settings.writer
     foreign = next((task for task in tasks if task.verifier not in CHEAP), None)
     if how.how != "rules" and foreign is not None:
@@ -57,8 +57,9 @@ def write_passages(
     room: int,
     reporter: Reporter,
 ) -> list[str]:
-    """The texts of the passages; own attempts have prompts of `room` tokens at most. Raises UserError where none is good enough, and where
-    the server that writes goes away.
+    """Write the passages and return their texts; own attempts have prompts of at most `room` tokens.
+
+    Raises UserError if no passage is good enough, and if the writing server stops answering.
     """
     how, path = settings.writer, folder.path / "passages.jsonl"
     knowledge = [
@@ -88,7 +89,7 @@ def write_passages(
     reporter.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
     if not found:
         raise UserError(
-            f"no passage came of {len(tasks)} tasks ({left_out}; what was said stands in {path}): go on with --resume where the writer "
+            f"no passage came of {len(tasks)} tasks ({left_out}; replies are in {path}): continue with --resume if the writer "
             "did not answer, or begin another run with another writer or study.tasks_as answers"
         )
     return found
@@ -99,15 +100,15 @@ def _example(tasks: Sequence[Task], how: PassageWriter) -> Messages:
 
 
 def own_attempts(engine: TransformersEngine, how: PassageWriter, room: int, seed: int) -> Attempts:
-    """Attempts of the model as it is now, drawn by the prompt, whatever else is asked beside it; none at what is too long."""
+    """Return a function that samples attempts of the current model, seeded by the prompt alone; none for a prompt that is too long."""
 
     def attempts(prompts: Sequence[str]) -> list[list[str]]:
         rendered = [render_prompt(engine.tokenizer, Task(without_control(engine.tokenizer, prompt))) for prompt in prompts]
         fitting = [ids for ids in rendered if len(ids) <= room]
         keys = [[seed_for(seed, "attempts", str(ids), number) for number in range(how.attempts)] for ids in fitting]
         sampling = Sampling(temperature=how.temperature)
-        drawn = engine.generate(fitting, num_samples=how.attempts, max_new_tokens=how.max_new_tokens, sampling=sampling, keys=keys)
-        found = iter(drawn)
+        sampled = engine.generate(fitting, num_samples=how.attempts, max_new_tokens=how.max_new_tokens, sampling=sampling, keys=keys)
+        found = iter(sampled)
         return [[each.text for each in next(found)] if len(ids) <= room else [] for ids in rendered]
 
     return attempts

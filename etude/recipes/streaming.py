@@ -1,10 +1,10 @@
-"""An answer that is written while it is drawn."""
+"""Stream an answer while it is sampled."""
 
 from collections.abc import Callable, Sequence
 
 
 class AnswerStream:
-    """Writes what is certain so far: whole characters, and nothing that may yet turn out to be the beginning of a stop string."""
+    """Writes what is certain so far: whole characters, and nothing that may become a stop string."""
 
     def __init__(self, text_of: Callable[[Sequence[int]], str], write: Callable[[str], None], stop: Sequence[str] = ()) -> None:
         self._text_of, self._write, self._stop = text_of, write, stop
@@ -12,14 +12,14 @@ class AnswerStream:
         self.written = ""
 
     def hear(self, token: int) -> None:
-        """Another token."""
+        """Add a token."""
         self._tokens.append(token)
         text = self._text_of(self._tokens)
         if not text.endswith("\ufffd"):  # the first bytes of a character
             self._say(text[: _certain(text, self._stop)])
 
     def end(self, text: str) -> None:
-        """The answer, whole: what is not written of it yet. An answer that was not drawn just now, but chosen, is written here."""
+        """Write the rest of the answer, or all of an answer that was chosen after sampling."""
         if not text.startswith(self.written):
             self._write("\n")
             self.written = ""
@@ -32,7 +32,7 @@ class AnswerStream:
 
 
 def _certain(text: str, stop: Sequence[str]) -> int:
-    """How much of the text stays, whatever follows: up to a stop string, or to where one may have begun.
+    """Return the length of the text that stays, whatever follows: up to a stop string, or to where one may have begun.
 
     >>> _certain("It is 4\\n", ["\\n\\n"]), _certain("4\\n\\nQ", ["\\n\\n"]), _certain("It is 4", [])
     (7, 1, 7)

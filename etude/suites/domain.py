@@ -1,6 +1,6 @@
-"""What a model knows of a domain, and what it should not lose by learning it, as `etude evaluate MODEL --suite domain`.
+"""The domain suite: domain questions, questions of neighbouring and other domains, and perplexity of general text.
 
-part      what is asked, by likelihood (`etude.evaluation.likelihood`) but `said`  value
+part      questions, by likelihood (`etude.evaluation.likelihood`) except `said`  value
 choices   the domain's questions with choices, of the split that is measured      accuracy
 open      its open questions                                                      nats a byte of the answer
 cloze     a term for its definition, among three others of the same section       accuracy
@@ -9,9 +9,9 @@ far       questions of other domains, the same                                  
 said      the term for a definition and open questions, answered in words         F1 of words
 text      perplexity of general texts                                             perplexity
 
-Without files of far questions or of text those that ship are asked: 80 questions and a page of common knowledge. Accuracy is by likelihood
-a byte; `sum` and `calibrated` stand beside it, and `nats`, which moves before a choice does. `bits` are the answers of each row, so that
-two models can be compared by pairs.
+Without files of far questions or of text, those that ship are used: 80 questions and a page of common knowledge. Accuracy is by likelihood
+per byte; rows also have `sum`, `calibrated` and `nats`, which changes before an answer does. `bits` are the answers of each row, for paired
+tests of two models.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,16 +36,16 @@ from etude.tasks.task import Task
 from etude.tasks.verifiers import words
 
 Answers = Callable[[Sequence[str]], Sequence[str]]
-"""Texts behind prompts, as a model says them."""
+"""Prompts → the texts that a model generates."""
 _SAID_TOKENS = 48
-"""Of an answer in words, at most."""
+"""Longest generated answer, in tokens."""
 
 Questions = dict[tuple[str, str], list[LikelihoodQuestion]]
-"""By part and name."""
+"""Questions by part and name."""
 
 
 def load_questions(suite: DomainSuite, data: Path | None) -> Questions:
-    """All that is asked."""
+    """Load all questions of the suite, by part and name. Raises UserError for a file that can't be read or has no questions."""
     found: Questions = {}
     for path in suite.questions:
         found["choices", path] = _tasks(suite, path, suite.choices_where, data, suite.columns)
@@ -85,7 +85,7 @@ def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
 
 
 def _picked(asked: list[LikelihoodQuestion], n: int | None) -> list[LikelihoodQuestion]:
-    """`n` of them at equal distances, in their order; all where there are fewer."""
+    """Take `n` questions at equal distances, in order; all if there are fewer."""
     if n is None or n >= len(asked):
         return asked
     return [asked[place * len(asked) // n] for place in range(n)]
@@ -101,7 +101,7 @@ def measure_domain(
     room: int,
     reporter: Reporter,
 ) -> list[Row]:
-    """A row for every file and part, and for near and far one of all their questions."""
+    """Measure every part and file, and for near and far all their questions together; report and return the rows."""
     return report_rows(_rows(suite, asked, texts, tokenizer, logprobs, answers, room), line, reporter)
 
 
@@ -129,7 +129,7 @@ def _rows(
 
 
 def greedy_answers_by(engine: Callable[[], TransformersEngine], room: int) -> Answers:
-    """Greedy answers, to the end of the line, by an engine that is made when it is needed, since it may hold a copy of the model."""
+    """Return a function that answers greedily to the end of the line; it builds its engine, which may copy the model, when called."""
 
     def answers(prompts: Sequence[str]) -> list[str]:
         asked = engine()
@@ -142,7 +142,7 @@ def greedy_answers_by(engine: Callable[[], TransformersEngine], room: int) -> An
 
 
 def said_row(name: str, questions: Sequence[LikelihoodQuestion], answers: Answers) -> Row:
-    """How many words the answers to these questions share with the right ones."""
+    """Measure the generated answers to these questions by the F1 of words shared with the correct ones."""
     said = answers([question.prompt for question in questions])
     gold = [question.choices[question.right] for question in questions]
     f1s = [words(text, Task("", right)).score or 0.0 for text, right in zip(said, gold, strict=True)]
@@ -152,7 +152,7 @@ def said_row(name: str, questions: Sequence[LikelihoodQuestion], answers: Answer
 
 
 def row_of(part: str, name: str, known: Sequence[LikelihoodResult]) -> Row:
-    """The numbers of one or several lists of questions together."""
+    """Compute the row of one or several lists of questions together."""
     nats = [value for each in known for value in each.nats]
     row: Row = {"part": part, "name": name, "n": len(nats)}
     if not known[0].right:
@@ -166,7 +166,7 @@ def row_of(part: str, name: str, known: Sequence[LikelihoodResult]) -> Row:
 
 
 def line(row: Row) -> str:
-    """A row as a line of the table."""
+    """Format a row as a line of the table."""
     if "f1s" in row:
         return "{part:<8} {name:<38} {value:6.1%} [{low:.1%}, {high:.1%}] F1, {exact:.1%} exact  n = {n:,}".format(**row)
     number = "{value:6.1%} [{low:.1%}, {high:.1%}]" if "bits" in row else "{value:6.3f} [{low:.3f}, {high:.3f}]"

@@ -1,4 +1,4 @@
-"""What a model knows and does not say, as `etude evaluate MODEL --suite knows-says` (`etude.evaluation.latent_knowledge`)."""
+"""The latent-knowledge suite (`etude evaluate MODEL --suite knows-says`): see `etude.evaluation.latent_knowledge`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,30 +30,30 @@ from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS
 
 _NAMES = 5
-"""Of a right answer, at most."""
+"""Names of a correct answer that are scored, at most."""
 
 
 @dataclass(frozen=True)
 class LatentKnowledge:
-    """Questions with right and wrong answers."""
+    """Settings: questions with correct and wrong answers."""
 
     path: list[str] = field(default_factory=list)
-    """Files of questions; a right answer may go by several names (the verifier `aliases`)."""
+    """Files of questions; a correct answer may have several names (the verifier `aliases`)."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, answer) to the files' columns."""
+    """Our column names (question, answer) to those of the files."""
     wrong: str = "wrong"
     """The column with a wrong answer, or a list of them."""
     n: int | None = None
-    """So many of the questions, by seed; all unless given."""
+    """Number of questions, chosen by seed; all unless given."""
     system: str | None = None
     """System message put before every question."""
     instruction: str | None = None
-    """What stands behind every question, such as the form that the answer is to have."""
+    """Text after every question, such as the format of the answer."""
     max_new_tokens: int = 24
     decoding: ReliableDecoding = field(default_factory=lambda: ReliableDecoding(k=8))
-    """Of which `k` and `sampling` are those of the samples."""
+    """Its `k` and `sampling` are those of the samples."""
     methods: list[str] = field(default_factory=list)
-    """Methods of decoding whose answers are measured too."""
+    """Decoding methods that are measured, too."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
 
@@ -99,7 +99,10 @@ def _measure(suite: LatentKnowledge, tasks: Sequence[Task], subject: Subject, _:
 
 
 def questions(suite: LatentKnowledge, data: Path | None) -> list[Task]:
-    """The suite's questions, each with its instruction; raises UserError for one that lacks a right or a wrong answer."""
+    """Load the suite's questions, each with its instruction.
+
+    Raises UserError without files, for a question without a correct or a wrong answer, and for fewer than two questions.
+    """
     if not suite.path:
         raise UserError("there is nothing to ask: set --path to one or more files of questions")
     source = TaskSource(path=suite.path, columns=suite.columns, verifier="aliases")
@@ -129,8 +132,9 @@ def _leading(
     reporter: Reporter,
     dtype: torch.dtype = torch.float32,
 ) -> list[tuple[tuple[bool, ...], tuple[bool, ...]]]:
-    """For each question after which layers the right answer leads, and after which the next question's does. `dtype`: in which the head is
-    computed after all layers but the last.
+    """Return for each question after which layers its correct answer leads, and after which the next question's does.
+
+    `dtype` is the precision of the head after all layers but the last.
     """
     head = head_copy(model, dtype)
     names = [aliases_of(task)[:_NAMES] for task in tasks]
@@ -145,7 +149,7 @@ def _leading(
 
 
 def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence[str], head: torch.nn.Linear | None) -> list[list[float]]:
-    """The log-prob of each answer after each layer, by its bytes."""
+    """Return the log-prob a byte of each answer after each layer."""
     ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     for text, own in zip(texts, ids, strict=True):
         if not own:
@@ -157,15 +161,15 @@ def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence
 def _said(
     engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], suite: LatentKnowledge
 ) -> list[tuple[bool, list[bool], str]]:
-    """Whether the greedy answer is right, and each sample; and the greedy answer."""
+    """Return whether the greedy answer and each sample are correct, and the text of the greedy answer."""
     greedy = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=GREEDY)
     numbers = range(suite.decoding.k)
     named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
     keys = [[seed_for(suite.seed, "knows-says", "sample", number, key, *again) for number in numbers] for key, again in named]  # a pool's
     samples = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=suite.decoding.sampling, keys=keys)
     found = []
-    for task, (first,), drawn in zip(tasks, greedy, samples, strict=True):
-        found.append((_is_right(first.text, task), [_is_right(each.text, task) for each in drawn], first.text))
+    for task, (first,), sampled in zip(tasks, greedy, samples, strict=True):
+        found.append((_is_right(first.text, task), [_is_right(each.text, task) for each in sampled], first.text))
     return found
 
 
@@ -184,7 +188,7 @@ def _method_row(
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """What is known and what is said, as a person reads it."""
+    """Format the row as a line."""
     names = {"likelihood": "likeliest", "chance": "of another question", "pass_at_k": f"in {row['k']} samples", "greedy": "said at once"}
     shares = [f"{said} {row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]" for name, said in names.items()]
     layers, first = len(row["leads_after"]) - 1, row["leads_from"]

@@ -1,4 +1,4 @@
-"""What a model finds in long texts, with its full context and under a policy, as `etude evaluate MODEL --suite long`."""
+"""The long-context suite (`etude evaluate MODEL --suite long`): accuracy with the full KV cache and with a cache policy."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,17 +26,18 @@ from etude.tasks.files import find_file
 
 @dataclass(frozen=True)
 class LongSuite:
-    """Tasks whose answer lies somewhere in a long text."""
+    """Settings: tasks whose answer is hidden in a long text."""
 
     kinds: list[str] = field(default_factory=lambda: ["single", "multi_key", "multi_value", "variables", "frequent"])
-    """`single`, `multi_key`, `multi_value` (numbers that go by a name), `variables` (a number handed on), `common`, `frequent` (words),
-    `instructions` (before the text), and from files `facts`, `meetings`, `stories`."""
+    """`single`, `multi_key`, `multi_value` (needles), `variables` (variable tracking), `common`, `frequent` (word counts), `instructions`
+    (before the text), and from files `facts`, `meetings`, `stories`.
+    """
     tokens: list[int] = field(default_factory=lambda: [1024, 2048])
-    """How long a text is with its question."""
+    """Lengths of text and question together."""
     n: int = 20
     """Tasks of each kind and length."""
     haystack: list[str] = field(default_factory=list)
-    """Files of text to hide things in; noise unless given."""
+    """Files of filler text; noise unless given."""
     facts: str | None = None
     """A file of bAbI."""
     meetings: str | None = None
@@ -44,13 +45,14 @@ class LongSuite:
     stories: str | None = None
     """A file of SQuALITY."""
     question: Literal["unseen", "seen"] = "unseen"
-    """Whether the question is there when what is too much is dropped: `seen`, or it comes behind, `unseen`; then it is kept, and under
-    recall each of its tokens reads its own pages."""
+    """`seen`: the question is in the prompt when the policy evicts. `unseen`: it comes after and is kept whole; under retrieval each of its
+    tokens reads its own pages.
+    """
     max_new_tokens: int = 32
     system: str | None = None
     """System message put before every text."""
     engine: EngineView = field(default_factory=EngineView)
-    """The policy, which is compared with the full context."""
+    """The cache policy, which is compared with the full cache."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
 
@@ -123,7 +125,7 @@ def _answered(
     *,
     shows: bool,
 ) -> dict[str, Any]:
-    """What is found of a task; `shows`: what the policy has of its text too."""
+    """Answer a task with the full cache and with the policy; with `shows` also return what the policy keeps of its text."""
     dropping = [policy] if isinstance(policy, Policy) else []
     reading, is_seen = Reading(model, dropping), suite.question == "seen"
     prompt = [*each.text, *each.question] if is_seen else each.text
@@ -183,7 +185,7 @@ def _row(kind: str, tokens: int, found: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def line(row: Mapping[str, Any], view: str | None) -> str:
-    """As a person reads it."""
+    """Format a row as a line."""
     full = f"{row['kind']:<12} {row['tokens']:>6,} tokens  full {row['full']:.1%} [{row['full_low']:.1%}, {row['full_high']:.1%}]"
     if "view" not in row:
         return f"{full}  n = {row['n']:,}"

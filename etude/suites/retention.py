@@ -1,4 +1,4 @@
-"""What any model knows and can do that practice might cost it: one suite, measured alike for all, as `etude evaluate MODEL --suite NAME`.
+"""The retention suite: general knowledge and skills that practice might cost a model, as `etude evaluate MODEL --suite retention`.
 
 part          measured by                                                 number
 choices       likelihood alone (`etude.evaluation.retention`)             accuracy of each file, and of all its questions together
@@ -6,9 +6,9 @@ text          likelihood alone                                            perple
 instructions  greedy answers, rules that a function checks                share followed
 families      greedy answers to problems of reasoning-gym                 accuracy of each family
 
-`choice_accuracy` is that of all questions of the files, or without them of those that ship. A model's folder may remember how a run asked
-it; here it is asked plainly, so that two models' numbers compare. What ships is always measured; without the data folder it is all there is
-of choices and text.
+`choice_accuracy` is that of all questions of the files, or without files of those that ship. Prompts ignore the system message and
+instruction that a model's folder may hold, so that numbers of two models compare. What ships is always measured; without a data folder
+there are no other choices and texts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,12 +38,12 @@ from etude.tasks.task import Task
 
 @dataclass(frozen=True)
 class RetentionSuite:
-    """What is measured of what a model knew and could do before it practised."""
+    """Settings of the retention suite."""
 
     choices: list[str] = field(default_factory=list)
     """Files of questions with choices."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, choices, answer) to the files' columns."""
+    """Our column names (question, choices, answer) to those of the files."""
     n: int | None = None
     """Questions of each file, always the same ones; all unless given."""
     text: list[str] = field(default_factory=list)
@@ -51,15 +51,17 @@ class RetentionSuite:
     text_tokens: int = 8192
     """Tokens of each text at most."""
     window_tokens: int = 256
-    """Length of the pieces that a text is read in, each without the ones before."""
+    """Length of the windows of a text, each read without those before it."""
     instructions: int = 110
     """Prompts with a rule that can be checked; 0 leaves them out."""
     families: list[str] = field(default_factory=list)
-    """Families of reasoning-gym: name none that is practised."""
+    """Families of reasoning-gym; name none that the model practised."""
     family_parameters: dict[str, Any] = field(default_factory=dict)
-    """Parameters of a family, by its name; others are as they come."""
+    """Parameters of a family, by its name; the family's defaults unless given."""
     family_verifier: str | None = None
-    """What scores their answers, such as `numeric`, which finds a number in prose; their own scorers, which want it alone, unless given."""
+    """The verifier of their answers, such as `numeric`, which finds a number in prose; unless given their own scorers, which accept the
+    number alone.
+    """
     family_n: int = 40
     """Problems of each."""
     max_new_tokens: int = 96
@@ -110,7 +112,7 @@ def _rows(suite: RetentionSuite, subject: Subject, answers: dict[str, Any]) -> I
 
 
 def _is_there(path: str, data: Path | None) -> bool:
-    """Whether a file is to be read: without a data folder those that are missing are left out, with one they are a mistake."""
+    """Return whether to read a file: without a data folder missing files are left out, with one they are an error."""
     return data is not None or Path(path).is_file()
 
 
@@ -118,7 +120,7 @@ def _is_there(path: str, data: Path | None) -> bool:
 
 
 def _choices(suite: RetentionSuite, tokenizer: Any, logprobs: Logprobs, room: int, data: Path | None) -> list[Row]:
-    """A row for each file, what ships first; last all questions of the files together, or those that ship where there are none."""
+    """Measure each file of questions, those that ship first; last all questions of the files together (or those that ship)."""
 
     def bits_of(path: str, columns: dict[str, str], n: int | None) -> str:
         tasks = load_tasks(TaskSource(path=[path], columns=columns, verifier="choice"), split="retention", n=n, seed=0, data=data)
@@ -132,7 +134,7 @@ def _choices(suite: RetentionSuite, tokenizer: Any, logprobs: Logprobs, room: in
 
 
 def _share(part: str, name: str, bits: Sequence[Any]) -> Row:
-    """How many of 0s and 1s, as text or bools, are right."""
+    """Compute the row of a share of 0s and 1s, as text or bools."""
     right = sum(bit in ("1", True) for bit in bits)
     low, high = wilson_interval(right, len(bits))
     return {"part": part, "name": name, "n": len(bits), "value": right / len(bits), "low": low, "high": high}
@@ -172,7 +174,7 @@ def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompt
 
 
 def _line(row: Row) -> str:
-    """A row as a line of the table."""
+    """Format a row as a line of the table."""
     number = "{value:6.2f} [{low:.2f}, {high:.2f}]" if row["part"] == "text" else "{value:6.1%} [{low:.1%}, {high:.1%}]"
     unit = "tokens" if row["part"] == "text" else ""
     return f"{row['part']:<13} {row['name']:<40} {number.format(**row)}  n = {row['n']:,} {unit}".rstrip()

@@ -104,10 +104,13 @@ def test_a_card_shows_how_the_model_is_asked(tokenizer, chat_tokenizer):
     asked = prompt_example(told, tasks, chat_tokenizer)
     words = told.tasks.actions.words
     assert asked.messages == [{"role": "system", "content": "Be."}, {"role": "user", "content": f"It's 1?\n\n{words}"}]
-    assert "The chat template is the base model's. It was asked with the system message and the instruction above." in usage_section(asked)
+    assert (
+        "The chat template is the base model's. Practice prompted it with the system message and the instruction above."
+        in usage_section(asked)
+    )
     asked = prompt_example(told, tasks, tokenizer)
     assert asked.messages == [{"role": "user", "content": "It's 1?"}]
-    assert "writes the question and a line break, with the system message and the instruction, as it was asked" in usage_section(asked)
+    assert "writes the question and a line break, with the system message and the instruction, as practice prompted" in usage_section(asked)
     none = replace(asked, template="none")
     assert (
         f"tokenizer({'Be.' + chr(10) + 'It' + chr(39) + 's 1?' + chr(10) * 2 + words + chr(10)!r}, return_tensors='pt')"

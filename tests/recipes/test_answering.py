@@ -96,7 +96,10 @@ def test_the_commands_take_a_search_by_its_name(model, capsys, tmp_path):
     [
         ({"search": AnswerSearch("samples"), "sampling": HOT}, "set num_samples to 2 or more"),
         ({"search": AnswerSearch("mcts")}, "at temperature 0 all are equal: set sampling.temperature above 0"),
-        ({"search": AnswerSearch("refine"), "sampling": HOT, "num_samples": 3}, "refine revises one answer, but num_samples is 3"),
+        (
+            {"search": AnswerSearch("refine"), "sampling": HOT, "num_samples": 3},
+            "search.method refine and num_samples 3 exclude each other",
+        ),
         ({"search": AnswerSearch("refine"), "stop": ["x"]}, "stop and search.method refine exclude each other"),
         ({"search": AnswerSearch("beam"), "sampling": HOT, "stop": ["x"]}, "stop and search.method beam exclude each other"),
     ],

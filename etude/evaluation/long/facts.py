@@ -20,12 +20,12 @@ def babi_generator(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
     """
     stories = read_babi(path)
 
-    def facts(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
-        told, question, answer = draw.choice(stories)
-        context, depths = haystack.around(draw, told, tokens)
+    def task_from_babi(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
+        facts, question, answer = draw.choice(stories)
+        context, depths = haystack.around(draw, facts, tokens)
         return LongTask("facts", context, question, "The answer is", (answer,), depth=depths[-1])
 
-    return facts
+    return task_from_babi
 
 
 def read_babi(path: Path) -> list[Story]:
@@ -34,17 +34,17 @@ def read_babi(path: Path) -> list[Story]:
     Raises UserError for a file of another format or without questions.
     """
     found: list[Story] = []
-    told: list[str] = []
+    facts: list[str] = []
     for line in path.read_text(encoding="utf8").splitlines():
         number, _, text = line.partition(" ")
         if not number.isdigit():
             raise UserError(f"{path} is no file of bAbI: a line begins with a number, but one is {line[:60]!r}")
-        told = [] if number == "1" else told
+        facts = [] if number == "1" else facts
         question, *rest = re.split(r"[\t|]", text)  # the set is about with either
         if rest:
-            found.append((list(told), question.strip(), rest[0].replace(",", " ").strip()))
+            found.append((list(facts), question.strip(), rest[0].replace(",", " ").strip()))
         else:
-            told.append(text.strip())
+            facts.append(text.strip())
     if not found:
         raise UserError(f"{path} has no question: name a file of bAbI")
     return found

@@ -84,8 +84,8 @@ def tokenize_task(tokenizer: Any, task: LongTask, system: str | None = None) -> 
         rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, instruction="")
     else:
         rendered = f"{_TEXT}\n\n{task.question}\n"
-    before, behind = rendered.split(_TEXT)
-    return tuple(_tokens(tokenizer, before + task.context)), tuple(_tokens(tokenizer, behind + task.begin))
+    before, after = rendered.split(_TEXT)
+    return tuple(_tokens(tokenizer, before + task.context)), tuple(_tokens(tokenizer, after + task.begin))
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:

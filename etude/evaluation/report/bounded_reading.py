@@ -1,5 +1,7 @@
-"""Read files of a run folder within bounds, since a stranger may have made it: no special files, and no more bytes, no longer lines and no
-deeper values than runs write. What is left out is noted in `notes`, by the file's name.
+"""Read files of a run folder within bounds, since a stranger may have made it.
+
+No special files are read, and no more bytes, no longer lines and no deeper values than runs write. What is left out is noted in `notes`, by
+the file's name.
 """
 
 import gzip

@@ -71,10 +71,10 @@ def _value_ticks(panel: Panel, low: float, high: float) -> list[float]:
 def _chart_label(panel: Panel, runs: Sequence[Run], drawn: Sequence[tuple[int, int, Points]]) -> str:
     """Describe the chart in a sentence for screen readers."""
     names = list(panel.measures.values())
-    told = []
+    parts = []
     for run_index, key_index, points in drawn:
         (first, start), *_, (last, end) = [point for point in points if point[1] is not None] * 2
         who = f"{runs[run_index].name}, " if len(runs) > 1 else ""
-        told.append(f"{who}{names[key_index]}: {start:.3g} at step {first}, {end:.3g} at step {last}")
+        parts.append(f"{who}{names[key_index]}: {start:.3g} at step {first}, {end:.3g} at step {last}")
     unit = f" ({panel.unit})" if panel.unit else ""
-    return f"{panel.title}{unit} by step. {'; '.join(told)}."
+    return f"{panel.title}{unit} by step. {'; '.join(parts)}."

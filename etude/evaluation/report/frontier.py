@@ -104,8 +104,8 @@ def gate_outcome(row: Mapping[str, Any]) -> str:
 
 def _label(title: str, runs: Sequence[Run], models: Sequence[Sequence[tuple[str, float, float]]]) -> str:
     """Describe the chart in a sentence for screen readers."""
-    told = []
+    parts = []
     for run, of_run in zip(runs, models, strict=True):
         who = f"{run.name}, " if len(runs) > 1 else ""
-        told += [f"{who}{name}: {can:.3g} at {knows:.3g}" for name, knows, can in of_run]
-    return f"{title}. {'; '.join(told)}."
+        parts += [f"{who}{name}: {can:.3g} at {knows:.3g}" for name, knows, can in of_run]
+    return f"{title}. {'; '.join(parts)}."

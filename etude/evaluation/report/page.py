@@ -46,7 +46,7 @@ PHASES = {
     "practice": "Practice",
 }
 MAX_RUNS = 8
-"""As many as there are colours that can be told apart."""
+"""The number of colours that can be distinguished."""
 MAX_ATTEMPTS = 10_000
 """Attempts on a page, all runs together."""
 

@@ -122,7 +122,7 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
     for file in chosen:
         attempts += islice(_read_rows(file, notes, left), each)
         if left[0] < 0:
-            notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those behind {display_name(file)} are left out")
+            notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those after {display_name(file)} are left out")
             break
     return attempts, sum(counts)
 
@@ -141,9 +141,9 @@ def most_informative_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any
         ends = [node for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)]
         return len({is_item_right({**node, "score": node["value"]}) for node in ends}) == 2, len(row["nodes"])
 
-    drawn = (row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES)
-    drawn = (row for row in drawn if all(isinstance(node, dict) for node in row["nodes"]))
-    return max(drawn, key=tells, default=None)
+    shown = (row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES)
+    shown = (row for row in shown if all(isinstance(node, dict) for node in row["nodes"]))
+    return max(shown, key=tells, default=None)
 
 
 def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

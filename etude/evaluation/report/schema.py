@@ -1,5 +1,6 @@
-"""Schema of a run's JSON documents: where mappings, lists and names must be. Other values may be anything and are checked where they are
-shown.
+"""Schema of a run's JSON documents: where mappings, lists and names must be.
+
+Other values may be anything and are checked where they are shown.
 """
 
 from collections.abc import Mapping
