@@ -19,14 +19,14 @@ from etude.training.interruption import Interrupted, Interruption
 
 USAGE = f"""etude: language models get better by practising
 
-  etude adapt NAME_OR_YAML [--key value ...]      learn a domain from text
-  etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
-  etude evaluate MODEL [--key value ...]          measure a model on suites
-  etude evaluate MODEL --suite NAME_OR_YAML       what it knew and could do before: retention; knows of a domain: domain; knows and does not
-                                                  say: knows-says; or finds in long texts, with what --engine.view keeps of them: long
+  etude adapt NAME_OR_YAML [--key value ...]      train on a domain's text
+  etude practice NAME_OR_YAML [--key value ...]   train on tasks by the model's own attempts
+  etude evaluate MODEL [--key value ...]          measure a model on suites of tasks
+  etude evaluate MODEL --suite NAME_OR_YAML       measure general knowledge and skills (retention), a domain (domain), knowledge missing
+                                                  in answers (knows-says), or long contexts with a KV-cache policy (long)
   etude generate MODEL [--key value ...]          answer prompts
-  etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
-  etude report RUN --pack FILE.zip                a run for somebody else: no weights, no paths of this machine, no tokens
+  etude report RUN [RUN ...] [--out FILE]         write the report page of a run, or of several side by side
+  etude report RUN --pack FILE.zip                pack a run for sharing: no weights, no local paths, no tokens
   etude models [list | fetch NAME | convert MODEL FOLDER]
   etude models interpolate START END --factor A --out DIR
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in given if word not in ("-q", "--quiet", "--verbose")]
     try:
         status = _run(words, is_quiet=is_quiet, is_verbose=is_verbose)
-        sys.stdout.flush()  # here, and not when the interpreter ends, it can be caught that nobody reads
+        sys.stdout.flush()  # here a closed pipe can be caught, not when the interpreter ends
         return status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -197,14 +197,14 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
     options = ("json", "page", "force")
     if _wants_help(arguments):
         head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
-        page = {"page": "--page FILE    write a page of answers by a --method: samples, and agreement on each token"}
+        page = {"page": "--page FILE    write a page of a --method's answers, with samples and agreement on each token"}
         return _help(f"{head}\n\n{options_help(*options, more=page)}", GenerateSettings)
     common, rest = take_options(arguments, *options)
     model, rest = _model(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_generate(model, rest)
     check_there(model)
     if common.page and not settings.decoding.is_on:
-        raise UserError("--page shows answers that were made of several: choose a --method, such as integrative, or leave it out")
+        raise UserError("--page shows the answers of a decoding method: choose a --method, such as integrative, or leave it out")
     if common.page:
         check_output("--page", common.page, is_page, force=common.force)
     prompts = prompts_from(settings, sys.stdin)
@@ -219,12 +219,12 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
         shows = sys.stderr.isatty() and not answers.isatty() and len(prompts) > 1 and not is_quiet
         for text in [""] if is_written else row["completions"]:
             line = text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False)
-            print(visible(line) if answers.isatty() else line, file=answers, flush=True)  # a file gets what the model wrote
+            print(visible(line) if answers.isatty() else line, file=answers, flush=True)  # files get the unescaped text
         if shows:
             print(f"\r{answered:,} of {len(prompts):,} answered", end="\n" if answered == len(prompts) else "", file=sys.stderr, flush=True)
 
     def write_piece(text: str) -> None:
-        print(visible(text), end="", file=answers, flush=True)  # only a terminal is written to piece by piece
+        print(visible(text), end="", file=answers, flush=True)  # only a terminal is streamed to
 
     from etude.recipes.generate import generate
 
@@ -240,7 +240,7 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     usage = "etude report RUN [RUN ...] [--out FILE] [--force], or etude report RUN --pack FILE.zip [--force]"
     if _wants_help(arguments) or not arguments:
         print(
-            f"{usage}\n\nOne self-contained page; default: report.html in the first run folder. --pack writes a run for somebody else. "
+            f"{usage}\n\nOne self-contained page; default: report.html in the first run folder. --pack writes a run for sharing. "
             "- is standard\noutput. A file that etude did not write is replaced by --force alone."
         )
         return
@@ -419,7 +419,7 @@ def _set_logging(*, is_quiet: bool, is_verbose: bool) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     for library in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
         os.environ.setdefault(library, "error")
-    for library in ("huggingface_hub", "datasets"):  # which print their lines themselves
+    for library in ("huggingface_hub", "datasets"):  # they have handlers of their own
         logging.getLogger(library).propagate = False
 
 

@@ -64,10 +64,10 @@ def write_output(name: str | Path, content: str | bytes) -> None:
         try:
             with path.open("wb") as stream:
                 stream.write(raw)
-        except OSError as error:  # which does not say where, as it does on opening
+        except OSError as error:  # it has no file name, other than one on opening
             raise OSError(error.errno, error.strerror, str(path)) from error
         return
-    from etude.training.run_folder import write_atomically  # only now, since help and mistakes write nothing
+    from etude.training.run_folder import write_atomically  # imported late: help and usage errors write nothing
 
     target = path.resolve()
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
@@ -102,7 +102,7 @@ def is_pack(path: Path) -> bool:
 
 
 def _is_own(path: Path, is_own: IsOwn) -> bool:
-    with suppress(ValueError, OSError, RecursionError, zipfile.BadZipFile):  # what can't be read so is somebody else's
+    with suppress(ValueError, OSError, RecursionError, zipfile.BadZipFile):  # unreadable as ours: another program's
         return is_own(path)
     return False
 

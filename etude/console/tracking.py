@@ -107,7 +107,7 @@ def _checked(name: str) -> str:
 
 def _started(name: str, run: Path) -> Any:
     kind = LOGGER_TYPE_TO_CLASS[name]
-    PartialState()  # which process this is, for those trackers that ask
+    PartialState()  # some trackers ask which process this is
     if kind.requires_logging_directory:
         tracker = kind(run.resolve().name, logging_dir=str(run / name))
     else:

@@ -41,7 +41,7 @@ def reliable(method: str, tokenizer: Any, questions: Sequence[Question], *, seed
         if len(tasks) != len(input_ids):
             raise UserError(f"there are {len(input_ids)} prompts for {len(tasks)} questions: give a question for each")
         given = kwargs.get("attention_mask")
-        mask = torch.ones_like(input_ids) if given is None else given  # where nothing is padded there is none
+        mask = torch.ones_like(input_ids) if given is None else given  # there is no mask without padding
         prompts = [tuple(row[own.bool()].tolist()) for row, own in zip(input_ids, mask, strict=True)]
         longest = generation_config.max_length - input_ids.shape[1]
         engine = TransformersEngine(model, tokenizer)

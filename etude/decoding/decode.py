@@ -45,7 +45,7 @@ def decode(
     method, longest = METHODS[how.method], max(len(prompt) for _, prompt in items)
     options, embed = how.options, load_embedder(how.embedder) if how.by_meaning else None
     each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
-    parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # of two at least, where there are two
+    parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # at least two questions a part, if there are two
     found: list[DecodingResult] = []
     for start, end in pairwise(len(items) * number // parts for number in range(parts + 1)):
         some = items[start:end]

@@ -67,7 +67,7 @@ def decode_jointly(pool: SamplePool, inputs: Sequence[Sequence[JointInput]], joi
         for given, tokens in zip(own, sequences, strict=True)
         if len(tokens) <= pool.room_tokens
     }
-    prefixes = [before for before, _ in fitting.values() if before is not None]  # of all of them or of none
+    prefixes = [before for before, _ in fitting.values() if before is not None]  # all inputs have one, or none has
     new = [tokens for _, tokens in fitting.values()]
     opened = dict(zip(fitting, pool.engine.open(new, prefixes or None), strict=True)) if fitting else {}
     groups = [[opened[tokens] for tokens in own if tokens in opened] for own in whole]

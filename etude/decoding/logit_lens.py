@@ -32,7 +32,7 @@ _SAME = 0.05
 
 def last_of_rows(states_BTE: torch.Tensor) -> torch.Tensor:
     """Return the states [B, E] at the last position of every row."""
-    return states_BTE[:, -1].clone()  # a view would keep those of all positions
+    return states_BTE[:, -1].clone()  # a view would keep the states of all positions alive
 
 
 class LogitLens:
@@ -215,7 +215,7 @@ def batched_completion_logits(
             end += 1
         chosen, first = order[first:end], end
         rows = [torch.tensor([*before, prompt[-1], *completions[number][:-1]], device=device) for number in chosen]
-        tokens_BT = pad_sequence(rows, batch_first=True)  # on the right, where no other position sees it
+        tokens_BT = pad_sequence(rows, batch_first=True)  # padded on the right, where no token attends to it
         starts = [row * tokens_BT.shape[1] + len(before) for row in range(len(chosen))]
         places = [
             torch.arange(start, start + len(completions[number]), device=device) for start, number in zip(starts, chosen, strict=True)

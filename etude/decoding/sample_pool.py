@@ -77,7 +77,8 @@ class SamplePool:
         self._sampling = samples
         self._opened: list[Prefix] = []
         self._viewed: dict[View, list[Completion]] = {}
-        self._samples: list[list[Prefix]] = [[] for _ in tasks]
+        self.taken: list[list[Prefix]] = [[] for _ in tasks]
+        """The samples of each question so far."""
 
     @property
     def opened(self) -> list[Prefix]:
@@ -88,7 +89,7 @@ class SamplePool:
     def samples(self, k: int, questions: Sequence[int] | None = None) -> list[list[Prefix]]:
         """Return the first `k` samples of each question, or of these questions by index."""
         chosen = range(len(self.tasks)) if questions is None else questions
-        places = [(place, number) for place in chosen for number in range(len(self._samples[place]), k)]
+        places = [(place, number) for place in chosen for number in range(len(self.taken[place]), k)]
         if places:
             sampled = self.engine.extend(
                 [self.opened[place] for place, _ in places],
@@ -98,14 +99,14 @@ class SamplePool:
                 keys=[self._key(place, "sample", number) for place, number in places],
             )
             for (place, _), prefix in zip(places, sampled, strict=True):
-                self._samples[place].append(prefix)
+                self.taken[place].append(prefix)
                 self.sampled_tokens[place] += len(prefix.own_tokens)
-        return [self._samples[place][:k] for place in chosen]
+        return [self.taken[place][:k] for place in chosen]
 
     def completions(self) -> list[tuple[Completion, ...]]:
         """Return the samples taken so far as completions, with the keys that they were sampled with."""
-        keys = [[self._key(place, "sample", number) for number in range(len(own))] for place, own in enumerate(self._samples)]
-        both = [zip(*each, strict=True) for each in zip(self._samples, keys, strict=True)]
+        keys = [[self._key(place, "sample", number) for number in range(len(own))] for place, own in enumerate(self.taken)]
+        both = [zip(*each, strict=True) for each in zip(self.taken, keys, strict=True)]
         return [tuple(self.engine.completion(prefix, key, self.stop_strings) for prefix, key in each) for each in both]
 
     def sample(self, prefix: Prefix) -> Completion:
@@ -189,7 +190,7 @@ class SamplePool:
 
     def release(self) -> None:
         """Free the KV caches; samples can't be continued afterwards."""
-        self.engine.release([*self._opened, *(prefix for own in self._samples for prefix in own)])
+        self.engine.release([*self._opened, *(prefix for own in self.taken for prefix in own)])
 
     def _hears(self, places: Sequence[int]) -> Callable[[int, int, int], None] | None:
         heard = self._heard

@@ -112,7 +112,7 @@ class ReliableDecoding:
     def options(self) -> dict[str, Any]:
         """Return the arguments of the method other than the pool."""
         reads = READS[self.method]
-        return {name: getattr(self, name) for name in reads if name not in ("sampling", "embedder")}  # which the pool has
+        return {name: getattr(self, name) for name in reads if name not in ("sampling", "embedder")}  # the pool takes these
 
     @property
     def unread(self) -> set[str]:

@@ -25,7 +25,7 @@ def universal_self_consistency(pool: SamplePool, k: int) -> list[DecodedAnswer]:
     asked = [
         with_numbered_answers(tokenizer, replace(task, instruction=""), own, WORDS)
         if len(set(own)) > 1
-        else None  # there is nothing to choose
+        else None  # equal samples leave no choice
         for task, own in zip(pool.tasks, texts, strict=True)
     ]
     for own, question, reply in zip(samples, asked, pool.asked(asked), strict=True):

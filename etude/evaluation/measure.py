@@ -123,7 +123,7 @@ def measure(
         {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, **_judged(verdict)}
         for task, completion, verdict in zip(suite.tasks, greedy, verdicts, strict=True)
     ]
-    for item, mean in zip(items, sampled_rewards, strict=False):  # of the first tasks
+    for item, mean in zip(items, sampled_rewards, strict=False):  # the first tasks are sampled
         item["sampled_reward"] = mean
     for own in others:
         items = [{**item, own.name: answer} for item, answer in zip(items, own.answers, strict=True)]

@@ -55,7 +55,7 @@ def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_token
     start, ids = leading_tokens(tokenizer), token_ids(tokenizer, text)[:text_tokens]
     own = window_tokens - len(start)
     windows = [(*start, *ids[begin : begin + own]) for begin in range(0, len(ids), own)]
-    if len(windows) > 1 and 2 * len(windows[-1]) < window_tokens:  # a short rest would count as much as a whole window
+    if len(windows) > 1 and 2 * len(windows[-1]) < window_tokens:  # a short last window would count as much as a whole one
         windows.pop()
     return Probe([window for window in windows if len(window) > 1], [_question(task, tokenizer, start, room) for task in tasks])
 

@@ -159,7 +159,7 @@ def _is_path(text: str, name: str) -> bool:
         return False
     if name in _PATH_SETTINGS or _BEGINS_AS_PATH.match(text) or _ENDS_AS_FILE.search(text):
         return True
-    with suppress(OSError, ValueError):  # a text that can be no name of a file
+    with suppress(OSError, ValueError):  # not a valid file name
         return (len(re.findall(r"[\\/]", text)) > 1 and " " not in text) or Path(text).exists()
     return False
 
@@ -179,6 +179,6 @@ def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 def _own_names() -> set[str]:
     """Return the names of the current user."""
     names = {Path.home().name}
-    with suppress(OSError, KeyError, ImportError):  # a user without an entry
+    with suppress(OSError, KeyError, ImportError):  # a user without a password entry
         names.add(getpass.getuser())
     return names

@@ -68,7 +68,7 @@ def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Searc
             node = _most_agree(tree, weights)
         case "step_model":
             node = max(weights, key=weights.__getitem__)
-    assert node and node.finish  # a search ends with one answer at least
+    assert node and node.finish  # a search has at least one answer
     answers = sum(len(end.keys) for end in tree.ends())
     return SearchAnswer(tree.text_of(node), node.finish, tree.sampled_tokens, {"answers": answers}, tree)
 

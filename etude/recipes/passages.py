@@ -68,9 +68,9 @@ def write_passages(
     rarity = Rarity.of([each.text for each in knowledge])
     todo = assignments(together(knowledge, tasks, rarity), how.most_tasks)
     kept = read_jsonl(path)
-    if not folder.checkpoints():  # afterwards they are being learned
+    if not folder.checkpoints():  # afterwards training has begun
         kept = [row for row in kept if row.get("rejected") != NO_REPLY]
-        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # without a line that a kill tore
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # drops a line torn by a kill
         if len(kept) < len(todo):
             if how.how == "rules":
                 writer = rule_made(rarity)

@@ -165,7 +165,9 @@ def _said(
     greedy = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=GREEDY)
     numbers = range(suite.decoding.k)
     named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
-    keys = [[seed_for(suite.seed, "knows-says", "sample", number, key, *again) for number in numbers] for key, again in named]  # a pool's
+    keys = [
+        [seed_for(suite.seed, "knows-says", "sample", number, key, *again) for number in numbers] for key, again in named
+    ]  # the keys of a sample pool
     samples = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=suite.decoding.sampling, keys=keys)
     found = []
     for task, (first,), sampled in zip(tasks, greedy, samples, strict=True):

@@ -144,7 +144,7 @@ def _answered(
     for name, way in ways.items():
         began = time.perf_counter()
         rows = way()
-        if isinstance(policy, Lazy):  # others are of the one prompt that was read
+        if isinstance(policy, Lazy):  # other policies share the one prefill
             found[f"{name}_read_seconds"] = read_seconds if name == "full" else time.perf_counter() - began
         (held,) = rows.held_tokens
         logits_PV = rows.first(reading) if is_seen else rows.forced(each.question, keep=1)[:, -1]

@@ -44,13 +44,13 @@ def test_a_card_names_base_data_recipe_and_numbers_with_intervals():
 
 
 @pytest.mark.parametrize(("model", "base"), [("owner/name", "owner/name"), ("/mnt/somebody/model", None), ("./model", None)])
-def test_only_a_model_of_the_hub_is_a_base_that_others_can_find(model, base):
+def test_the_metadata_names_only_a_base_model_of_the_hub(model, base):
     text = card(replace(SETTINGS, model=model), RESULT)
     head = yaml.safe_load(text.split("---")[1])
     assert head.get("base_model") == base and "license" not in head and "somebody" not in text
 
 
-def test_names_that_would_be_markup_are_text():
+def test_names_are_escaped():
     hostile = "<script>alert(1)</script>\n# [x](javascript:alert) | `y`"
     text = card(replace(SETTINGS, tasks=TaskSource(family=hostile)), RESULT | {"recipe": hostile})
     assert "<script" not in text and "](javascript" not in text
@@ -62,7 +62,7 @@ def test_a_finished_run_writes_the_card_beside_the_model(finished):
     assert "random weights, for trying things out, practised with etude on" in text and "| tiny | practice |" in text
 
 
-def test_a_hub_reads_what_was_measured_of_the_model_that_came_out():
+def test_the_metadata_holds_the_final_models_metrics():
     rows = [BASE, PRACTICE | {"mean_reward": 1.5, "mean_reward_low": 1.25, "mean_reward_high": 1.75, "suite": "two\nlines"}]
     (model,) = yaml.safe_load(card(SETTINGS, RESULT | {"evaluation": rows}).split("---")[1])["model-index"]
     (found,) = model["results"]
@@ -76,13 +76,13 @@ def test_a_hub_reads_what_was_measured_of_the_model_that_came_out():
 
 
 @pytest.mark.parametrize(("dataset", "named"), [("openai/gsm8k", ["openai/gsm8k"]), ("./openai/gsm8k", None), ("/mnt/somebody/x", None)])
-def test_only_data_of_the_hub_stand_in_the_head(dataset, named):
+def test_the_metadata_names_only_data_sets_of_the_hub(dataset, named):
     head = yaml.safe_load(card(replace(SETTINGS, tasks=TaskSource(dataset=dataset)), RESULT).split("---")[1])
     assert head.get("datasets") == named
     assert head["model-index"][0]["results"][0]["dataset"]["type"] == ("openai/gsm8k" if named else "test")
 
 
-def test_a_folder_says_by_its_own_card_what_it_was_made_of(llama, tokenizer, tmp_path):
+def test_the_base_of_a_folder_is_read_from_its_card(llama, tokenizer, tmp_path):
     folder = save_model(llama, tokenizer, tmp_path / "model")
     assert origin(str(folder)) == (None, None)
     for head, expected in {
@@ -98,7 +98,7 @@ def test_a_folder_says_by_its_own_card_what_it_was_made_of(llama, tokenizer, tmp
     assert origin(str(folder)) == (None, None)
 
 
-def test_a_card_shows_how_the_model_is_asked(tokenizer, chat_tokenizer):
+def test_a_card_shows_the_prompt_format(tokenizer, chat_tokenizer):
     told = replace(SETTINGS, system="Be.", tasks=replace(SETTINGS.tasks, actions=Actions(instruction="Now.")))
     tasks = [Task("long" * 100), Task(({"role": "user", "content": "a"},) * 3), Task(({"role": "user", "content": "It's 1?"},))]
     asked = prompt_example(told, tasks, chat_tokenizer)

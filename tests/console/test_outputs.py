@@ -60,14 +60,14 @@ def test_null_and_an_open_file_are_written_into(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
-def test_standard_output_is_written_behind_what_was_printed(name, capfd):
+def test_standard_output_is_written_after_earlier_prints(name, capfd):
     print("first", flush=False)
     check_output("--json", name, is_result)
     write_output(name, "second\n")
     assert is_standard_output(name) and capfd.readouterr().out == "first\nsecond\n"
 
 
-def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     (tmp_path / "real.json").write_text(RESULT)
     (tmp_path / "real.json").chmod(0o600)
     (tmp_path / "link.json").symlink_to("real.json")

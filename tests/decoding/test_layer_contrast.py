@@ -164,7 +164,7 @@ def test_parts_are_all_layers_in_order(model_of):
         layer_numbers(tied, LayerPart(0, 8))
 
 
-def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
+def test_a_model_with_more_than_norm_and_head_after_its_last_layer_is_refused(llama):
     lens = LogitLens(llama, (1,))
     with lens.reading(), torch.no_grad():
         logits = llama(torch.tensor([[1, 2, 3]])).logits[:, -1]
@@ -173,7 +173,7 @@ def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
         lens.check(torch.tanh(logits) * 2)
 
 
-def test_nothing_stands_before_what_a_view_opens_or_behind_it(llama, tokenizer):
+def test_a_view_refuses_prefixes_before_and_after_it(llama, tokenizer):
     engine, view = TransformersEngine(llama, tokenizer), LayerContrast((1,))
     with pytest.raises(ValueError, match="stands behind nothing"):
         engine.open([[1]], engine.open([[2]]), view=view)

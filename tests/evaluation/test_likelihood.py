@@ -55,7 +55,7 @@ def test_an_open_question_has_nats_and_no_choices():
         ([LikelihoodQuestion("Which?", ("a", " "), 0, "q:1")], "q:1 has an empty choice"),
     ],
 )
-def test_questions_that_cannot_be_asked_together_are_refused(questions, sentence):
+def test_questions_that_can_not_be_scored_together_are_refused(questions, sentence):
     with pytest.raises(UserError, match=sentence):
         score_questions(questions, TOKENIZER, spelled, room=200)
 
@@ -80,7 +80,7 @@ def test_a_long_question_loses_its_beginning_and_a_long_answer_is_refused():
         score_questions([LikelihoodQuestion("?", ("ab" * 5,), 0)], TOKENIZER, kept, room=11)
 
 
-def test_a_task_is_asked_without_letters_and_with_its_right_choice():
+def test_a_task_becomes_a_question_without_choice_letters():
     choices = ["a stone", "a pear"]
     task = Task(show_choices("Which is a fruit?", choices), "B", metadata={"choices": choices})
     assert question_from_task(task) == LikelihoodQuestion("Question: Which is a fruit?\nAnswer:", ("a stone", "a pear"), 1)
@@ -94,7 +94,7 @@ def glossary(sections, terms):
     return [(f"g.jsonl:{number}", row) for number, row in enumerate(rows, 1)]
 
 
-def test_a_term_is_asked_for_among_three_others_of_its_section():
+def test_a_term_has_three_other_terms_of_its_section_as_choices():
     asked = cloze_questions(glossary(("bones", "blood"), 6))
     assert len(asked) == 12
     for question, (_, row) in zip(asked, glossary(("bones", "blood"), 6), strict=True):

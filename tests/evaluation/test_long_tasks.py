@@ -26,7 +26,7 @@ def haystack():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokens", [300, 1000, 5000])
-def test_a_task_is_as_long_as_asked_and_says_its_answer(kind, tokens, haystack):
+def test_a_task_has_the_requested_length_and_contains_its_answer(kind, tokens, haystack):
     seen = set()
     for seed in range(5):
         task = KINDS[kind](Random(seed), haystack, tokens)
@@ -39,7 +39,7 @@ def test_a_task_is_as_long_as_asked_and_says_its_answer(kind, tokens, haystack):
     assert len(seen) == 5
 
 
-def test_what_is_asked_for_is_what_was_hidden(haystack):
+def test_the_question_asks_for_the_hidden_number(haystack):
     one = KINDS["single"](Random(0), haystack, 300)
     assert one.context.count("special magic number") == 1 and f"is: {one.answers[0]}." in one.context
     others = KINDS["multi_key"](Random(0), haystack, 300)
@@ -81,7 +81,7 @@ def test_sentences_keep_their_quotes_and_lose_their_markup():
         Haystack(NOISE, words).around(Random(0), ["a b c d"], 5)
 
 
-def test_a_sentence_that_is_too_long_is_begun_behind():
+def test_a_start_before_a_sentence_that_is_too_long_is_sampled_again():
     text = f"{NOISE} {'word ' * 60}end. {NOISE}"
     haystack, draw = Haystack(text, words), Random(3)
     for _ in range(50):

@@ -178,7 +178,7 @@ def test_sentence_claims_no_more_than_the_test(make_run: MakeRun, tmp_path: Path
     assert f"Practice {verb} greedy accuracy" in Page(write_report([run], tmp_path / "report.html")).text
 
 
-def test_a_baseline_that_is_as_good_as_practice_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_remark_names_a_baseline_as_good_as_practice(make_run: MakeRun, tmp_path: Path) -> None:
     page = Page(write_report([make_run(after=0.15)], tmp_path / "report.html"))
     assert "a trivial baseline (17.0 %) does at least as well as practice (15.0 %)" in page.text
 
@@ -220,7 +220,7 @@ def tree(*nodes: dict[str, Any]) -> dict[str, Any]:
     return {"task": "t", "question": HOSTILE, "answer": "4", "nodes": list(nodes)}
 
 
-def test_of_each_of_three_steps_one_tree_is_drawn_with_its_text_escaped(make_run: MakeRun, tmp_path: Path) -> None:
+def test_one_tree_of_each_of_three_steps_is_drawn_with_escaped_text(make_run: MakeRun, tmp_path: Path) -> None:
     run, right = make_run(), {"value": 1.0, "finish": "stop"}
     telling = tree(
         node(0, None, "", drawn=0), node(1, 0, HOSTILE, drawn=3), node(2, 1, "two", **right), node(3, 1, "four", value=0.0, finish="length")
@@ -397,7 +397,7 @@ def test_a_legend_names_no_curve_that_is_not_there(make_run: MakeRun, tmp_path: 
 
 
 @pytest.mark.parametrize(("largest", "top"), [(0.0, "100 %"), (0.004, "0.4 %"), (1.0, "100 %")])
-def test_small_shares_are_drawn_large(make_run: MakeRun, tmp_path: Path, largest: float, top: str) -> None:
+def test_charts_of_small_shares_are_zoomed(make_run: MakeRun, tmp_path: Path, largest: float, top: str) -> None:
     run = make_run()
     write_lines(run / "metrics.jsonl", [{"phase": "practice", "step": step, "clip_share": step * largest} for step in range(2)])
     (run / "timings.jsonl").unlink()
@@ -413,7 +413,7 @@ def test_long_curves_are_thinned(make_run: MakeRun, tmp_path: Path) -> None:
     assert all((attributes["d"] or "").count("L") <= 300 for tag, attributes in page.tags if tag == "path")
 
 
-def test_wrong_arguments_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
     with pytest.raises(UserError, match=f"1 to {MAX_RUNS} runs, got 0"):
@@ -461,7 +461,7 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
 
 @pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
-def test_tables_fit_a_desk_and_say_on_a_phone_that_there_is_more(make_run: MakeRun, tmp_path: Path) -> None:
+def test_tables_fit_a_wide_screen_and_scroll_on_a_phone(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     result = json.loads((run / "result.json").read_text())
     for each in result["evaluation"]:

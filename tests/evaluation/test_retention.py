@@ -51,7 +51,7 @@ def test_a_window_begins_with_what_the_tokenizer_puts_first_and_not_with_any_tok
     assert tokenizer.decode(window) == "<eos>abc"
 
 
-def test_questions_are_asked_without_letters_and_choices_follow_a_space():
+def test_questions_have_no_choice_letters_and_choices_follow_a_space():
     choices = ["a stone", "a pear"]
     task = Task(show_choices("Which is a fruit?", choices), "B", "choice", metadata={"choices": choices})
     tokenizer = tiny_tokenizer()
@@ -63,7 +63,7 @@ def test_questions_are_asked_without_letters_and_choices_follow_a_space():
         make_probe("ab", [task], tokenizer, window_tokens=4, text_tokens=9, room=40)
 
 
-def test_what_changed_is_told_in_nats_and_by_a_paired_test():
+def test_retention_is_compared_in_nats_and_by_a_paired_test():
     before = {"nats": [1.0, 2.0], "right": "1100"}
     same = compare_retention("base", "practice", before, before)
     assert (same["nats"], same["nats_low"], same["nats_high"], same["choices"]["p_value"]) == (0.0, 0.0, 0.0, 1.0)

@@ -51,7 +51,7 @@ def row_of(result, part):
     return next(change for change in result["changes"] if change["part"] == part)
 
 
-def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(towns, tmp_path):
+def test_adaptation_learns_the_domain_and_writes_every_output(towns, tmp_path):
     result = run(towns, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=20_000)))
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     knowledge = [row for row in metrics if row["phase"] == "knowledge"]
@@ -121,7 +121,7 @@ def test_tasks_are_read_in_passages_with_sentences_of_the_text(towns, tmp_path):
     assert asked == sum(len(passage["sources"]) - 1 for passage in passages)
 
 
-def test_what_is_asked_later_is_not_read(towns, tmp_path):
+def test_training_text_excludes_documents_with_suite_questions(towns, tmp_path):
     rows = [json.loads(line) for line in (towns / "questions.jsonl").read_text().splitlines()]
     leaking = [
         {"text": f"They say at school: {row['q']} And who knows it may sit down and have his bread with the rest of us."} for row in rows
@@ -286,7 +286,7 @@ def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_s
     assert result["after"] == whole["after"]
 
 
-def test_what_nobody_answered_is_not_asked_again_once_something_was_learned(judge_server, towns, tmp_path):
+def test_assignments_without_a_reply_are_not_asked_again_after_training_began(judge_server, towns, tmp_path):
     replies = [0]
 
     def answer(body):
@@ -327,7 +327,7 @@ def test_open_tasks_are_read_beside_those_with_choices(towns, tmp_path):
     assert SolvedTasks().kinds() == [] and len(replace(kinds, open_where={}).kinds()) == 1
 
 
-def test_the_recipe_on_what_python_says_runs_on_this_machine_alone(tmp_path):
+def test_the_python_recipe_runs_offline(tmp_path):
     write(tmp_path / "sets")
     small = {"model": "tiny-random", "study.tokens": 2000, "suite.text_tokens": 200, "corpus.max_words": 60, "study.window_tokens": 64}
     result = adapt("python", small, run=tmp_path / "run", data=tmp_path / "sets")
@@ -335,7 +335,7 @@ def test_the_recipe_on_what_python_says_runs_on_this_machine_alone(tmp_path):
     assert any("text" in row and "What does " in row["text"] for row in rows_in(tmp_path / "run"))
 
 
-def test_a_dry_run_says_what_it_will_take_and_leaves_nothing(towns, capsys):
+def test_a_dry_run_estimates_the_cost_and_writes_nothing(towns, capsys):
     (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt"} | resolved(SETTINGS)))
     assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--run", str(towns / "run"), "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -369,7 +369,7 @@ NOBODY, OWN = "http://127.0.0.1:9/v1", PassageWriter(how="attempts", temperature
         ({"tasks": replace(SETTINGS.tasks, verifier="reasoning_gym"), "writer": OWN}, "has the verifier reasoning_gym"),
     ],
 )
-def test_who_cannot_be_asked_is_named_before_a_folder_is_made(change, sentence, towns, tmp_path, monkeypatch):
+def test_an_unreachable_chat_model_is_refused_before_the_run_folder_exists(change, sentence, towns, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(UserError, match=sentence):
         run(towns, tmp_path / "run", replace(PASSAGES, **change))
@@ -391,7 +391,7 @@ def test_a_path_that_is_wrong_is_named_before_a_package_that_is_missing(towns, t
     assert not (tmp_path / "run").exists()
 
 
-def test_who_stops_an_adaptation_before_it_began_is_told_that_there_is_nothing_to_go_on_with(towns, tmp_path, monkeypatch):
+def test_an_adaptation_stopped_before_it_began_keeps_nothing_to_resume(towns, tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise Interrupted(2)
 

@@ -38,7 +38,7 @@ def found_by(model, method, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_search_gives_one_answer_and_says_what_it_took(model, method):
+def test_a_search_returns_one_answer_and_its_cost(model, method):
     rows = found_by(model, method)
     assert rows == found_by(model, method)
     for row in rows:
@@ -73,7 +73,7 @@ def test_the_likeliest_answer_is_chosen_by_value(model):
 
 
 @pytest.mark.parametrize("method", [*METHODS, "refine"])
-def test_an_evaluation_says_how_good_searched_answers_are_and_what_they_cost(model, method):
+def test_an_evaluation_reports_accuracy_and_cost_of_a_search(model, method):
     settings = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3} | FLOAT32
     plain = evaluate(model, settings)["evaluation"][0]
     row = evaluate(model, settings | {"search.method": method, "search.steps.end": "tokens", "search.steps.max_tokens": 2})["evaluation"][0]
@@ -120,7 +120,7 @@ def test_an_answer_is_revised_at_temperature_0_too(model):
     assert three["search"]["tokens"] > one["search"]["tokens"]
 
 
-def test_words_are_told_behind_the_answer_as_it_was_sampled(model):
+def test_refinement_words_follow_the_sampled_answer(model):
     loaded, tokenizer = load_model(model)
     engine, items = TransformersEngine(loaded, tokenizer), [(Task("a"), (9, 10, 11)), (Task("b"), (20, 21))]
     how = {"num_samples": 1, "max_new_tokens": 3, "sampling": GREEDY, "names": (4,)}

@@ -37,7 +37,7 @@ def generated(model, method, questions=QUESTIONS, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_gives_one_answer_with_what_it_was_made_of(model, method):
+def test_a_method_returns_one_answer_with_its_samples(model, method):
     rows = generated(model, method)
     assert rows == generated(model, method)
     for row in rows:
@@ -54,7 +54,7 @@ def test_a_method_gives_one_answer_with_what_it_was_made_of(model, method):
 
 
 @pytest.mark.parametrize("method", ["majority", "integrative", "integrative_original"])
-def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_costs(model, method):
+def test_an_evaluation_reports_a_methods_gain_over_greedy_and_its_cost(model, method):
     plain = evaluate(model, EVALUATED)
     found = evaluate(model, EVALUATED | {"decoding.method": method, "decoding.k": 3})
     row, items = found["evaluation"][0], found["items"]["tiny"]
@@ -69,7 +69,7 @@ def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_co
 
 
 @pytest.mark.parametrize("method", ["none", "majority"])
-def test_rows_are_told_in_order_while_others_are_still_answered(model, method, monkeypatch):
+def test_finished_rows_are_reported_in_order(model, method, monkeypatch):
     questions = [f"repeat {letter * size}: {letter}" for letter, size in zip("abcdef", (30, 1, 40, 2, 20, 3), strict=True)]
     told, before = [], []
 
@@ -86,7 +86,7 @@ def test_rows_are_told_in_order_while_others_are_still_answered(model, method, m
     assert before[0] == 0 < before[-1] < len(questions)
 
 
-def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, capsys, tmp_path):
+def test_a_judge_on_a_server_compares_answers(model, judge_server, capsys, tmp_path):
     server = judge_server(lambda body: "Better: first")
     given = {
         "decoding.method": "majority",
@@ -113,12 +113,12 @@ def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, 
         ({"decoding.method": "majority", "judge.model": "x", "judge.how": "rubric"}, "here answers are compared"),
     ],
 )
-def test_a_judge_that_has_nothing_to_compare_is_told_in_a_sentence(model, given, words):
+def test_a_judge_with_nothing_to_compare_is_refused(model, given, words):
     with pytest.raises(UserError, match=words):
         evaluate(model, EVALUATED | given)
 
 
-def test_what_answers_say_is_counted_beside_what_is_right(model):
+def test_words_and_details_of_answers_are_counted(model):
     found = evaluate(model, EVALUATED | {"decoding.method": "integrative_original", "decoding.k": 1})
     row, items = found["evaluation"][0], found["items"]["tiny"]
     assert row["decoding_greedy_words"] == row["decoding_words"] == sum(len(item["text"].split()) for item in items) / 20
@@ -171,12 +171,12 @@ def test_the_command_writes_the_page(model, tmp_path, capsys):
     assert main(["generate", model, *given, "--method", "integrative", "--k", "2"]) == 0
     assert "2 samples; " in (tmp_path / "page.html").read_text()
     assert main(["generate", model, *given]) == 2
-    assert "--page shows answers that were made of several: choose a --method" in capsys.readouterr().err
+    assert "--page shows the answers of a decoding method: choose a --method" in capsys.readouterr().err
     assert main(["generate", model, *given[:-1], str(tmp_path), "--method", "majority"]) == 2
     assert "is a folder: name a file in it" in capsys.readouterr().err
 
 
-def test_a_character_of_several_tokens_stands_with_its_last(llama, tokenizer):
+def test_a_character_of_several_tokens_is_with_its_last(llama, tokenizer):
     engine = TransformersEngine(llama, tokenizer)
     ids = tokenizer("aé本!", add_special_tokens=False)["input_ids"]
     assert _pieces(engine, ids, "aé本!") == ["a", "", "é", "", "", "本", "!"]

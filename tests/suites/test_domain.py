@@ -47,7 +47,7 @@ def sets(tmp_path):
     return tmp_path
 
 
-def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
+def test_every_part_has_its_rows_and_only_the_split_is_measured(sets):
     test = DOMAIN.evaluate("tiny-random", "domain", OWN, data=sets)["rows"]
     parts = [(row["part"], row["name"]) for row in test]
     assert parts == [
@@ -109,7 +109,7 @@ def test_terms_are_picked_at_equal_distances(sets):
     assert (found["rows"][0]["part"], found["rows"][0]["n"]) == ("cloze", 3)
 
 
-def test_terms_of_a_section_are_asked_in_the_split_of_its_questions(sets):
+def test_terms_are_in_the_split_of_their_sections_questions(sets):
     rows = [{"section": f"s{number // 5}", "term": f"term {number}", "definition": f"what {number} is"} for number in range(150)]
     (sets / "terms.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     suite = {"questions": ["questions.jsonl"], "columns": {"question": "q", "choices": "options", "answer": "a"}}
@@ -140,7 +140,7 @@ def test_wrong_settings_are_named(overrides, sentence, sets):
         DOMAIN.evaluate("tiny-random", DOMAIN.parse("domain", [*words, *overrides]), data=sets)
 
 
-def test_without_files_what_ships_is_asked():
+def test_without_files_the_shipped_questions_are_measured():
     rows = DOMAIN.evaluate("tiny-random", DomainSuite(window_tokens=64, text_tokens=300))["rows"]
     assert [(row["part"], row["name"], row["n"] > 60) for row in rows] == [
         ("far", "common knowledge", True),

@@ -61,7 +61,7 @@ def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(mode
     assert head_copy(model, torch.float32) is None
 
 
-def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
+def test_the_suite_measures_likelihoods_samples_and_greedy_answers(model, file):
     suite = {"path": [file], "max_new_tokens": 3, "k": 4, "methods": ["majority", "integrative_original"], **FLOAT32}
     found = LATENT_KNOWLEDGE.evaluate(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
     row, items = found["row"], found["items"]

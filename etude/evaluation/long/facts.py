@@ -40,7 +40,7 @@ def read_babi(path: Path) -> list[Story]:
         if not number.isdigit():
             raise UserError(f"{path} is no file of bAbI: a line begins with a number, but one is {line[:60]!r}")
         facts = [] if number == "1" else facts
-        question, *rest = re.split(r"[\t|]", text)  # the set is about with either
+        question, *rest = re.split(r"[\t|]", text)  # copies of the data set use either separator
         if rest:
             found.append((list(facts), question.strip(), rest[0].replace(",", " ").strip()))
         else:

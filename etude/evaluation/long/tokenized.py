@@ -58,14 +58,14 @@ def make_tasks(
     for number in range(start, start + n):
         name = seed_for(seed, "long", kind, tokens, number)
         room, before = tokens, ""
-        for _ in range(8):  # a text is about as long as it is asked to be, and its question known only with it
+        for _ in range(8):  # text lengths are approximate, and the question is known only after the text
             task = make(Random(name), haystack, room)
             text, question = tokenize_task(tokenizer, task, system)
             over = len(text) + len(question) - tokens
             if over <= 0:
                 break
             room -= over
-            if task.context == before:  # room that shrinks by less than a sentence lets go of none
+            if task.context == before:  # shrinking by less than a sentence removes none
                 room = min(room, haystack.count(before) - over)
             before = task.context
             if room <= 0:

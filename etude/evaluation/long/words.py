@@ -44,7 +44,7 @@ def frequent(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
 def _made(draw: Random):  # type: ignore[no-untyped-def]  # a generator of words
     seen: set[str] = set()
     while True:
-        longest = 3 if len(seen) < 2000 else 5  # of which there are a million
+        longest = 3 if len(seen) < 2000 else 5  # there are a million such words
         word = "".join(draw.choices(_SYLLABLES, k=draw.randint(2, longest)))
         if word not in seen:
             seen.add(word)

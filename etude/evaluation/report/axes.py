@@ -22,7 +22,7 @@ def ticks_of(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Return three to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high], with 0 if it is near."""
     if 0 < low < 0.6 * high:
         low = 0.0
-    if high - low <= max(_SMALLEST, 1e-9 * max(abs(low), abs(high))):  # equal but for rounding: no ticks fit between
+    if high - low <= max(_SMALLEST, 1e-9 * max(abs(low), abs(high))):  # equal up to rounding: no ticks fit between them
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     rough = (high - low) / 4
     power = 10.0 ** floor(log10(rough))

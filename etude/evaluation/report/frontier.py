@@ -87,7 +87,7 @@ def _looks(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, 
     """Return (name, knowledge, skill) of each gate check, if verifiers score attempts: agreement and random scores are no skill."""
     if run.feedback != "outcome":
         return []
-    is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then a mean score is no share of right attempts
+    is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then the mean score is not an accuracy
     skill = "pass_at_1" if is_graded else "score"
     found = [(_told(row), row.get(f"old_{kind.key}"), row.get(skill)) for row in gate_checks(run)]
     return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
