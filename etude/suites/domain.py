@@ -29,7 +29,7 @@ from etude.evaluation.retention import leading_tokens, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.suites.domain_settings import DomainSuite, MeasuredDomain
 from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
-from etude.suites.harness import Request, Row, Subject, Suite, report_rows
+from etude.suites.harness import Request, Row, Subject, SuiteDefinition, report_rows
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.sources import SPLIT_SHARES, TaskSource, load_tasks, split_of
 from etude.tasks.task import Task
@@ -184,6 +184,6 @@ def _measure(suite: DomainSuite, loaded: tuple[Questions, list[tuple[str, str]]]
     return {"rows": measure_domain(suite, *loaded, subject.tokenizer, subject.logprobs, answers, subject.room(), subject.reporter)}
 
 
-DOMAIN = Suite("domain", "domain", MeasuredDomain, _load, _measure)
+DOMAIN = SuiteDefinition("domain", "domain", MeasuredDomain, _load, _measure)
 """Returns `rows` with `part`, `name`, `n`, `value` and its 95 % interval `low`, `high`; of questions `nats`, and with choices `sum`,
 `calibrated` and `bits`."""

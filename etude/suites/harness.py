@@ -62,7 +62,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Suite:
+class SuiteDefinition:
     """A suite that `etude evaluate MODEL --suite NAME` measures."""
 
     command: str

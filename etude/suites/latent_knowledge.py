@@ -22,7 +22,7 @@ from etude.randomness import seed_for
 from etude.recipes.materials import with_system
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.reuse import visits
-from etude.suites.harness import Subject, Suite
+from etude.suites.harness import Subject, SuiteDefinition
 from etude.tasks.actions import with_instruction
 from etude.tasks.aliases import aliases_of
 from etude.tasks.sources import TaskSource, load_tasks
@@ -211,7 +211,7 @@ def method_line(row: Mapping[str, Any]) -> str:
     return f"{row['method']:<26} {row['accuracy']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}] on greedy{closes}"
 
 
-LATENT_KNOWLEDGE = Suite(
+LATENT_KNOWLEDGE = SuiteDefinition(
     "knows",
     "knows-says",
     LatentKnowledge,

@@ -20,7 +20,7 @@ from etude.kv_cache.sweep import FULL, LazyRows, Reading, Rows
 from etude.models.load import end_tokens, in_precision, positions_of
 from etude.recipes.no_effect import unread_among, unread_of_view
 from etude.settings.configuration import dotted, resolved
-from etude.suites.harness import Request, Subject, Suite
+from etude.suites.harness import Request, Subject, SuiteDefinition
 from etude.tasks.files import find_file
 
 
@@ -195,5 +195,5 @@ def line(row: Mapping[str, Any], view: str | None) -> str:
     return f"{full}, {own}, {holds}  n = {row['n']:,}"
 
 
-LONG_CONTEXT = Suite("long", "long", LongSuite, _load, _measure, has_page=True)
+LONG_CONTEXT = SuiteDefinition("long", "long", LongSuite, _load, _measure, has_page=True)
 """Returns `view`, `rows`, one for each kind and length, and `items`, one for each task."""

@@ -22,8 +22,7 @@ from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import at_least
 from etude.evaluation.instructions import instructions, is_followed
-from etude.evaluation.measure import Measurement, measure
-from etude.evaluation.measure import Suite as Tasks
+from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import make_probe, measure_retention
 from etude.evaluation.rewards import is_item_right
 from etude.evaluation.statistics import wilson_interval
@@ -31,7 +30,7 @@ from etude.recipes.materials import with_system
 from etude.rewards.outcome import Isolation, OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
 from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
-from etude.suites.harness import Request, Row, Subject, Suite, report_rows
+from etude.suites.harness import Request, Row, Subject, SuiteDefinition, report_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 
@@ -167,7 +166,7 @@ def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompt
         for family in suite.families:
             source = TaskSource(family=family, parameters=suite.family_parameters.get(family, {}), verifier=suite.family_verifier)
             tasks = load_tasks(source, split="retention", n=suite.family_n, seed=0)
-            page = measure(engine, Tasks(family, tasks, prompts(tasks), {}), how, outcome.judge)
+            page = measure(engine, Suite(family, tasks, prompts(tasks), {}), how, outcome.judge)
             rows.append(_share("families", family, list(map(is_item_right, page["items"]))))
             said[family] = page["items"]
     return rows, said
@@ -180,6 +179,6 @@ def _line(row: Row) -> str:
     return f"{row['part']:<13} {row['name']:<40} {number.format(**row)}  n = {row['n']:,} {unit}".rstrip()
 
 
-RETENTION = Suite("suite", "retention", RetentionSuite, _load, _measure)
+RETENTION = SuiteDefinition("suite", "retention", RetentionSuite, _load, _measure)
 """Returns `choice_accuracy`, the row of all questions; `rows` with `part`, `name`, `n`, `value` and its 95 % interval `low`, `high`;
 `answers` to instructions and problems; and `left_out`, what was not measured, if anything."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from etude.errors import unknown
 from etude.settings.configuration import command_of, shipped
 from etude.suites.domain import DOMAIN
-from etude.suites.harness import Suite
+from etude.suites.harness import SuiteDefinition
 from etude.suites.latent_knowledge import LATENT_KNOWLEDGE
 from etude.suites.long_context import LONG_CONTEXT
 from etude.suites.retention import RETENTION
@@ -13,7 +13,7 @@ from etude.suites.retention import RETENTION
 SUITES = {suite.command: suite for suite in (DOMAIN, LATENT_KNOWLEDGE, LONG_CONTEXT, RETENTION)}
 
 
-def find_suite(name: str) -> Suite:
+def find_suite(name: str) -> SuiteDefinition:
     """Return the suite of a configuration that ships, or of a YAML file. Raises UserError for an unknown name."""
     names = {each: suite for suite in SUITES.values() for each in shipped(suite.command)}
     found = SUITES.get(command_of(Path(name)) or "") if Path(name).is_file() else names.get(name)

@@ -44,3 +44,15 @@ def test_names_from_outside_are_no_markup(tmp_path):
     console = Console(RichConsole(file=out, highlight=False, soft_wrap=True))
     console.concluded({"recipe": hostile, "seed": 0, "weights": hostile, "evaluation": [row], "paired": []}, tmp_path)
     assert out.getvalue().count(hostile) == 4 and "rule: [/b]" in out.getvalue()
+
+
+def test_the_gate_and_what_it_guards_are_summarised(tmp_path):
+    out = io.StringIO()
+    models = [ROW | {"model": model, "accuracy": accuracy} for model, accuracy in (("base", 0.1), ("practice", 0.5))]
+    known = [{"model": model, "choice_accuracy": accuracy} for model, accuracy in (("base", 0.6), ("practice", 0.55))]
+    checks = [{"step": step, "held": held, "passed": step == held} for step, held in ((2, 2), (4, 2), (6, 2))]
+    result = {"recipe": "tiny", "seed": 0, "weights": "random", "evaluation": models, "paired": [], "retention": known}
+    gate = {"measurements": checks, "ended_practice": True}
+    Console(RichConsole(file=out, highlight=False, soft_wrap=True)).concluded(result | {"gate": gate}, tmp_path)
+    assert "base -> practice: accuracy on word_problems 10.0% -> 50.0%, general knowledge 60.0% -> 55.0%" in out.getvalue()
+    assert "gate: 3 checks, rolled back 4 -> 2, 6 -> 2; practice ended" in out.getvalue()
