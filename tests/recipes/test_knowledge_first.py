@@ -55,7 +55,7 @@ def test_one_recipe_runs_knowledge_warm_start_practice_and_evaluation(recipe, to
     files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("run", "alone", "run/knowledge")]
     assert files[0] == files[1] != files[2]
     page = (tmp_path / "run/report.html").read_text()
-    assert "What was learned of the domain, and what was kept" in page and "warm start" in page
+    assert "Domain and general knowledge, before and after" in page and "warm start" in page
 
 
 def test_the_adaptation_has_practices_model_and_seed_and_the_settings_that_it_is_given(recipe, towns, tmp_path):
@@ -106,7 +106,7 @@ def test_a_page_that_is_missing_is_made_again_with_its_knowledge(recipe, towns, 
     practice(str(recipe), run=tmp_path / "run", data=towns)
     (tmp_path / "run/report.html").unlink()
     practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
-    assert "What was learned of the domain, and what was kept" in (tmp_path / "run/report.html").read_text()
+    assert "Domain and general knowledge, before and after" in (tmp_path / "run/report.html").read_text()
 
 
 def test_a_file_of_the_adaptation_that_is_missing_leaves_no_folder(recipe, towns, tmp_path):

@@ -97,9 +97,9 @@ def test_practice_by_comparisons_says_which_place_is_preferred(small, tmp_path, 
     assert all(row["judge_chose_first"] == row["judge_chose_second"] for row in rows)
     assert all(row["part_judge_disagreement"] == 0.0 for row in rows)
     said = capsys.readouterr().out.replace("\n", " ")
-    assert "of two attempts it preferred the first in 50.0%" in said
+    assert "the first of two attempts was preferred in 50.0%" in said
     pairs = sum(row["judge_repeated"] for row in rows)
-    assert pairs and f"asked again it contradicted itself in 0.0% of {pairs}" in said
+    assert pairs and f"repeated calls contradicted the first in 0.0% of {pairs}" in said
 
 
 def test_the_combined_score_is_the_weighted_mean_of_its_parts(small, tmp_path, judge_server):

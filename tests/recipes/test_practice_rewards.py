@@ -122,7 +122,7 @@ def test_odd_answers_stop_nothing_where_that_is_allowed_and_the_console_says_why
     assert result["unscored"]["reason"] == "the verifier raised ValueError: an odd number" and result["unscored"]["practice"] > 0
     said = capsys.readouterr().out
     assert "unscored (the verifier raised ValueError: an odd number)" in said
-    assert "made the verifier crash), most often: the verifier raised ValueError: an odd number" in said
+    assert "crashed the verifier); most frequent reason: the verifier raised ValueError: an odd number" in said
 
 
 def test_an_evaluation_stops_where_the_verifier_fails(mine, tmp_path):
