@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from etude.decoding.inputs import Layout
 from etude.decoding.integrative import integrative
-from etude.decoding.pool import Pool
+from etude.decoding.joint_inputs import Layout
+from etude.decoding.sample_pool import SamplePool
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine, max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
@@ -84,7 +84,7 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
 def _integrative(
     engine: PrefixEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], k: int, layout: Layout, how: Mapping[str, Any]
 ) -> None:
-    pool = Pool(engine, tasks, prompts, samples=ReliableDecoding().sampling, logprobs=_nobody_asks, **how)
+    pool = SamplePool(engine, tasks, prompts, samples=ReliableDecoding().sampling, logprobs=_nobody_asks, **how)
     integrative(pool, k, layout=layout)
     pool.release()
 

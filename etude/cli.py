@@ -1,4 +1,4 @@
-"""The `etude` command: parsing and printing, nothing else."""
+"""The `etude` command: parses arguments and prints results, nothing else."""
 
 import json
 import logging
@@ -14,19 +14,20 @@ from etude.console.outputs import check_output, is_pack, is_page, is_standard_ou
 from etude.console.terminal import VisibleFormatter, visible
 from etude.errors import UserError, unknown
 from etude.models.hub import check_available
+from etude.settings.configuration import to_plain_values
 from etude.settings.options import EVERYWHERE, Options, options_help, refuse_options, take_option, take_options
 from etude.training.interruption import Interrupted, Interruption
 
 USAGE = f"""etude: language models get better by practising
 
-  etude adapt NAME_OR_YAML [--key value ...]      learn a domain from text
-  etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
-  etude evaluate MODEL [--key value ...]          measure a model on suites
-  etude evaluate MODEL --suite NAME_OR_YAML       what it knew and could do before: retention; knows of a domain: domain; knows and does not
-                                                  say: knows-says; or finds in long texts, with what --engine.view keeps of them: long
+  etude adapt NAME_OR_YAML [--key value ...]      train on a domain's text
+  etude practice NAME_OR_YAML [--key value ...]   train on tasks by the model's own attempts
+  etude evaluate MODEL [--key value ...]          measure a model on suites of tasks
+  etude evaluate MODEL --suite NAME_OR_YAML       measure general knowledge and skills (retention), a domain (domain), knowledge missing
+                                                  in answers (knows-says), or long contexts with a KV-cache policy (long)
   etude generate MODEL [--key value ...]          answer prompts
-  etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
-  etude report RUN --pack FILE.zip                a run for somebody else: no weights, no paths of this machine, no tokens
+  etude report RUN [RUN ...] [--out FILE]         write the report page of a run, or of several side by side
+  etude report RUN --pack FILE.zip                pack a run for sharing: no weights, no local paths, no tokens
   etude models [list | fetch NAME | convert MODEL FOLDER]
   etude models interpolate START END --factor A --out DIR
 
@@ -36,13 +37,13 @@ USAGE = f"""etude: language models get better by practising
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for wrong input, 130 or 143 when stopped by Ctrl-C or SIGTERM."""
+    """Run a command and return the exit status: 0, 2 for wrong input, 130 or 143 after Ctrl-C or SIGTERM."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     is_verbose, is_quiet = "--verbose" in given, bool({"-q", "--quiet"} & {*given})
     words = [word for word in given if word not in ("-q", "--quiet", "--verbose")]
     try:
         status = _run(words, is_quiet=is_quiet, is_verbose=is_verbose)
-        sys.stdout.flush()  # here, and not when the interpreter ends, it can be caught that nobody reads
+        sys.stdout.flush()  # here a closed pipe can be caught, not when the interpreter ends
         return status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,7 +85,7 @@ def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
 
 
 def _practice(arguments: list[str], is_quiet: bool) -> None:
-    from etude.settings.configuration import find_configuration, shipped_configurations, to_plain_values
+    from etude.settings.configuration import find_configuration, shipped_configurations
     from etude.training.parse import parse_practice
     from etude.training.settings import PracticeSettings
 
@@ -98,19 +99,19 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
     check_available(settings.model, settings.tasks.dataset)
     if common.dry_run:
         return _dry_run(settings, to_plain_values(settings), path.stem, common.data)
-    from etude.console.tracking import Tracked
+    from etude.console.tracking import TrackingReporter
     from etude.recipes.practice import practice_named
 
     run = common.run or Path("runs") / path.stem
-    watcher = _watcher(common, is_quiet)
+    reporter = _reporter(common, is_quiet)
     if common.track:
-        watcher = Tracked(watcher, common.track.split(","), run, to_plain_values(settings))
+        reporter = TrackingReporter(reporter, common.track.split(","), run, to_plain_values(settings))
     try:
         with _resumable(run):
-            result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
+            result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, reporter=reporter)
     finally:
-        if isinstance(watcher, Tracked):
-            watcher.close()
+        if isinstance(reporter, TrackingReporter):
+            reporter.close()
     _write_json(common, result)
 
 
@@ -137,13 +138,13 @@ def _adapt(arguments: list[str], is_quiet: bool) -> None:
     from etude.recipes.adapt import adapt_named
 
     with _resumable(run):
-        result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=_watcher(common, is_quiet))
+        result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, reporter=_reporter(common, is_quiet))
     _write_json(common, result)
 
 
 @contextmanager
 def _resumable(run: Path) -> Iterator[None]:
-    """Ctrl-C says how to go on with a run, once its folder is there."""
+    """Add to a Ctrl-C how to resume the run, if its folder exists."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -173,55 +174,23 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
     check_available(model)
     from etude.recipes.evaluate import evaluate
 
-    _write_json(common, evaluate(model, settings, data=common.data, watcher=_watcher(common, is_quiet)))
+    _write_json(common, evaluate(model, settings, data=common.data, reporter=_reporter(common, is_quiet)))
 
 
-def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
-    from etude.settings.configuration import command_of, shipped_configurations
+def _evaluate_suite(name: str, arguments: list[str], *options: str) -> None:
+    from etude.suites.table import find_suite
 
-    kinds = {"domain": _domain, "knows": _knows, "long": _long, "suite": _retention}
-    names = {name: kind for kind in kinds for name in shipped_configurations(kind)}
-    kind = command_of(Path(suite)) if Path(suite).is_file() else names.get(suite)
-    if kind is None and not suite.endswith((".yaml", ".yml")):
-        raise unknown("suite", suite, names)
-    options = (*options, "page") if kind == "long" else options
-    wants_help = _wants_help(arguments)
-    common, rest = take_options([] if wants_help else arguments, *options)
-    settings, parsed, evaluated = kinds.get(kind or "", _retention)()
-    if wants_help:
-        page = {"page": "--page FILE    write a page of what the policy keeps of a text, or reads"}
-        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}", settings)
+    suite = find_suite(name)
+    options = (*options, "page") if suite.has_page else options
+    if _wants_help(arguments):
+        page = {"page": "--page FILE    write a page of what the policy keeps or reads of a text"}
+        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}", suite.settings)
+    common, rest = take_options(arguments, *options)
     if common.page:
         check_output("--page", common.page, is_page, force=common.force)
-    model, rest = _model(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
-    paged = {"page": common.page} if common.page else {}
-    watcher = _watcher(common, is_quiet=False)  # what a suite says on the way is its result
-    _write_json(common, evaluated(model, parsed(suite, rest), data=common.data, watcher=watcher, **paged))
-
-
-def _domain() -> tuple[Any, Any, Any]:
-    from etude.suites.domain import evaluate_domain
-    from etude.suites.domain_settings import MeasuredDomain, parse_domain
-
-    return MeasuredDomain, parse_domain, evaluate_domain
-
-
-def _knows() -> tuple[Any, Any, Any]:
-    from etude.suites.knows_says import KnowsSays, evaluate_knows, parse_knows
-
-    return KnowsSays, parse_knows, evaluate_knows
-
-
-def _long() -> tuple[Any, Any, Any]:
-    from etude.suites.long_context import LongSuite, evaluate_long, parse_long
-
-    return LongSuite, parse_long, evaluate_long
-
-
-def _retention() -> tuple[Any, Any, Any]:
-    from etude.suites.retention import RetentionSuite, evaluate_suite, parse_suite
-
-    return RetentionSuite, parse_suite, evaluate_suite
+    model, rest = _model(rest, f"evaluate needs a model before --suite {name}: a bundled name, a folder, a .gguf file or a hub id")
+    reporter = _reporter(common, is_quiet=False)  # the rows that a suite reports are its result
+    _write_json(common, suite.evaluate(model, suite.parse(name, rest), data=common.data, page=common.page, reporter=reporter))
 
 
 def _generate(arguments: list[str], is_quiet: bool) -> None:
@@ -230,14 +199,14 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
     options = ("json", "page", "force")
     if _wants_help(arguments):
         head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
-        page = {"page": "--page FILE    write a page of answers by a --method: samples, and agreement on each token"}
+        page = {"page": "--page FILE    write a page of a --method's answers, with samples and agreement on each token"}
         return _help(f"{head}\n\n{options_help(*options, more=page)}", GenerateSettings)
     common, rest = take_options(arguments, *options)
     model, rest = _model(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_generate(model, rest)
     check_available(model)
     if common.page and not settings.decoding.is_on:
-        raise UserError("--page shows answers that were made of several: choose a --method, such as integrative, or leave it out")
+        raise UserError("--page shows the answers of a decoding method: choose a --method, such as integrative, or leave it out")
     if common.page:
         check_output("--page", common.page, is_page, force=common.force)
     prompts = prompts_from(settings, sys.stdin)
@@ -252,20 +221,20 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
         shows = sys.stderr.isatty() and not answers.isatty() and len(prompts) > 1 and not is_quiet
         for text in [""] if is_written else row["completions"]:
             line = text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False)
-            print(visible(line) if answers.isatty() else line, file=answers, flush=True)  # a file gets what the model wrote
+            print(visible(line) if answers.isatty() else line, file=answers, flush=True)  # files get the unescaped text
         if shows:
             print(f"\r{answered:,} of {len(prompts):,} answered", end="\n" if answered == len(prompts) else "", file=sys.stderr, flush=True)
 
     def write_piece(text: str) -> None:
-        print(visible(text), end="", file=answers, flush=True)  # only a terminal is written to piece by piece
+        print(visible(text), end="", file=answers, flush=True)  # only a terminal is streamed to
 
     from etude.recipes.generate import generate
 
     rows = generate(model, prompts, settings, write=write_piece if streams else None, done=tell)
     if common.page:
-        from etude.evaluation.report.answers import write_answers
+        from etude.evaluation.report.answers_page import write_answers_page
 
-        write_answers(rows, settings.decoding.method, Path(model).name, Path(common.page))
+        write_answers_page(rows, settings.decoding.method, Path(model).name, Path(common.page))
     _write_json(common, rows)
 
 
@@ -273,7 +242,7 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     usage = "etude report RUN [RUN ...] [--out FILE] [--force], or etude report RUN --pack FILE.zip [--force]"
     if _wants_help(arguments) or not arguments:
         print(
-            f"{usage}\n\nOne self-contained page; default: report.html in the first run folder. --pack writes a run for somebody else. "
+            f"{usage}\n\nOne self-contained page; default: report.html in the first run folder. --pack writes a run for sharing. "
             "- is standard\noutput. A file that etude did not write is replaced by --force alone."
         )
         return
@@ -366,14 +335,14 @@ COMMANDS: dict[str, Callable[[list[str], bool], None]] = {
 
 
 def _first(rest: Sequence[str], message: str) -> str:
-    """The word that a command begins with: a configuration or a model."""
+    """Return the first argument of a command: a configuration or a model. Raises UserError without one."""
     if not rest or rest[0].startswith("--"):
         raise UserError(message)
     return rest[0]
 
 
 def _model(arguments: Sequence[str], message: str) -> tuple[str, list[str]]:
-    """The model that a command begins with, or that `--model` names, and the other arguments."""
+    """Return the model that a command begins with, or that `--model` names, and the other arguments."""
     named, rest = take_option(arguments, "--model")
     if named is None:
         return _first(rest, message), list(rest[1:])
@@ -382,14 +351,14 @@ def _model(arguments: Sequence[str], message: str) -> tuple[str, list[str]]:
     return named, rest
 
 
-def _watcher(common: Options, is_quiet: bool) -> Any:
-    """Who tells of a run: on standard error where standard output is for the result."""
+def _reporter(common: Options, is_quiet: bool) -> Any:
+    """Return the reporter of a run: on standard error if standard output is for the result."""
     from rich.console import Console as RichConsole
 
-    from etude.console.watching import Brief, Console
+    from etude.console.reporter import Console, ResultsOnly
 
     console = RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False) if is_standard_output(common.json) else None
-    return Brief(console) if is_quiet else Console(console)
+    return ResultsOnly(console) if is_quiet else Console(console)
 
 
 def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None) -> None:
@@ -442,7 +411,7 @@ _HANDLER.setFormatter(VisibleFormatter("etude: %(message)s"))
 
 
 def _set_logging(*, is_quiet: bool, is_verbose: bool) -> None:
-    """Tell warnings of etude, once each; of libraries, by what they read on import, nothing but errors, and no bars, unless asked for."""
+    """Log etude's warnings once each; of libraries only errors, and no progress bars, unless asked for."""
     own = logging.getLogger("etude")
     own.setLevel(logging.ERROR if is_quiet else logging.INFO if is_verbose else logging.WARNING)
     if _HANDLER not in own.handlers:
@@ -454,7 +423,7 @@ def _set_logging(*, is_quiet: bool, is_verbose: bool) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     for library in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
         os.environ.setdefault(library, "error")
-    for library in ("huggingface_hub", "datasets"):  # which print their lines themselves
+    for library in ("huggingface_hub", "datasets"):  # they have handlers of their own
         logging.getLogger(library).propagate = False
 
 

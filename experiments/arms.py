@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
 from etude.settings.arguments import arguments_from
@@ -124,7 +124,8 @@ def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | N
     check_run(folder, practice_defaults(), partial(to_plain_values, settings))
     result = RunFolder(folder).read_json("result.json")
     if result is None:
-        result = practice_named(settings, recipe, run=folder, data=data, resume=(folder / "configuration.yaml").exists(), watcher=Console())
+        begun = (folder / "configuration.yaml").exists()
+        result = practice_named(settings, recipe, run=folder, data=data, resume=begun, reporter=Console())
     return result
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.device.machine import Device
 from etude.engine.protocols import PrefixEngine
-from etude.evaluation.measure import Judge, Suite
+from etude.evaluation.measure import Suite, Verify
 from etude.learn.example import Example
 from etude.learn.learner import Learner
 from etude.recipes.practice import Loop
@@ -49,7 +49,7 @@ class PreparedRun:
     items: Sequence[tuple[Task, Prompt]]
     """The tasks of practice with their prompts."""
     suites: Sequence[Suite]
-    judge: Judge
+    judge: Verify
     """The verifier of the recipe."""
     _loop: Loop
     _is_started: bool = False
@@ -97,11 +97,11 @@ class PreparedRun:
 
 @contextmanager
 def prepared_run(
-    settings: PracticeSettings, name: str, folder: RunFolder, data: Path | None = None, watcher: Watcher | None = None
+    settings: PracticeSettings, name: str, folder: RunFolder, data: Path | None = None, reporter: Reporter | None = None
 ) -> Iterator[PreparedRun]:
     """Load tasks, verifier and model of a recipe called `name`; the run folder begins. The verifier's process ends with the block."""
     with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.tasks.right_at) as verifiers:
-        run = PracticeRun(settings, name, folder, data, watcher or Quiet(), Interruption(), verifiers=verifiers)
+        run = PracticeRun(settings, name, folder, data, reporter or Silent(), Interruption(), verifiers=verifiers)
         loop = Loop(run, CallbackList(callbacks_of(settings)))
         loop.prepare()
         parts = {name: getattr(run, name) for name in ("engine", "model", "tokenizer", "place", "room_tokens")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from etude.evaluation.long.facts import stories_of
+from etude.evaluation.long.facts import read_babi
 from etude.evaluation.truthful import truth
 from etude.randomness import seed_for
 from etude.tasks.aliases import find_alias, plain_words, with_aliases
@@ -78,7 +78,7 @@ def _stories(data: Path | None) -> list[Task]:
     assert data is not None
     found = []
     for path in (files := sorted((data / "babi_en").glob("qa*_test.txt"))):
-        stories = stories_of(path)
+        stories = read_babi(path)
         answers = sorted({answer for _, _, answer in stories})
         tasks = [_story(told, question, answer, answers) for told, question, answer in stories]
         order = sorted(range(len(tasks)), key=lambda place: seed_for(SEED, path.name, place))

@@ -31,13 +31,13 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from etude.decoding.methods import METHODS
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine, max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.sampling import GREEDY
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
-from etude.evaluation.descriptive import describe
+from etude.evaluation.text_counts import count_text
 from etude.evaluation.truthful import truth_by
 from etude.models.embedding import Embed, load_embedder
 from etude.models.load import load_model
@@ -161,7 +161,7 @@ class Answering:
         embed = load_embedder()
         found = Answered(self._methods(name, k))
         for start in range(0, len(tasks), BATCH):
-            pool = Pool(engine, tasks[start : start + BATCH], prompts[start : start + BATCH], **how, embed=embed)
+            pool = SamplePool(engine, tasks[start : start + BATCH], prompts[start : start + BATCH], **how, embed=embed)
             found.answer(pool, k)
             pool.release()
         return {
@@ -175,11 +175,11 @@ class Answered:
 
     def __init__(self, methods: Sequence[str]) -> None:
         self.methods = methods
-        self.answers: dict[str, list[Decoded]] = {}
+        self.answers: dict[str, list[DecodedAnswer]] = {}
         self.seconds: dict[str, float] = {}
         self.tokens: dict[str, int] = {}
 
-    def answer(self, pool: Pool, k: int) -> None:
+    def answer(self, pool: SamplePool, k: int) -> None:
         """Answer some questions by every method from the same samples."""
         self._timed("greedy", pool, partial(_greedy, pool))
         if ALONE not in self.methods:
@@ -188,7 +188,7 @@ class Answered:
             how = how_of(name, k)
             self._timed(name, pool, partial(METHODS[how.method].answer, pool, **how.options))
 
-    def _timed(self, name: str, pool: Pool, work: Callable[[], list[Decoded]]) -> None:
+    def _timed(self, name: str, pool: SamplePool, work: Callable[[], list[DecodedAnswer]]) -> None:
         start, drawn = time.process_time(), sum(pool.sampled_tokens)
         self.answers.setdefault(name, []).extend(work())
         self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
@@ -208,18 +208,18 @@ class Answered:
         return found
 
 
-def _greedy(pool: Pool) -> list[Decoded]:
+def _greedy(pool: SamplePool) -> list[DecodedAnswer]:
     found = pool.engine.generate(pool.prompts, max_new_tokens=MAX_NEW_TOKENS, sampling=GREEDY)
-    return [Decoded.of(completion) for (completion,) in found]
+    return [DecodedAnswer.of(completion) for (completion,) in found]
 
 
-def _first_samples(pool: Pool, k: int) -> list[Decoded]:
-    return [Decoded.of(pool.sample(own[0])) for own in pool.samples(k)]
+def _first_samples(pool: SamplePool, k: int) -> list[DecodedAnswer]:
+    return [DecodedAnswer.of(pool.sample(own[0])) for own in pool.samples(k)]
 
 
-def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], questions: Questions, embed: Embed) -> dict[str, Any]:
+def _row_of(answers: Sequence[DecodedAnswer], tasks: Sequence[Task], questions: Questions, embed: Embed) -> dict[str, Any]:
     texts = [answer.text for answer in answers]
-    described = [describe(text) for text in texts if text is not None]
+    described = [count_text(text) for text in texts if text is not None]
     meant: dict[str, Any] = {}
     if questions.has_meaning:
         asked = [(text or "", task.metadata["true"], task.metadata["false"]) for text, task in zip(texts, tasks, strict=True)]

@@ -31,11 +31,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from etude.device.machine import Machine, resolve_device
-from etude.evaluation.long.asked import Asked, asked, haystack_of
 from etude.evaluation.long.kinds import KINDS
 from etude.evaluation.long.multi_policy import Reading
-from etude.evaluation.long.task import listed
+from etude.evaluation.long.task import join_with_and
 from etude.evaluation.long.token_importance import token_importance
+from etude.evaluation.long.tokenized import TokenizedTask, make_haystack, make_tasks
 from etude.evaluation.statistics import rank_correlation, ranks
 from etude.kv_cache.eviction import EvictionPolicy
 from etude.kv_cache.policies import EVICTION
@@ -83,23 +83,23 @@ class Importance(Table):
         model, tokenizer = load_model(self.model, device=place.device)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
-        haystack = haystack_of(read_books(chosen.data), tokenizer)
+        haystack = make_haystack(read_books(chosen.data), tokenizer)
         cell: Cell = dict(made_here(place.precision))
         if arm.startswith("sparsity-"):
             length = int(arm.removeprefix("sparsity-"))
-            tasks = asked(tokenizer, "single", KINDS["single"], haystack, tokens=length + 200, n=self.texts, seed=seed)
+            tasks = make_tasks(tokenizer, "single", KINDS["single"], haystack, tokens=length + 200, n=self.texts, seed=seed)
             return cell | {"texts": [shares_of(model, each.text[-length:]) for each in tasks]}
-        tasks = asked(tokenizer, arm, KINDS[arm], haystack, tokens=self.tokens, n=self.n, seed=seed)
+        tasks = make_tasks(tokenizer, arm, KINDS[arm], haystack, tokens=self.tokens, n=self.n, seed=seed)
         return cell | {"items": [ranked(model, tokenizer, each) for each in tasks]}
 
 
 @torch.inference_mode()
-def ranked(model: Any, tokenizer: Any, each: Asked) -> dict[str, Any]:
+def ranked(model: Any, tokenizer: Any, each: TokenizedTask) -> dict[str, Any]:
     """Rank the tokens of one item, by way to ask: the answer's log-prob, the share of all worth that the most valuable tenth has, and of
     every score what its own tenth keeps of that, and its correlation with worth, by layer and over all.
     """
     dropping = {name: replace(EVICTION[name], keep_ratio=KEPT).for_tokenizer(tokenizer) for name in SCORES}
-    answer = tokenizer(" " + listed(each.task.answers), add_special_tokens=False)["input_ids"]
+    answer = tokenizer(" " + join_with_and(each.task.answers), add_special_tokens=False)["input_ids"]
     unseen = Reading(model, list(dropping.values()))
     unseen.read(each.text)
     seen = unseen.fork()

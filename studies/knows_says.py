@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.device.machine import resolve_device
 from etude.randomness import seed_for
 from etude.settings.configuration import to_plain_values
-from etude.suites.knows_says import KnowsSays, evaluate_knows, method_line
+from etude.suites.latent_knowledge import LATENT_KNOWLEDGE, LatentKnowledge, method_line
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
@@ -89,7 +89,7 @@ class Gap:
         """Measure what is known and said, a value a question, and what methods of decoding make of it."""
         model, _, name = arm.partition("-")
         suite = self._suite(name, chosen)
-        found = evaluate_knows(self._model(model, seed, chosen), suite, data=chosen.data, watcher=Console())
+        found = LATENT_KNOWLEDGE.evaluate(self._model(model, seed, chosen), suite, data=chosen.data, reporter=Console())
         items = found["items"]
         return {
             **made_here(resolve_device(suite.machine).precision),
@@ -110,14 +110,14 @@ class Gap:
         run_of(settings, recipe, folder, chosen.data)
         return str(folder / "knowledge" / "model" if model == "adapted" else folder / "model")
 
-    def _suite(self, name: str, chosen: Options) -> KnowsSays:
+    def _suite(self, name: str, chosen: Options) -> LatentKnowledge:
         if self.is_tiny:
             rows = [{**row, "wrong": "z"} for row in letters("test", 6, seed=0)]
-            return KnowsSays(**_written(rows, chosen.out / "runs" / "letters.jsonl"), n=6, methods=["majority"], max_new_tokens=4)
+            return LatentKnowledge(**_written(rows, chosen.out / "runs" / "letters.jsonl"), n=6, methods=["majority"], max_new_tokens=4)
         own = dict(SETS[name])
         if name == "terms":
             own |= _written(terms(chosen.data), chosen.out / "runs" / "terms.jsonl")
-        return KnowsSays(**own, n=N, methods=list(METHODS))
+        return LatentKnowledge(**own, n=N, methods=list(METHODS))
 
 
 def _written(rows: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:

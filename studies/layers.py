@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from etude.decoding.layer_contrast import LayerContrast, contrasted_logprobs
 from etude.device.machine import Machine, resolve_device
-from etude.evaluation.retention import beginning, token_ids
+from etude.evaluation.retention import leading_tokens, token_ids
 from etude.evaluation.truthful import choice_scores, ranked
 from etude.models.load import load_model
 from etude.tasks.files import file_rows
@@ -143,9 +143,9 @@ class Reading(Table):
 
 def _likelihoods(model: Any, tokenizer: Any, how: LayerContrast, question: Compared) -> tuple[list[float], list[float]]:
     """Return the log-probs of its true answers and of its false ones."""
-    before = (*beginning(tokenizer), *token_ids(tokenizer, question.prompt))
+    before = (*leading_tokens(tokenizer), *token_ids(tokenizer, question.prompt))
     answers = [*question.true, *question.false]
-    whole = [(*beginning(tokenizer), *token_ids(tokenizer, f"{question.prompt} {answer}")) for answer in answers]
+    whole = [(*leading_tokens(tokenizer), *token_ids(tokenizer, f"{question.prompt} {answer}")) for answer in answers]
     found = contrasted_logprobs(model, how, before, [tokens[len(before) :] for tokens in whole])
     sums = [sum(own) / (len(answer.encode()) if question.is_a_byte else 1) for own, answer in zip(found, answers, strict=True)]
     return sums[: len(question.true)], sums[len(question.true) :]

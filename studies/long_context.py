@@ -39,8 +39,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from etude.device.machine import Machine, resolve_device
-from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.multi_policy import Reading, Rows
+from etude.evaluation.long.tokenized import TokenizedTask, generators_by_kind, make_haystack, make_tasks
 from etude.kv_cache.eviction import EvictionPolicy
 from etude.kv_cache.full_cache import FULL
 from etude.kv_cache.policies import EVICTION, POLICIES, RETRIEVAL
@@ -103,7 +103,7 @@ TINY_ARMS = ("screen-single-420", "single-420-0", "single-420-1", "recall-single
 
 @dataclass(frozen=True)
 class Arm:
-    """A cell: what is asked, how often, and under what."""
+    """A cell: what is make_tasks, how often, and under what."""
 
     part: str
     kind: str
@@ -185,11 +185,11 @@ class Long(Table):
         model = cast_weights(model, place.dtype)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
-        made = generators({"facts": chosen.data / FACTS if chosen.data else None})
-        haystack, tasks = haystack_of(read_books(chosen.data), tokenizer), list[Asked]()
+        made = generators_by_kind({"facts": chosen.data / FACTS if chosen.data else None})
+        haystack, tasks = make_haystack(read_books(chosen.data), tokenizer), list[TokenizedTask]()
         for items, n in self._items(own):
             named: dict[str, Any] = {"tokens": own.tokens, "n": n, "start": own.fifth * n, "seed": seed + ITEMS.index(items) + 1}
-            tasks += asked(tokenizer, own.kind, made[own.kind], haystack, **named)
+            tasks += make_tasks(tokenizer, own.kind, made[own.kind], haystack, **named)
         if own.part == "kvpress":
             return by_kvpress(model, tokenizer, tasks, self._new_tokens(own), place.precision)
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
@@ -203,7 +203,9 @@ class Long(Table):
         }
 
 
-def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, precision: str, running: type[Running] = Running) -> Cell:
+def by_kvpress(
+    model: Any, tokenizer: Any, tasks: Sequence[TokenizedTask], n: int, precision: str, running: type[Running] = Running
+) -> Cell:
     """Ask kvpress: scores, and the share of the text that is held, by `kvpress_NAME RATIO unseen`."""
     ends, found = sorted(end_tokens(model, tokenizer)), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
@@ -222,7 +224,7 @@ def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, preci
 
 @torch.inference_mode()
 def measured(
-    model: Any, tokenizer: Any, each: Asked, policies: Mapping[str, EvictionPolicy | PagedRetrieval], modes: Sequence[str], n: int
+    model: Any, tokenizer: Any, each: TokenizedTask, policies: Mapping[str, EvictionPolicy | PagedRetrieval], modes: Sequence[str], n: int
 ) -> dict[str, Any]:
     """Measure one item: the full context's score, and of every policy and way to ask `{"score", "kl", "held"}`, by `NAME RATIO MODE`."""
     policies = {name: policy.for_tokenizer(tokenizer) for name, policy in policies.items()}
@@ -254,7 +256,7 @@ def measured(
 
 
 def _distance(
-    rows: Rows, reading: Reading, each: Asked, answer: Sequence[int], full_TV: torch.Tensor, mode: str
+    rows: Rows, reading: Reading, each: TokenizedTask, answer: Sequence[int], full_TV: torch.Tensor, mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Read the full context's answer after every row; return the logits [P, A + 1, V] of its tokens and of the next one, and the divergence
     [P] over its tokens, of the first one alone where there is none. The answer is taken back.

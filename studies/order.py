@@ -35,10 +35,10 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.recipes.adapt import adapt_named
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
-from etude.recipes.knowledge_first import adaptation_of
+from etude.recipes.knowledge_first import parse_adaptation
 from etude.settings.configuration import flatten, to_plain_values
 from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder
@@ -90,7 +90,7 @@ class Orders:
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         practice = self._settings(arm, seed)
-        adaptation = adaptation_of(practice)
+        adaptation = parse_adaptation(practice)
         own = to_plain_values(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
         return {"practice": own, "adaptation": to_plain_values(adaptation) if adaptation else adapt_defaults()}  # which raw has no use for
 
@@ -103,7 +103,7 @@ class Orders:
         """
         settings = self._settings(arm, seed)
         data = chosen.out / "sets" if chosen.is_tiny else chosen.data
-        if adaptation := adaptation_of(settings):
+        if adaptation := parse_adaptation(settings):
             adapted = chosen.out / "adapted" / f"{arm}-{seed}"
             self._adapt(adaptation, adapted, data)
             settings = replace(settings, adaptation=None, adaptation_settings={}, model=str(adapted / "model"))
@@ -121,7 +121,7 @@ class Orders:
             if not folder.exists():
                 begin_measured(folder, settings)
             is_begun = (folder / "configuration.yaml").exists()
-            adapt_named(settings, folder.name, run=folder, data=data, resume=is_begun, watcher=Console())
+            adapt_named(settings, folder.name, run=folder, data=data, resume=is_begun, reporter=Console())
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

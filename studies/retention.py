@@ -40,7 +40,7 @@ from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.protocols import PrefixEngine
 from etude.evaluation.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
-from etude.evaluation.measure import Judge, Measurement, Suite, measure
+from etude.evaluation.measure import Measurement, Suite, Verify, measure
 from etude.evaluation.retention import measure_retention
 from etude.evaluation.settings import Retention
 from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation
@@ -230,7 +230,7 @@ class Retaining(Arms):
         kept.release()
         return {"step": nearest(dev, target), "dev_by_step": dev}
 
-    def _answered(self, settings: PracticeSettings, engine: PrefixEngine, room: int, judge: Judge, split: str, chosen: Options) -> str:
+    def _answered(self, settings: PracticeSettings, engine: PrefixEngine, room: int, judge: Verify, split: str, chosen: Options) -> str:
         """Return which tasks of a split are answered rightly, greedily: a 0 or 1 for each."""
         tasks = load_tasks(settings.tasks, split=split, n=self.sizes[split], seed=settings.seed, data=chosen.data)
         longest = settings.explore.max_new_tokens

@@ -22,7 +22,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.recipes.evaluate import evaluate
 from etude.settings.configuration import to_plain_values
 from etude.training.parse import practice_defaults
@@ -93,7 +93,7 @@ class Answering:
         folder, settings = chosen.out / "runs" / f"model-{seed}", self._settings(seed)
         run_of(settings, self.recipe, folder, chosen.data)
         asked = {"recipe": self.recipe, "seed": seed, "evaluation.n": self.n, "evaluation.pass_n": 0, "sampling.temperature": 1.0}
-        found = evaluate(str(folder / "model"), {**asked, **CASES[arm]}, data=chosen.data, watcher=Console())
+        found = evaluate(str(folder / "model"), {**asked, **CASES[arm]}, data=chosen.data, reporter=Console())
         facts = RunFolder(folder).read_json("environment.json")
         return {
             "commit": environment()["commit"],

@@ -34,7 +34,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from etude.decoding.abstain import abstain
-from etude.decoding.pool import Pool
+from etude.decoding.sample_pool import SamplePool
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
@@ -148,7 +148,7 @@ def _asked(engine: PrefixEngine, questions: Questions, data: Path | None, how: d
     how = how | {"samples": sure.sampling, "max_new_tokens": MAX_NEW_TOKENS, "embed": load_embedder(sure.embedder)}
     for start in range(0, min(SAMPLED, len(tasks)), BATCH):
         some = slice(start, min(start + BATCH, SAMPLED))
-        pool = Pool(engine, tasks[some], prompts[some], **how)
+        pool = SamplePool(engine, tasks[some], prompts[some], **how)
         for task, largest, own in zip(pool.tasks, abstain(pool, **sure.options), pool.completions(), strict=True):
             found["agreement"].append(round(largest.confidence or 0.0, 4))
             found["largest"].append(_bit(largest.text, task, questions))

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.engine.completion import Completion
 from etude.evaluation.statistics import rank_correlation
 from etude.learn.credit import has_signal

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from etude.recipes.step import learn_from
 
 from bench import (
     decoding,

@@ -304,8 +304,8 @@ def test_a_dry_run_tells_of_settings_without_effect_as_a_run_does(capsys):
     given = ["--engine.keep_ratio", "0.5", "--learn.pass_k", "3"]
     assert main(["practice", "tiny", "--dry-run", *given]) == 0
     text = capsys.readouterr().out
-    said = next(line.removeprefix("# ") for line in text.splitlines() if "without effect" in line)
-    assert said == "without effect: learn.pass_k: learn.credit is centred; engine.keep_ratio: engine.view is full"
+    said = next(line.removeprefix("# ") for line in text.splitlines() if "unused settings" in line)
+    assert said == "unused settings: learn.pass_k: learn.credit is centred; engine.keep_ratio: engine.view is full"
     small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
     assert main(["practice", "tiny", *small, *given]) == 0
     assert said in capsys.readouterr().out.splitlines()

@@ -120,10 +120,10 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("etude.recipes.estimate.estimate", begin)
     monkeypatch.setattr("etude.recipes.evaluate.load_model", begin)
-    monkeypatch.setattr("etude.suites.retention.load_model", begin)
-    monkeypatch.setattr("etude.suites.domain.questions_of_suite", begin)
+    monkeypatch.setattr("etude.suites.harness.load_model", begin)
+    monkeypatch.setattr("etude.suites.domain.load_questions", begin)
     monkeypatch.setattr("etude.recipes.adapt.files_of", begin)
-    monkeypatch.setattr("etude.suites.knows_says.questions", begin)
+    monkeypatch.setattr("etude.suites.latent_knowledge.questions", begin)
     rows = [{key: row[key] for key in ("question", "answer", "worked")} for row in letters("train", 300, seed=0)]
     parts = {"my_train": rows[:200], "my_test": rows[200:250], "a": rows[250:], "DIR/word_problems/train": rows[:200]}
     sums = [{"question": f"What is {i} + 1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"} for i in range(250)]

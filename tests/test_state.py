@@ -12,23 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from etude.learn.entropy import EntropyBonus, EntropySettings
-from etude.learn.gate import Gate, GateSettings
-from etude.recipes.alarm import Alarm
-from etude.recipes.gating import Gating
-from etude.recipes.holding import Holding
 from safetensors.torch import load, save
 
 import etude
+from etude.callbacks.entropy_bonus import EntropyBonus
+from etude.callbacks.gate import GateSettings
+from etude.callbacks.implicit_reward import ImplicitRewardSettings
 from etude.engine.completion import Completion
 from etude.learn.example import demonstration
-from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
+from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.collapse import CollapseAlarm, CollapseWatch
+from etude.rollouts.collapse import CollapseWatch
 from etude.rollouts.curriculum import Curriculum, CurriculumSettings
 from etude.tasks.task import Task
 from etude.tiny import tiny_model

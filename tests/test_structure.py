@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from etude.learn.lessons import LESSONS
 
 from etude.decoding.methods import METHODS as DECODING
 from etude.decoding.settings import READS

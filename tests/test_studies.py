@@ -16,8 +16,8 @@ import pytest
 import torch
 import yaml
 
-from etude.evaluation.long.asked import Asked
 from etude.evaluation.long.task import LongTask
+from etude.evaluation.long.tokenized import TokenizedTask
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.recipes.adapt_settings import parse_adapt
 from etude.settings.configuration import find_configuration, to_plain_values
@@ -554,7 +554,7 @@ def test_attention_is_all_in_the_tokens_that_are_read(llama):
 def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, ends):
     policies = [replace(long_context.EVICTION[name], keep_ratio=ratio) for name in ("snapkv", "random") for ratio in (0.2, 0.9, 1.0)]
     prompt, question = torch.randint(4, 250, (79,), generator=torch.Generator().manual_seed(3)).split([70, 9])
-    each = Asked(LongTask("single", "", "", "", ("",)), tuple(prompt.tolist()), tuple(question.tolist()))
+    each = TokenizedTask(LongTask("single", "", "", "", ("",)), tuple(prompt.tolist()), tuple(question.tolist()))
     for mode in ("unseen", "seen"):
         reading = long_context.Reading(llama, policies)
         reading.read([*each.text, *each.question] if mode == "seen" else each.text)
@@ -592,8 +592,8 @@ class Pressing:
 def test_kvpress_is_asked_the_same_items_and_stands_beside_ours(llama, tokenizer):
     text = tuple(tokenizer("blue 5")["input_ids"])
     items = [
-        Asked(LongTask("single", "", "", "", ("blue",)), text * 4, (5, 6)),
-        Asked(LongTask("single", "", "", "", ("red",)), text * 8, (5,)),
+        TokenizedTask(LongTask("single", "", "", "", ("blue",)), text * 4, (5, 6)),
+        TokenizedTask(LongTask("single", "", "", "", ("red",)), text * 8, (5,)),
     ]
     found = long_context.by_kvpress(llama, tokenizer, items, 6, "float32", running=Pressing)
     assert found["policies"].keys() == {f"kvpress_{name} {ratio} unseen" for name in long_context.PRESSED for ratio in (0.1, 0.25)}

@@ -24,6 +24,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etude.errors import UserError
+from etude.evaluation.measure import Verify
 from etude.evaluation.report.panels import Panel
 from etude.randomness import seed_for
 from etude.rewards.agreement import Agreement, AgreementFeedback
@@ -40,7 +41,6 @@ from etude.training.callback import Callback, Excludes
 
 if TYPE_CHECKING:
     from etude.engine.protocols import PrefixEngine
-    from etude.evaluation.measure import Judge
     from etude.training.practice_run import PracticeRun
 
 
@@ -61,7 +61,7 @@ class Writer:
     how: SyntheticTasksSettings
     explore: Exploration
     engine: "PrefixEngine"
-    judge: "Judge"
+    judge: "Verify"
     """Scores attempts at variants."""
     render: Callable[[Task], tuple[int, ...]]
     room_tokens: int
@@ -178,7 +178,7 @@ class Way(NamedTuple):
 
     sources: Callable[[Writer, RolloutBatch], list[Source]]
     """What a step's problems may be written from."""
-    judge: Callable[[Writer], "Judge"]
+    judge: Callable[[Writer], "Verify"]
     """What scores attempts at them."""
     worth: Callable[[SyntheticTasksSettings, Sequence[Verdict]], float]
     """The reward of having written a problem, by the verdicts on the attempts at it."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError, at_least
+from etude.evaluation.measure import Verify
 from etude.rewards.agreement import believed_share
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
@@ -21,7 +22,6 @@ from etude.training.callback import Callback, Excludes, Metrics
 if TYPE_CHECKING:
     import torch
 
-    from etude.evaluation.measure import Judge
     from etude.training.practice_run import PracticeRun
 
 Items = Sequence[tuple[Task, tuple[int, ...]]]
@@ -142,7 +142,7 @@ def without_labelled(items: Items, n: int, shown: Collection[str]) -> tuple[Item
     return labelled, left
 
 
-def shares_and_truth(groups: Sequence[Group], judge: "Judge") -> list[tuple[float, bool]]:
+def shares_and_truth(groups: Sequence[Group], judge: "Verify") -> list[tuple[float, bool]]:
     """Return, for each group whose attempts give any answer, the majority's vote share and whether the majority is right."""
     found: list[tuple[float, str, Task]] = []
     for group in groups:

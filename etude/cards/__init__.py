@@ -1,1 +1,1 @@
-"""Model cards: what a saved model is made from, how, how good it is, and how it is used."""
+"""Model cards: what a saved model was made from and how, its results, and its use."""

@@ -1,1 +1,1 @@
-"""The console: what a person sees of a command, where its outputs go, and experiment trackers."""
+"""Console: reports a command's progress and results, writes its output files, and logs to experiment trackers."""

@@ -1,4 +1,4 @@
-"""Texts from outside on a terminal: names of files, what a server said and what a model wrote must not steer it."""
+"""Escape control characters of outside texts for a terminal: names of files, replies of servers and texts of models."""
 
 import logging
 import re
@@ -6,11 +6,11 @@ import re
 _STEERING = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
 )
-"""Control characters but line breaks and tabs, those that turn the direction of writing, and halves of characters."""
+"""Control characters except line breaks and tabs, characters that change the writing direction, and lone surrogates."""
 
 
 def visible(text: str) -> str:
-    r"""The text with what would steer a terminal written out.
+    r"""Escape the characters that would control a terminal.
 
     >>> print(visible("a name\x1b]0;OWNED\x07, in 日本 too"))
     a name\x1b]0;OWNED\x07, in 日本 too
@@ -19,7 +19,7 @@ def visible(text: str) -> str:
 
 
 class VisibleFormatter(logging.Formatter):
-    """A format of log lines in which nothing steers a terminal."""
+    """A log formatter that escapes control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))

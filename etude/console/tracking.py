@@ -1,8 +1,8 @@
-"""Experiment trackers (TensorBoard, W&B, Trackio, ...) through accelerate's classes for them: what a watcher sees, they get too.
+"""Experiment trackers (TensorBoard, W&B, Trackio, ...) through accelerate's tracker classes; they log what a reporter receives.
 
     etude practice quickstart --track tensorboard,wandb
 
-Nothing of a run depends on a tracker: `metrics.jsonl` has it all.
+No run depends on a tracker: `metrics.jsonl` has all metrics.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,21 +13,21 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.errors import UserError, unknown
 from etude.settings.configuration import flatten
 
 
-class Tracked:
-    """A watcher that tells another one everything, and numbers to trackers.
+class TrackingReporter:
+    """A reporter that passes everything on to another one, and logs numbers to trackers.
 
-    Steps count on from the warm start to practice, since trackers want steps that only grow.
+    Steps continue from the warm start to practice, since trackers need increasing steps.
     """
 
-    def __init__(self, inner: Watcher, names: Sequence[str], run: Path, configuration: Mapping[str, Any]) -> None:
+    def __init__(self, inner: Reporter, names: Sequence[str], run: Path, configuration: Mapping[str, Any]) -> None:
         """Use the trackers of these `names`; they start with the first number, so that a mistake in the input starts none.
 
-        `run` names the run, and TensorBoard's files go into its folder.
+        `run` names the run, and TensorBoard's files go into its folder. Raises UserError for an unknown or missing tracker.
         """
         self.inner = inner
         self.names = [_checked(name) for name in names]
@@ -67,7 +67,7 @@ class Tracked:
         self.inner.concluded(result, folder)
 
     def close(self) -> None:
-        """Let the trackers write what they hold back; a run may end at any time."""
+        """Flush the trackers; a run may end at any time."""
         self._tell("finish")
         self._trackers = {}
 
@@ -88,7 +88,7 @@ class Tracked:
 
     @contextmanager
     def _surviving(self, name: str) -> Iterator[None]:
-        """A tracker that fails is told of and left out; the run goes on."""
+        """Report and drop a tracker that fails; the run continues."""
         try:
             yield
         except Exception as error:
@@ -107,7 +107,7 @@ def _checked(name: str) -> str:
 
 def _started(name: str, run: Path) -> Any:
     kind = LOGGER_TYPE_TO_CLASS[name]
-    PartialState()  # which process this is, for those trackers that ask
+    PartialState()  # some trackers ask which process this is
     if kind.requires_logging_directory:
         tracker = kind(run.resolve().name, logging_dir=str(run / name))
     else:

@@ -1,1 +1,1 @@
-"""Decoding: a question → the answer that a model gives most reliably, from several of its own."""
+"""Decoding: methods that answer a question reliably by combining several of the model's own answers, or several of its layers."""

@@ -1,13 +1,14 @@
-"""The sample of k that the model itself finds likeliest, by the mean log-prob of its tokens, at temperature 1 however it was drawn.
+"""Best of k by likelihood: the sample with the highest mean log-prob a token, at temperature 1 however it was sampled.
 
-The mean, since a sum prefers short answers. It is the control that tells choosing among samples from joining them. Identity: k = 1 is one
-sample.
+The mean, since a sum prefers short answers. It is the control that separates choosing among samples from joining them. Identity: k = 1 is
+one sample.
 """
 
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 
 
-def best_logprob(pool: Pool, k: int) -> list[Decoded]:
+def best_logprob(pool: SamplePool, k: int) -> list[DecodedAnswer]:
+    """Return the sample with the highest mean log-prob for each question."""
     samples = pool.samples(k)
     means = pool.likelihoods([[sample.own_tokens for sample in own] for own in samples])
-    return [Decoded.of(pool.sample(own[found.index(max(found))])) for own, found in zip(samples, means, strict=True)]
+    return [DecodedAnswer.of(pool.sample(own[found.index(max(found))])) for own, found in zip(samples, means, strict=True)]

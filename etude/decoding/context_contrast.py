@@ -1,29 +1,37 @@
-"""What evidence says against what the model would say without it.
+"""Context-aware decoding: amplify the difference between predictions with and without evidence.
 
-    score(v) = (1 + strength) log p(v | evidence, question) - strength log p(v | question)        (context-aware decoding, Shi et al. 2024,
-                                                                                                 NAACL, arXiv 2305.14739)
+    score(v) = (1 + strength) log p(v | evidence, question) - strength log p(v | question)        (Shi et al. 2024, NAACL,
+                                                                                                 arXiv 2305.14739)
 
-The evidence is the task's `metadata["evidence"]`, and stands before the question. A task without any is answered as it is, with a note.
-Identity: strength 0 is plain decoding behind the evidence.
+The evidence is the task's `metadata["evidence"]`, put before the question. A task without evidence is answered plainly, with a note.
+Identity: strength 0 is plain decoding after the evidence.
 """
 
-from etude.decoding.inputs import reworded
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.joint_inputs import with_question
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.engine.joint import product
 from etude.rollouts.prompts import render_prompt, without_control
 
 
-def context_contrast(pool: Pool, strength: float) -> list[Decoded]:
+def context_contrast(pool: SamplePool, strength: float) -> list[DecodedAnswer]:
+    """Answer each question with the contrast of its evidence."""
     tokenizer, with_evidence = pool.engine.tokenizer, []
     for task, prompt in zip(pool.tasks, pool.prompts, strict=True):
         evidence = without_control(tokenizer, str(task.metadata.get("evidence") or "").strip())
-        told = render_prompt(tokenizer, reworded(task, f"{evidence}\n\n{task.question}")) if evidence else prompt
-        with_evidence.append(told if len(told) <= pool.room_tokens else prompt)
+        informed = render_prompt(tokenizer, with_question(task, f"{evidence}\n\n{task.question}")) if evidence else prompt
+        with_evidence.append(informed if len(informed) <= pool.room_tokens else prompt)
     opened = pool.engine.open(with_evidence)
-    is_told = [told != prompt for told, prompt in zip(with_evidence, pool.prompts, strict=True)]
-    inputs = [[told, plain] if told_so else [plain] for told, plain, told_so in zip(opened, pool.opened, is_told, strict=True)]
-    weights = [[1 + strength, -strength] if told_so else [1.0] for told_so in is_told]
+    is_informed = [informed != prompt for informed, prompt in zip(with_evidence, pool.prompts, strict=True)]
+    inputs = [
+        [informed, plain] if has_evidence else [plain]
+        for informed, plain, has_evidence in zip(opened, pool.opened, is_informed, strict=True)
+    ]
+    weights = [[1 + strength, -strength] if has_evidence else [1.0] for has_evidence in is_informed]
     found = pool.joint(inputs, product, weights)
     pool.engine.release(opened)
     note = "it has no evidence that there is room for, and is answered as it is"
-    return [Decoded.of(each.completion, notes=() if told else (note,)) for each, told in zip(found, is_told, strict=True) if each]
+    return [
+        DecodedAnswer.of(each.completion, notes=() if informed else (note,))
+        for each, informed in zip(found, is_informed, strict=True)
+        if each
+    ]

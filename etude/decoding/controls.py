@@ -1,14 +1,14 @@
-"""Controls of integrative decoding, whose inputs lack what the samples say.
+"""Controls of integrative decoding: inputs without the information of the question's own samples.
 
     original       k wordings of the question, without samples: an ensemble alone
     unrelated      samples of another question: a longer prompt alone
-    same_sample    one sample, k times: a second thought alone
+    same_sample    one sample, k times: a second attempt alone
 
-Choosing without joining is `best_logprob`. Identity: `original` with k = 1, the question as it is, is plain decoding.
+`best_logprob` chooses without joining. Identity: `original` with k = 1, the question as it is, is plain decoding.
 """
 
-from etude.decoding.inputs import Input, Layout, inputs_of, joined, reworded
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.joint_inputs import JointInput, Layout, build_inputs, decode_jointly, with_question
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import AGAIN
 from etude.engine.joint import product
 from etude.errors import UserError
@@ -32,28 +32,31 @@ WORDINGS = (
     "Let us see whether you know this. {question}",
     "Reply to the following. {question}",
 )
-"""Of the control without samples, in order."""
+"""Wordings of the question for the control without samples, in order."""
 
 
-def integrative_same_sample(pool: Pool, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
-    """Control: the first sample in every input, which is one input."""
-    return joined(pool, inputs_of(pool, pool.samples(1), again, layout), product, 1)
+def integrative_same_sample(pool: SamplePool, again: str = AGAIN, layout: Layout = "turns") -> list[DecodedAnswer]:
+    """Decode with the first sample in every input, which is one input (control)."""
+    return decode_jointly(pool, build_inputs(pool, pool.samples(1), again, layout), product, 1)
 
 
-def integrative_unrelated(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
-    """Control: the samples of the next question in the pool that is another one."""
+def integrative_unrelated(pool: SamplePool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[DecodedAnswer]:
+    """Decode with the samples of the next different question in the pool (control).
+
+    Raises UserError if there is only one question.
+    """
     samples, keys = pool.samples(k), [task.key for task in pool.tasks]
     if len(set(keys)) == 1:
         raise UserError("decoding.method integrative_unrelated shows a question samples of another, but there is one question: ask two")
-    behind = [[(place + step) % len(keys) for step in range(1, len(keys))] for place in range(len(keys))]
-    others = [next(other for other in own if keys[other] != keys[place]) for place, own in enumerate(behind)]
-    return joined(pool, inputs_of(pool, [samples[other] for other in others], again, layout), product, k)
+    following = [[(place + step) % len(keys) for step in range(1, len(keys))] for place in range(len(keys))]
+    others = [next(other for other in own if keys[other] != keys[place]) for place, own in enumerate(following)]
+    return decode_jointly(pool, build_inputs(pool, [samples[other] for other in others], again, layout), product, k)
 
 
-def integrative_original(pool: Pool, k: int) -> list[Decoded]:
-    """Control: the first k of `WORDINGS`, of which there are 16, then from the first again."""
-    inputs: list[list[Input]] = []
+def integrative_original(pool: SamplePool, k: int) -> list[DecodedAnswer]:
+    """Decode with the first k of the 16 `WORDINGS`, repeated if k is larger (control)."""
+    inputs: list[list[JointInput]] = []
     for task in pool.tasks:
         wordings = [WORDINGS[number % len(WORDINGS)].format(question=task.question) for number in range(k)]
-        inputs.append([(None, render_prompt(pool.engine.tokenizer, reworded(task, wording))) for wording in wordings])
-    return joined(pool, inputs, product, k)
+        inputs.append([(None, render_prompt(pool.engine.tokenizer, with_question(task, wording))) for wording in wordings])
+    return decode_jointly(pool, inputs, product, k)

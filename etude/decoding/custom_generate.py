@@ -1,12 +1,12 @@
-"""Methods of decoding for who has transformers alone: what `model.generate(custom_generate=...)` takes.
+"""Decoding methods for plain transformers: what `model.generate(custom_generate=...)` takes.
 
     questions = ["What is the capital of Australia?", "Who wrote Emma?"]
     inputs = tokenizer.apply_chat_template([[{"role": "user", "content": question}] for question in questions], ...)
     found = model.generate(**inputs, max_new_tokens=24, custom_generate=reliable("integrative", tokenizer, questions, k=4))
 
-The prompts are those of `generate`, padded on the left; the answer is drawn as its arguments say (greedily, or by `do_sample` with
+The prompts are those of `generate`, padded on the left; the answer is sampled as its arguments say (greedily, or by `do_sample` with
 temperature, top_k, top_p and min_p), the samples as the settings of the method say. What comes back is prompts and answers, as from
-`generate`; a question without an answer has padding alone behind its prompt.
+`generate`; a question without an answer has only padding after its prompt.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from etude.decoding.decode import decode
-from etude.decoding.lens import of_tokens, read
+from etude.decoding.logit_lens import completion_logits, token_logprobs
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Device, Machine
 from etude.engine.build import engine_at
@@ -30,15 +30,19 @@ Question = str | Sequence[dict[str, str]]
 
 
 def reliable(method: str, tokenizer: Any, questions: Sequence[Question], *, seed: int = 0, **settings: Any) -> Callable[..., torch.Tensor]:
-    """A `custom_generate` that answers these questions, one for each prompt, by a method; `settings` are those of `ReliableDecoding`."""
+    """Return a `custom_generate` that answers these questions, one for each prompt; `settings` are those of `ReliableDecoding`.
+
+    Raises UserError for wrong settings; when called, if prompts and questions differ in number.
+    """
     how = ReliableDecoding(method, **settings)
     tasks = [Task(each if isinstance(each, str) else tuple(each), origin=f"question {i + 1}") for i, each in enumerate(questions)]
 
     def custom_generate(model: Any, input_ids: torch.Tensor, generation_config: Any, **kwargs: Any) -> torch.Tensor:
+        """Answer the prompts. Raises UserError if prompts and questions differ in number."""
         if len(tasks) != len(input_ids):
             raise UserError(f"there are {len(input_ids)} prompts for {len(tasks)} questions: give a question for each")
         given = kwargs.get("attention_mask")
-        mask = torch.ones_like(input_ids) if given is None else given  # where nothing is padded there is none
+        mask = torch.ones_like(input_ids) if given is None else given  # there is no mask without padding
         prompts = [tuple(row[own.bool()].tolist()) for row, own in zip(input_ids, mask, strict=True)]
         longest = generation_config.max_length - input_ids.shape[1]
         engine = engine_at(Device(str(input_ids.device), "float32"), model, tokenizer, Machine())
@@ -63,5 +67,5 @@ def _sampling(config: Any) -> Sampling:
 
 @torch.no_grad()
 def _logprobs(model: Any, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
-    """Of completions behind their prompts, one at a time."""
-    return [tuple(of_tokens(read(model, prompt, completion), completion).tolist()) for prompt, completion in pairs]
+    """Return the log-probs of completions given their prompts, one at a time."""
+    return [tuple(token_logprobs(completion_logits(model, prompt, completion), completion).tolist()) for prompt, completion in pairs]

@@ -1,4 +1,4 @@
-"""Questions in, an answer to each out, a part of them at a time."""
+"""Decode questions by a method, a part of them at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from etude.decoding.methods import METHODS
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Completion
 from etude.engine.protocols import PrefixEngine
@@ -16,14 +16,14 @@ from etude.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Found:
-    """An answer and what it took."""
+class DecodingResult:
+    """The answer to a question, its samples and its cost."""
 
-    answer: Decoded
+    answer: DecodedAnswer
     samples: tuple[Completion, ...]
-    """What it was made of, and what was drawn beside it (`num_samples`)."""
+    """The samples of the method, and those of `num_samples`."""
     sampled_tokens: int
-    """Of the samples, and of what was made of them."""
+    """Tokens of the samples and of the answer."""
 
 
 def decode(
@@ -32,27 +32,28 @@ def decode(
     how: ReliableDecoding,
     *,
     num_samples: int = 0,
-    done: Callable[[list[Found]], None] | None = None,
+    done: Callable[[list[DecodingResult]], None] | None = None,
     **asking: Any,
-) -> list[Found]:
-    """An answer to each task with its prompt, by a method that is on; `num_samples` are drawn of each at least, whatever the method reads;
-    `done` is given each part as soon as it is answered; `asking` is what a `Pool` takes beside the samples.
+) -> list[DecodingResult]:
+    """Answer each task, given with its prompt, by a method that is on.
 
-    About as many questions at once as the engine has positions for.
+    At least `num_samples` are sampled for each task, whatever the method reads. `done` receives each part as soon as it is answered.
+    `asking` has the arguments of `SamplePool` other than the samples. As many questions are decoded at once as the engine has positions
+    for.
     """
     again = visits(task.key for task, _ in items)
     method, longest = METHODS[how.method], max(len(prompt) for _, prompt in items)
     options, embed = how.options, load_embedder(how.embedder) if how.by_meaning else None
     each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
-    parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # of two at least, where there are two
-    found: list[Found] = []
+    parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # at least two questions a part, if there are two
+    found: list[DecodingResult] = []
     for start, end in pairwise(len(items) * number // parts for number in range(parts + 1)):
         some = items[start:end]
         sources = [task for task, _ in some], [prompt for _, prompt in some]
-        pool = Pool(engine, *sources, samples=how.sampling, embed=embed, visits=again[start:end], **asking)
+        pool = SamplePool(engine, *sources, samples=how.sampling, embed=embed, visits=again[start:end], **asking)
         pool.samples(num_samples)
         answers = method.answer(pool, **options)
-        part = list(map(Found, answers, pool.completions(), pool.sampled_tokens))
+        part = list(map(DecodingResult, answers, pool.completions(), pool.sampled_tokens))
         pool.release()
         found += part
         if done:

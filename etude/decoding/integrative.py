@@ -1,52 +1,54 @@
-"""Integrative decoding: every token is drawn from what k inputs together find likely, each of which shows the model one of its own samples.
+"""Integrative decoding: sample every token from the joint prediction of k inputs, each of which shows the model one of its own samples.
 
     r_1 .. r_k ~ p(. | x)
-    q_j = [x ; r_j ; an instruction to answer again ; x]                                         (`etude.decoding.inputs`)
+    q_j = [x ; r_j ; an instruction to answer again ; x]                                         (`etude.decoding.joint_inputs`)
     y_t = argmax_v sum_j log p(v | q_j, y_<t)                  (Cheng et al. 2025, ICLR, arXiv 2410.01556, by their code)
 
-With `stop_agreed`, ours, samples are drawn two at first, then twice as many, up to k; a question whose samples all give the same answer
-(`etude.tasks.votes`) is answered by the first of them, and neither more samples nor inputs are made for it.
+`stop_agreed` is ours: samples are taken two at first, then twice as many, up to k. A question whose samples all give the same answer
+(`etude.tasks.votes`) gets the first of them, without more samples or inputs.
 
-Identity: inputs that are all the same are one (`etude.engine.joint`); `etude.decoding.controls` has what its gain is to be told from.
+Identity: inputs that are all the same are one (`etude.engine.joint`). `etude.decoding.controls` has its controls.
 """
 
-from etude.decoding.inputs import Layout, inputs_of, joined
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.joint_inputs import Layout, build_inputs, decode_jointly
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import AGAIN
 from etude.engine.joint import mean, product
 from etude.engine.protocols import Join
 from etude.tasks.votes import vote
 
 
-def integrative(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns", stop_agreed: bool = False) -> list[Decoded]:
-    """The joint argmax of summed log-probs."""
+def integrative(pool: SamplePool, k: int, again: str = AGAIN, layout: Layout = "turns", stop_agreed: bool = False) -> list[DecodedAnswer]:
+    """Decode the joint argmax of summed log-probs."""
     return _unless_agreed(pool, k, again, layout, stop_agreed, product)
 
 
-def integrative_mean_prob(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns", stop_agreed: bool = False) -> list[Decoded]:
-    """As `integrative`, with the mean of probabilities instead of log-probs."""
+def integrative_mean_prob(
+    pool: SamplePool, k: int, again: str = AGAIN, layout: Layout = "turns", stop_agreed: bool = False
+) -> list[DecodedAnswer]:
+    """Decode like `integrative`, with the mean of probabilities instead of log-probs."""
     return _unless_agreed(pool, k, again, layout, stop_agreed, mean)
 
 
-def _unless_agreed(pool: Pool, k: int, again: str, layout: Layout, stop_agreed: bool, join: Join) -> list[Decoded]:
-    """A joint answer to each question, or with `stop_agreed` what its first samples agree on."""
+def _unless_agreed(pool: SamplePool, k: int, again: str, layout: Layout, stop_agreed: bool, join: Join) -> list[DecodedAnswer]:
+    """Answer each question jointly, or with `stop_agreed` by what its first samples agree on."""
     settled = _agreed(pool, k) if stop_agreed else {}
     left = [place for place in range(len(pool.tasks)) if place not in settled]
     samples = dict(zip(left, pool.samples(k, left), strict=True))
-    inputs = inputs_of(pool, [samples.get(place, []) for place in range(len(pool.tasks))], again, layout)
-    return [settled.get(place, answer) for place, answer in enumerate(joined(pool, inputs, join, k))]
+    inputs = build_inputs(pool, [samples.get(place, []) for place in range(len(pool.tasks))], again, layout)
+    return [settled.get(place, answer) for place, answer in enumerate(decode_jointly(pool, inputs, join, k))]
 
 
-def _agreed(pool: Pool, k: int) -> dict[int, Decoded]:
-    """The questions, by their places, whose first samples all give the same answer, of which there are two at least."""
-    settled: dict[int, Decoded] = {}
+def _agreed(pool: SamplePool, k: int) -> dict[int, DecodedAnswer]:
+    """Return the answers of questions, by index, whose first samples (at least two) all agree."""
+    settled: dict[int, DecodedAnswer] = {}
     left, number = list(range(len(pool.tasks))), 2
     while left and number <= k:
         for place, samples in zip(list(left), pool.samples(number, left), strict=True):
             answers = [pool.sample(sample) for sample in samples]
             votes = {vote(answer.text, pool.tasks[place]) for answer in answers}
             if len(votes) == 1 and None not in votes:
-                settled[place] = Decoded.of(answers[0], notes=(f"its first {number} samples agree",))
+                settled[place] = DecodedAnswer.of(answers[0], notes=(f"its first {number} samples agree",))
                 left.remove(place)
         number = min(2 * number, k) if number < k else k + 1
     return settled

@@ -1,25 +1,26 @@
-"""Candidates from the layers: an answer for each set of layers, by contrast with it, and one of them is chosen.
+"""Candidates from layers: one answer for each set of layers, by contrast with it, and a rule that chooses one.
 
-Unleash-then-Eliminate (NeurIPS 2024, by its code) makes a caption for each early layer and keeps the one from which a model of segmentation
-finds the region again; here a set of neighbouring layers makes one, dynamically (`etude.decoding.layer_contrast`), and `choose` keeps
+Unleash-then-Eliminate (NeurIPS 2024, by its code) makes a caption for each early layer and keeps the one from which a segmentation model
+finds the region again. Here a set of neighbouring layers makes one, dynamically (`etude.decoding.layer_contrast`), and `choose` keeps
 
-    agreement     the answer of most candidates, as `majority` counts; of several the likeliest
-    likelihood    the one that the model itself finds likeliest, by the mean log-prob of its tokens
-    cycle         the one from which the model comes back to the question, by the mean log-prob of the question's tokens where it is asked
-                  which question the answer is to. An answer that repeats words of the question is ahead: look at its length
+    agreement     the answer of most candidates, counted as in `majority`; of several the likeliest
+    likelihood    the one with the highest mean log-prob a token under the model
+    cycle         the one from which the model recovers the question, by the mean log-prob of the question's tokens after asking which
+                  question has that answer. It favours answers that repeat words of the question: look at their length
 
 Identity: k = 1, one set of every other layer, is `layer_contrast_dynamic` over these; with strength 0 all candidates are plain decoding.
 """
 
 from etude.decoding.layer_contrast import LayerContrast
-from etude.decoding.lens import Part
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.logit_lens import LayerPart
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.decoding.settings import Choose
 from etude.tasks.votes import Tally, vote
 
 
-def layer_candidates(pool: Pool, k: int, choose: Choose, strength: float, plausible: float, final_norm: bool) -> list[Decoded]:
-    views = [LayerContrast(Part(number, k), strength, plausible, final_norm) for number in range(k)]
+def layer_candidates(pool: SamplePool, k: int, choose: Choose, strength: float, plausible: float, final_norm: bool) -> list[DecodedAnswer]:
+    """Answer each question with the chosen candidate."""
+    views = [LayerContrast(LayerPart(number, k), strength, plausible, final_norm) for number in range(k)]
     by_set = [pool.viewed(view) for view in views]
     candidates = [list(own) for own in zip(*by_set, strict=True)]
     if choose == "cycle":
@@ -32,5 +33,5 @@ def layer_candidates(pool: Pool, k: int, choose: Choose, strength: float, plausi
         tally = Tally.of(votes)
         most = max(map(tally.share, votes)) if choose == "agreement" else 0.0
         best = max((place for place in range(k) if tally.share(votes[place]) >= most), key=likely.__getitem__)
-        found.append(Decoded.of(own[best], confidence=tally.share(votes[best])))
+        found.append(DecodedAnswer.of(own[best], confidence=tally.share(votes[best])))
     return found

@@ -1,11 +1,11 @@
-"""Contrast of layers: what the last layer finds likely and an earlier one does not.
+"""Layer contrast (DoLa): prefer tokens that the last layer finds likely and an earlier one does not.
 
     score(v) = log p_N(v) - strength log p_M(v)     where p_N(v) >= plausible max_w p_N(w), else -inf         (DoLa, Chuang et al. 2024,
                                                                                                             ICLR, arXiv 2309.03883)
     static     M is one layer
     dynamic    M = argmax_j JSD(p_N || p_j) over candidate layers, by row and token; the divergence is summed over the vocabulary (their
-               code takes the mean, of which only the argmax means something)
-    random     M is drawn from the candidates: the control
+               code takes the mean; the argmax is the same)
+    random     M is sampled from the candidates: the control
 
 DoLa's earlier layers go through the final norm; `final_norm=False` leaves it out, as Unleash-then-Eliminate does (NeurIPS 2024, by its
 code). No repetition penalty, which DoLa's code has by default. Identity: strength 0 is plain decoding, greedy or sampled.
@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from etude.decoding.lens import Layers, Lens, LensForward, layers_of, of_tokens, read_behind
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.logit_lens import LayerChoice, LogitLens, LogitLensForward, batched_completion_logits, layer_numbers, token_logprobs
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.engine.completion import Tokens
 from etude.engine.copied import CopiedContext
 from etude.engine.fused import FusedForward
@@ -32,18 +32,18 @@ from etude.randomness import uniforms
 Choice = Literal["divergence", "random"]
 
 NEVER = -1000.0
-"""Stands for log 0 where likelihoods are summed."""
+"""Replaces log 0 in sums of log-probs."""
 
 
 @dataclass(frozen=True)
 class LayerContrast:
-    """A view: plain contexts, and contrasted logits."""
+    """A view of the model: plain contexts with contrasted logits."""
 
-    layers: Layers
-    """Candidates, from 0, the embeddings; one: static."""
+    layers: LayerChoice
+    """Candidate layers, from 0, the embeddings; one: static."""
     strength: float = 1.0
     plausible: float = 0.1
-    """Tokens less likely than this share of the likeliest one are left out; 0: none."""
+    """Tokens less likely than this share of the likeliest one are excluded; 0: none."""
     final_norm: bool = True
     choice: Choice = "divergence"
 
@@ -54,14 +54,14 @@ class LayerContrast:
     def prefill(
         self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: SharedPrefixForward | None = None
     ) -> tuple[PrefilledPrompts, torch.Tensor]:
-        layers = layers_of(model, self.layers)
+        layers = layer_numbers(model, self.layers)
         opened: PrefilledPrompts
         if shared and isinstance(shared.forward, FusedForward):
-            lens = Lens(shared.forward.model, layers, final_norm=self.final_norm, forward=shared.forward)
+            lens = LogitLens(shared.forward.model, layers, final_norm=self.final_norm, forward=shared.forward)
             with lens.reading():
-                opened, logits_BV = replace(shared, forward=LensForward(shared.forward, lens)).prefill(prompts)
+                opened, logits_BV = replace(shared, forward=LogitLensForward(shared.forward, lens)).prefill(prompts)
         else:
-            lens = Lens(model, layers, final_norm=self.final_norm)
+            lens = LogitLens(model, layers, final_norm=self.final_norm)
             with lens.reading():
                 opened, logits_BV = CopiedContext.prefill(model, prompts, pad)
         lens.check(logits_BV)
@@ -74,8 +74,8 @@ class LayerContrast:
     def take_peak_bytes(self) -> None:
         """Return None: what it holds is not measured."""
 
-    def contrasted(self, logits_BV: torch.Tensor, lens: Lens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
-        """The logits with those of an earlier layer taken off; a random layer is drawn by a row's last token and its length."""
+    def contrasted(self, logits_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
+        """Subtract an earlier layer's log-probs from the logits; a random layer is seeded by a row's last token and its length."""
         if self.strength == 0:
             return logits_BV
         final_BV = logits_BV.float().log_softmax(-1)
@@ -86,8 +86,8 @@ class LayerContrast:
             scores_BV = scores_BV.masked_fill(final_BV < least_B1, -torch.inf)
         return scores_BV
 
-    def _early(self, final_BV: torch.Tensor, lens: Lens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
-        """Log-probs after the layer that each row is set against."""
+    def _early(self, final_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
+        """Return the log-probs after the layer that each row is contrasted with."""
         rows_B = torch.arange(len(final_BV), device=final_BV.device)
         if self.choice == "random":
             drawn_B = uniforms(tokens_B.cpu().numpy().astype(np.uint64), length_B.cpu().numpy())
@@ -107,10 +107,10 @@ class LayerContrast:
 
 @dataclass(frozen=True)
 class LayerPrompts:
-    """Prompts whose rows have contrasted logits."""
+    """Prefilled prompts with contrasted logits."""
 
     how: LayerContrast
-    lens: Lens
+    lens: LogitLens
     inner: PrefilledPrompts
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:
@@ -122,7 +122,7 @@ class LayerContext:
     """A context with contrasted logits."""
 
     how: LayerContrast
-    lens: Lens
+    lens: LogitLens
     inner: Any
 
     @property
@@ -142,7 +142,7 @@ class LayerContext:
 
 
 def divergence(first_BV: torch.Tensor, second_JBV: torch.Tensor) -> torch.Tensor:
-    """Jensen-Shannon divergence [J, B] of distributions by their log-probs, in nats, from 0 to log 2."""
+    """Return the Jensen-Shannon divergence [J, B] of distributions given by log-probs, in nats, from 0 to log 2."""
     one_BV, other_JBV = first_BV.exp(), second_JBV.exp()
     mean_JBV = ((one_BV + other_JBV) / 2).clamp(min=torch.finfo(torch.float32).tiny).log()
     return (one_BV * (first_BV - mean_JBV) + other_JBV * (second_JBV - mean_JBV)).sum(-1) / 2
@@ -150,42 +150,48 @@ def divergence(first_BV: torch.Tensor, second_JBV: torch.Tensor) -> torch.Tensor
 
 @torch.inference_mode()
 def contrasted_logprobs(model: Any, how: LayerContrast, prompt: Tokens, completions: Sequence[Tokens]) -> list[tuple[float, ...]]:
-    """The log-prob of every token of completions of a prompt, under the contrasted distribution, normalised; with strength 0 the
-    model's own. A token that the contrast would never say has `NEVER`, a sum with such tokens ranks by how many they are (`plausible` 0
-    rules none out).
+    """Return the log-prob of every token of a prompt's completions under the contrasted distribution, normalised.
+
+    With strength 0 it is the model's own. A token that the contrast excludes has `NEVER`; sums with such tokens rank by their number
+    (`plausible` 0 excludes none).
     """
     found: dict[int, tuple[float, ...]] = {}
-    for numbers, logits_NV, lens in read_behind(model, layers_of(model, how.layers), how.final_norm, prompt, completions):
+    for numbers, logits_NV, lens in batched_completion_logits(model, layer_numbers(model, how.layers), how.final_norm, prompt, completions):
         some = [completions[number] for number in numbers]
         before_N = torch.tensor([token for own in some for token in (prompt[-1], *own[:-1])])
         length_N = torch.cat([torch.arange(len(own)) for own in some]) + len(prompt)
         scores_NV = how.contrasted(logits_NV, lens, before_N, length_N)
-        logprobs = of_tokens(scores_NV, [token for own in some for token in own]).clamp(min=NEVER).tolist()
+        logprobs = token_logprobs(scores_NV, [token for own in some for token in own]).clamp(min=NEVER).tolist()
         for number, own in zip(numbers, some, strict=True):
             found[number], logprobs = tuple(logprobs[: len(own)]), logprobs[len(own) :]
     return [found[number] for number in range(len(completions))]
 
 
-def layer_contrast_static(pool: Pool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool) -> list[Decoded]:
-    """Against one layer: the middle one, unless it is named."""
+def layer_contrast_static(
+    pool: SamplePool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool
+) -> list[DecodedAnswer]:
+    """Decode against one layer: the middle one, unless it is named.
+
+    Raises UserError if more than one layer is named.
+    """
     if len(layers) > 1:
         raise UserError(f"decoding.layers names {len(layers)}, but layer_contrast_static takes one: name one, or none for the middle")
     return _viewed(pool, LayerContrast(tuple(layers) or "middle", strength, plausible, final_norm))
 
 
 def layer_contrast_dynamic(
-    pool: Pool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
-) -> list[Decoded]:
-    """Against the layer that is furthest from the last one, of those that are named, or of a set."""
+    pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
+) -> list[DecodedAnswer]:
+    """Decode against the layer furthest from the last one, of those named or of a set."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm))
 
 
 def random_layer(
-    pool: Pool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
-) -> list[Decoded]:
-    """Control: against a random one of these layers at every token."""
+    pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
+) -> list[DecodedAnswer]:
+    """Decode against a random one of these layers at every token (control)."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm, "random"))
 
 
-def _viewed(pool: Pool, view: LayerContrast) -> list[Decoded]:
-    return [Decoded.of(completion) for completion in pool.viewed(view, is_heard=True)]
+def _viewed(pool: SamplePool, view: LayerContrast) -> list[DecodedAnswer]:
+    return [DecodedAnswer.of(completion) for completion in pool.viewed(view, is_heard=True)]

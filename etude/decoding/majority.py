@@ -1,28 +1,31 @@
 """Self-consistency: the answer that most of k samples give (Wang et al. 2022, arXiv 2203.11171).
 
-Samples vote with what the task's verifier would read of them (`etude.tasks.votes`), so numbers count by value and choices by letter; of
-free text only the same words are the same vote. The first sample of the answer with most votes is given, its share of all k the confidence;
-without a vote there is no answer. Identity: k = 1 is one sample.
+Samples vote with what the task's verifier would read (`etude.tasks.votes`): numbers count by value, choices by letter, free text by its
+exact words. The first sample with the winning answer is given; its share of all k is the confidence. Without a vote there is no answer.
+Identity: k = 1 is one sample.
 """
 
 from collections.abc import Sequence
 
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 from etude.engine.completion import Completion
 from etude.tasks.votes import Tally, vote
 
 
-def majority(pool: Pool, k: int) -> list[Decoded]:
+def majority(pool: SamplePool, k: int) -> list[DecodedAnswer]:
+    """Return the majority answer to each question."""
     found = []
     for task, samples in zip(pool.tasks, pool.samples(k), strict=True):
         answers = [pool.sample(sample) for sample in samples]
-        found.append(first_of_most(answers, [vote(answer.text, task) for answer in answers], "no sample gives an answer that can be read"))
+        found.append(
+            first_majority_answer(answers, [vote(answer.text, task) for answer in answers], "no sample gives an answer that can be read")
+        )
     return found
 
 
-def first_of_most(answers: Sequence[Completion], votes: Sequence[str | None], nothing: str) -> Decoded:
-    """The first answer with the vote of most, and their share; none, and `nothing` as why, where nobody votes."""
+def first_majority_answer(answers: Sequence[Completion], votes: Sequence[str | None], nothing: str) -> DecodedAnswer:
+    """Return the first answer with the most frequent vote, and its share; without votes no answer, with the reason `nothing`."""
     tally = Tally.of(votes)
     if tally.winner is None:
-        return Decoded(None, confidence=0.0, notes=(nothing,))
-    return Decoded.of(answers[votes.index(tally.winner)], confidence=tally.share(tally.winner))
+        return DecodedAnswer(None, confidence=0.0, notes=(nothing,))
+    return DecodedAnswer.of(answers[votes.index(tally.winner)], confidence=tally.share(tally.winner))

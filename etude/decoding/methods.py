@@ -1,4 +1,4 @@
-"""The methods by name, with the settings that each of them reads."""
+"""Table of decoding methods, with the settings that each reads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from etude.decoding.integrative import integrative, integrative_mean_prob
 from etude.decoding.layer_candidates import layer_candidates
 from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static, random_layer
 from etude.decoding.majority import majority
-from etude.decoding.pool import Decoded
+from etude.decoding.sample_pool import DecodedAnswer
 from etude.decoding.self_reflection import self_reflection
 from etude.decoding.settings import READS
 from etude.decoding.universal_self_consistency import universal_self_consistency
@@ -19,15 +19,15 @@ from etude.decoding.universal_self_consistency import universal_self_consistency
 
 @dataclass(frozen=True)
 class Method:
-    """A way to answer."""
+    """A decoding method."""
 
-    answer: Callable[..., list[Decoded]]
-    """A pool, and the settings that it takes by name → an answer to each question."""
+    answer: Callable[..., list[DecodedAnswer]]
+    """(sample pool, its settings by name) → an answer to each question."""
     reads: tuple[str, ...]
     """Settings of `ReliableDecoding`; `sampling` and `embedder` are the pool's."""
     is_control: bool = False
     chooses: bool = False
-    """Whether what it answers is one of its samples, so that nothing else is drawn."""
+    """Whether the answer is one of the samples, so that nothing else is sampled."""
 
 
 METHODS: Mapping[str, Method] = {

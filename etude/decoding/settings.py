@@ -1,4 +1,4 @@
-"""How an answer is decoded from several, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of decoding methods; without torch, so that they are read and checked without it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -39,51 +39,56 @@ the pool's."""
 
 @dataclass(frozen=True)
 class ReliableDecoding:
-    """How a question is answered from samples of answers to it."""
+    """Settings of a decoding method: one answer from several samples or layers."""
 
     method: str = "none"
-    """`none` (plain decoding); `majority`, `universal_self_consistency` (the model says which of its samples agrees most with the others),
-    `self_reflection` (it reads them all and answers again), `integrative` (inputs with a sample each are decoded as one),
+    """`none` (plain decoding); `majority`, `universal_self_consistency` (the model names the sample that agrees most with the others),
+    `self_reflection` (it reads all samples and answers again), `integrative` (inputs with one sample each are decoded jointly),
     `integrative_mean_prob`; `layer_contrast_static`, `layer_contrast_dynamic` (the last layer against an earlier one), `layer_candidates`
-    (an answer for each of k sets of layers); `context_contrast` (with evidence against without); `abstain` (the majority where it is large
-    enough, else no answer); or a control: `best_logprob`, `integrative_original`, `integrative_unrelated`,
-    `integrative_same_sample`, `random_layer`."""
+    (an answer for each of k sets of layers); `context_contrast` (with evidence against without); `abstain` (the majority if it is large
+    enough, else no answer); or a control: `best_logprob`, `integrative_original`, `integrative_unrelated`, `integrative_same_sample`,
+    `random_layer`.
+    """
     k: int = 4
-    """Samples of each question; of `layer_candidates` the sets of layers, of `integrative_original` the wordings."""
+    """Samples of each question; for `layer_candidates` the sets of layers, for `integrative_original` the wordings."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
-    """How these are drawn."""
+    """Sampling of these samples."""
     again: str = AGAIN
-    """What the model is told behind a sample, before the question once more."""
+    """The instruction after a sample, before the question is repeated."""
     layout: Layout = "turns"
-    """Where a sample stands in an input: `turns`, as the model's own answer, whose keys and values are there from sampling; `one_message`,
-    in the user's words between the question and itself, as Cheng et al. 2025 have it."""
+    """Where an input shows a sample: `turns`, as the model's own answer, whose KV cache is there from sampling; `one_message`, in the
+    user's message between the question and its repetition, as Cheng et al. 2025 do.
+    """
 
     stop_agreed: bool = False
-    """Whether samples are drawn two, four, ... up to k, and a question is answered as soon as all of its samples give the same answer."""
+    """Take samples two, four, ... up to k at a time, and answer a question as soon as all of its samples agree."""
     layers: list[int] = field(default_factory=list)
-    """Layers that the last one is set against, from 0, the embeddings; empty: those of `layer_set`, for `layer_contrast_static` the middle
-    one."""
+    """Layers that the last one is contrasted with, from 0, the embeddings; empty: those of `layer_set`, for `layer_contrast_static` the
+    middle one.
+    """
     layer_set: Literal["low", "high"] = "high"
     """Every other layer of the lower or the upper half."""
     strength: float = 1.0
-    """How much of an earlier layer's log-prob is taken off, or of what is said without evidence; 0 is plain decoding."""
+    """The factor of the earlier layer's log-prob, or of the prediction without evidence, that is subtracted; 0 is plain decoding."""
     plausible: float = 0.1
-    """Tokens less likely than this share of the likeliest one are never said by a contrast of layers; 0: all may be."""
+    """A layer contrast excludes tokens less likely than this share of the likeliest one; 0: none."""
     final_norm: bool = True
-    """Whether an earlier layer goes through the norm before the head."""
+    """Whether an earlier layer's states pass the norm before the head."""
     choose: Choose = "agreement"
-    """Which of the `layer_candidates` is given: the answer of most of them, the one that the model itself finds likeliest, or the one from
-    which it comes back to the question."""
+    """Which of the `layer_candidates` is given: the answer of most of them, the likeliest under the model, or the one from which the model
+    best recovers the question.
+    """
 
     confidence: Confidence = "agreement"
-    """What `abstain` goes by: the share of samples that give the winning answer, 1 less the entropy of their answers by that of all
-    different ones, or the share of samples in the largest cluster of like meaning, one of which is the answer then."""
+    """The confidence of `abstain`: the share of samples that give the winning answer; 1 minus the normalised entropy of the answers; or the
+    share of samples in the largest cluster of the same meaning, one of which is then the answer.
+    """
     min_confidence: float = 0.5
-    """With less there is no answer; 0: there is always one."""
+    """With less confidence there is no answer; 0: there is always one."""
     same: float = 0.9
-    """From which cosine of their embeddings on two answers are of one cluster."""
+    """The cosine of embeddings from which two answers share a cluster."""
     embedder: str = MINILM
-    """Whose embeddings: `minilm`, which ships in a package, a folder or a hub id."""
+    """The embedding model: `minilm`, which ships in a package, a folder or a hub id."""
 
     def __post_init__(self) -> None:
         check_known("decoding.method", self.method, ("none", *READS))
@@ -105,18 +110,18 @@ class ReliableDecoding:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the method takes beside the pool."""
+        """Return the arguments of the method other than the pool."""
         reads = READS[self.method]
-        return {name: getattr(self, name) for name in reads if name not in ("sampling", "embedder")}  # which the pool has
+        return {name: getattr(self, name) for name in reads if name not in ("sampling", "embedder")}  # the pool takes these
 
     @property
     def unread(self) -> set[str]:
-        """Settings that the method does not read, or the beginnings of their names."""
+        """Return the settings that the method does not read, or the prefixes of their names."""
         names = {each.name for each in fields(self)} - {"method"}
         read = set(READS[self.method] if self.is_on else ()) - (set() if self.by_meaning else {"same", "embedder"})
         return {f"{name}." if name == "sampling" else name for name in names - read}
 
     @property
     def by_meaning(self) -> bool:
-        """Whether answers are embedded."""
+        """Return whether answers are embedded."""
         return self.method == "abstain" and self.confidence == "clusters"

@@ -1,15 +1,15 @@
-"""Universal self-consistency: the model itself says which of its k samples agrees most with the others.
+"""Universal self-consistency: the model itself names the sample that agrees most with the others.
 
-Chen et al. 2023 (arXiv 2311.17311), in our words. The number is the first one in what it writes. Where that names none of the samples, or
-the list leaves no room, the first sample is given, with a note. A task's instruction says how to answer it, and is left out here.
-Identity: k = 1 is one sample.
+Chen et al. 2023 (arXiv 2311.17311), in our words. Its choice is the first number in the reply. If that names no sample, or the list leaves
+no room, the first sample is given, with a note. A task's instruction says how to answer the question, so it is left out here. Identity: k =
+1 is one sample.
 """
 
 import re
 from dataclasses import replace
 
-from etude.decoding.listing import listed
-from etude.decoding.pool import Decoded, Pool
+from etude.decoding.numbered_answers import with_numbered_answers
+from etude.decoding.sample_pool import DecodedAnswer, SamplePool
 
 WORDS = (
     "These are {number} answers to the same question. Which of them agrees most with the others? Begin with its number: "
@@ -17,25 +17,28 @@ WORDS = (
 )
 
 
-def universal_self_consistency(pool: Pool, k: int) -> list[Decoded]:
+def universal_self_consistency(pool: SamplePool, k: int) -> list[DecodedAnswer]:
+    """Answer each question with the sample that the model names."""
     found = []
     samples = [[pool.sample(sample) for sample in own] for own in pool.samples(k)]
     tokenizer, texts = pool.engine.tokenizer, [[answer.text for answer in own] for own in samples]
     asked = [
-        listed(tokenizer, replace(task, instruction=""), own, WORDS) if len(set(own)) > 1 else None  # there is nothing to choose
+        with_numbered_answers(tokenizer, replace(task, instruction=""), own, WORDS)
+        if len(set(own)) > 1
+        else None  # equal samples leave no choice
         for task, own in zip(pool.tasks, texts, strict=True)
     ]
     for own, question, reply in zip(samples, asked, pool.asked(asked), strict=True):
-        place = named(reply.text if reply else "", len(own))
+        place = named_answer(reply.text if reply else "", len(own))
         notes = ("the model named none of its samples",) if question and place is None else ()
-        found.append(Decoded.of(own[place or 0], notes=notes))
+        found.append(DecodedAnswer.of(own[place or 0], notes=notes))
     return found
 
 
-def named(reply: str, number: int) -> int | None:
-    """The place, from 0, of the answer that is named by the first number of a reply, if there are so many.
+def named_answer(reply: str, number: int) -> int | None:
+    """Return the index, from 0, of the answer that a reply's first number names; None if there is no such answer.
 
-    >>> named("Answer 3 is the most consistent one.", 4), named("Answer 7", 4), named("All agree", 4)
+    >>> named_answer("Answer 3 is the most consistent one.", 4), named_answer("Answer 7", 4), named_answer("All agree", 4)
     (2, None, None)
     """
     first = re.search(r"\d+", reply)

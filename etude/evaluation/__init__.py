@@ -1,1 +1,1 @@
-"""Evaluation: what a model can do, with intervals and trivial baselines beside it, and the page that shows a run."""
+"""Evaluation: measure models on suites, with confidence intervals and trivial baselines, and write a run's report page."""

@@ -1,13 +1,13 @@
-"""Trivial baselines: what an accuracy would be without understanding anything. They stand beside every accuracy of a report.
+"""Trivial baselines: accuracies that simple rules reach without understanding a task. Every accuracy of a report is shown with them.
 
 | name | answer |
 |---|---|
 | `most_frequent` | the most frequent answer of training |
-| `nearest_question` | the answer of the most similar training question (`etude.evaluation.nearest`) |
-| `same_wording` | the most frequent answer of training questions that differ in names and numbers only (`etude.evaluation.wording`) |
+| `nearest_question` | the answer of the most similar training question (`etude.evaluation.nearest_question`) |
+| `same_wording` | the most frequent answer of training questions that differ in names and numbers only (`etude.evaluation.same_wording`) |
 | `first_number`, `last_number`, `largest_number`, `smallest_number` | that number of the question |
 | `sum`, `difference`, `product` | of the question's numbers, where it has two or more (difference: largest minus smallest) |
-| `list_as_given`, `list_reversed` | the question's list, as it stands or backwards, in the gold answer's format |
+| `list_as_given`, `list_reversed` | the question's list, as given or reversed, in the gold answer's format |
 | `first_choice` | A |
 
 A rule that does not apply to a task leaves it out, and counts as wrong there.
@@ -22,8 +22,8 @@ from math import prod
 from statistics import fmean
 from typing import NamedTuple
 
-from etude.evaluation.nearest import nearest_answers
-from etude.evaluation.wording import same_wording_answers
+from etude.evaluation.nearest_question import nearest_answers
+from etude.evaluation.same_wording import same_wording_answers
 from etude.rewards.verdict import Verdict
 from etude.tasks.answers import parse_list
 from etude.tasks.numbers import find_numbers, write_number
@@ -36,7 +36,7 @@ _COMMAS = re.compile(r"[^\s,]{1,80}(?:, ?[^\s,]{1,80}){2,500}")
 
 
 def trivial_answers(train_answers: Sequence[str], task: Task) -> dict[str, str]:
-    """The answer that each rule gives to a task; rules that do not apply are left out.
+    """Return the answer of each rule to a task; rules that do not apply are left out.
 
     >>> trivial_answers([], Task("Tom has 3 pens and buys 4. How many?", "7"))["sum"]
     '7'
@@ -50,22 +50,22 @@ def trivial_answers(train_answers: Sequence[str], task: Task) -> dict[str, str]:
 
 
 class Baselines(NamedTuple):
-    """What trivial rules come to."""
+    """Accuracies and mean rewards of the trivial rules."""
 
     accuracies: dict[str, float]
-    """The share of all tasks that each rule answers rightly, best first."""
+    """The share of all tasks that each rule answers correctly, best first."""
     mean_rewards: dict[str, float]
-    """The mean reward of each rule that answers every task and could always be scored, best first: of the others it would be of other
-    tasks than a model's."""
+    """The mean reward of each rule that answers every task and always got a score, best first. Other rules would be averaged over other
+    tasks than a model.
+    """
 
 
 def trivial_baselines(
     train: Sequence[Task], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
 ) -> Baselines:
-    """What each rule comes to on the tasks; `judge` scores (text, task) pairs, as feedback does.
+    """Evaluate every rule on the tasks; `verify` scores (text, task) pairs.
 
-    `train` are the tasks whose answers a rule may know. A rule that applies to no task is left out; an answer that could not be scored is
-    not right.
+    Rules may use the answers of `train`. A rule that applies to no task is left out. An answer without a score counts as wrong.
     """
     known = [task.answer for task in train if task.answer is not None]
     most_frequent = [Counter(known).most_common(1)[0][0]] if known else []
@@ -97,7 +97,7 @@ def _number_rules(question: str) -> dict[str, str]:
 
 
 def _list_rules(task: Task) -> dict[str, str]:
-    """The question's list as it stands and reversed, where the gold answer is a list."""
+    """Return the question's list as given and reversed, if the gold answer is a list."""
     gold = None if task.answer is None else parse_list(task.answer.strip())
     if gold is None and (task.answer is None or "," not in task.answer):
         return {}
@@ -108,7 +108,7 @@ def _list_rules(task: Task) -> dict[str, str]:
 
 
 def _first_list(question: str) -> list[str]:
-    """The items of the question's first list in brackets or after a colon, or else of its first run with two commas or more."""
+    """Return the items of the question's first list in brackets or after a colon, or of its first run with two commas or more."""
     found = [match for pattern in (_BRACKETED, _AFTER_COLON) if (match := pattern.search(question))]
     match = min(found, key=lambda match: match.start()) if found else _COMMAS.search(question)
     if match is None:
@@ -118,7 +118,7 @@ def _first_list(question: str) -> list[str]:
 
 
 def _written(items: Sequence[str], answer: str, gold: list[object] | None) -> str:
-    """Items in the format of the gold answer: a list of texts or of numbers, in Python's or JSON's quotes, or joined by commas."""
+    """Format items like the gold answer: a list of texts or numbers in Python's or JSON's quotes, or joined by commas."""
     if gold is None:
         return (", " if ", " in answer else ",").join(items)
     if not all(isinstance(item, str) for item in gold):

@@ -1,4 +1,4 @@
-"""Is an answer right as often as its confidence says, and are the surest answers the right ones?
+"""Calibration metrics: does the confidence of an answer match its accuracy, and are the most confident answers the correct ones?
 
 ece     sum over ten bins of equal width of |mean confidence - share right| by the bin's share of answers (expected calibration error,
         Guo et al. 2017, arXiv 1706.04599)
@@ -14,7 +14,7 @@ _BINS = 10
 
 
 def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """In [0, 1]; 0 where every bin is right as often as it says.
+    """Return the expected calibration error in [0, 1]; 0 if every bin's accuracy equals its mean confidence.
 
     >>> expected_calibration_error([0.9, 0.9, 0.25, 0.25], [True, True, False, True])
     0.175
@@ -27,7 +27,7 @@ def expected_calibration_error(confidences: Sequence[float], right: Sequence[boo
 
 
 def risk_coverage(confidences: Sequence[float], right: Sequence[bool]) -> list[float]:
-    """The share wrong among the surest 1, 2, ..., n answers.
+    """Return the share of wrong answers among the most confident 1, 2, ..., n answers.
 
     >>> risk_coverage([0.9, 0.5, 0.5], [True, False, True])
     [0.0, 0.25, 0.3333333333333333]

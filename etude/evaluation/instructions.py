@@ -1,10 +1,10 @@
-"""Does a model do as it is told? Own prompts, each with a rule that can be checked, and the pure functions that check them.
+"""Instruction following: our own prompts, each with one rule that a function can check.
 
     Name three things that one may see in a forest. Write your answer in lowercase letters only.
 
-The idea is IFEval's (Zhou et al. 2023, arXiv 2311.07911, section 2: instructions that a program can verify); prompts and rules are this
-project's own, so no model was trained on them as they stand, and each has one rule. An answer follows a rule or does not, whatever else it
-says; an empty one follows none. Some rules are followed by chance: what counts is the change from one model to another.
+The idea is IFEval's (Zhou et al. 2023, arXiv 2311.07911, section 2: instructions that a program can verify). Departure: prompts and rules
+are our own, so no model was trained on them, and each prompt has one rule. An answer follows its rule or does not, whatever else it says;
+an empty answer follows none. Some rules are followed by chance, so compare models instead of reading absolute shares.
 """
 
 import re
@@ -23,19 +23,19 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One kind of instruction."""
+class InstructionRule:
+    """An instruction with the function that checks it."""
 
     asked: str
-    """What stands behind a question, a format string over `argument`."""
+    """The text after the question, a format string over `argument`."""
     arguments: tuple[str, ...]
     is_followed: Callable[[str, str], bool]
-    """(the answer without blanks around it, the argument) -> whether it is as asked."""
+    """(stripped answer, argument) -> whether the answer follows the rule."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """A prompt and the rule that an answer to it is checked by."""
+    """A prompt and the rule that checks an answer to it."""
 
     prompt: str
     rule: str
@@ -79,26 +79,26 @@ def _is_quoted(text: str, _: str) -> bool:
 
 
 def _has_sentences(text: str, number: str) -> bool:
-    """What stands unfinished behind the last one is one too many."""
+    """Check the number of sentences; unfinished text after the last one counts as one more."""
     text = _NUMBERED.sub("", text)
     ends = [end.end() for end in _SENTENCE_END.finditer(text)]
     return len(ends) == int(number) and ends[-1] == len(text)
 
 
 RULES = {
-    "lowercase": Rule("Write your answer in lowercase letters only.", ("",), _is_lower),
-    "uppercase": Rule("Write your answer in CAPITAL LETTERS only.", ("",), _is_upper),
-    "begin": Rule('Begin your answer with "{argument}"', ("Of course", "Well,", "My answer", "Certainly"), _begins),
-    "end": Rule('End your answer with "{argument}"', ("That is all.", "I hope this helps.", "The end."), _ends),
-    "items": Rule(
+    "lowercase": InstructionRule("Write your answer in lowercase letters only.", ("",), _is_lower),
+    "uppercase": InstructionRule("Write your answer in CAPITAL LETTERS only.", ("",), _is_upper),
+    "begin": InstructionRule('Begin your answer with "{argument}"', ("Of course", "Well,", "My answer", "Certainly"), _begins),
+    "end": InstructionRule('End your answer with "{argument}"', ("That is all.", "I hope this helps.", "The end."), _ends),
+    "items": InstructionRule(
         "Give a list of exactly {argument} items, each on a line of its own that begins with a dash.", ("2", "3", "4"), _has_items
     ),
-    "without": Rule('Do not use the letter "{argument}" anywhere in your answer.', ("z", "j", "k", "e"), _lacks),
-    "contain": Rule('Use the word "{argument}" in your answer.', ("river", "lamp", "yellow", "seven"), _contains),
-    "short": Rule("Use at most {argument} words.", ("5", "10", "20"), _is_short),
-    "commas": Rule("Use no commas.", (",",), _lacks),
-    "quoted": Rule("Put your whole answer in double quotation marks.", ("",), _is_quoted),
-    "sentences": Rule("Answer in exactly {argument} sentences.", ("1", "2"), _has_sentences),
+    "without": InstructionRule('Do not use the letter "{argument}" anywhere in your answer.', ("z", "j", "k", "e"), _lacks),
+    "contain": InstructionRule('Use the word "{argument}" in your answer.', ("river", "lamp", "yellow", "seven"), _contains),
+    "short": InstructionRule("Use at most {argument} words.", ("5", "10", "20"), _is_short),
+    "commas": InstructionRule("Use no commas.", (",",), _lacks),
+    "quoted": InstructionRule("Put your whole answer in double quotation marks.", ("",), _is_quoted),
+    "sentences": InstructionRule("Answer in exactly {argument} sentences.", ("1", "2"), _has_sentences),
 }
 
 _QUESTIONS = (
@@ -123,7 +123,9 @@ _PLACES = (
 
 
 def instructions(n: int, seed: int = 0) -> list[Instruction]:
-    """n distinct prompts, the rules in turn; the first ones of a larger number are the smaller number. At most 550.
+    """Return n distinct prompts (at most 550), cycling through the rules; a larger n only appends prompts.
+
+    Raises UserError for more prompts than there are.
 
     >>> instructions(1)[0].rule
     'lowercase'
@@ -137,14 +139,14 @@ def instructions(n: int, seed: int = 0) -> list[Instruction]:
 
 
 def _instruction(name: str, number: int) -> Instruction:
-    """The one of a rule with this question and place."""
+    """Return the prompt of a rule with the question and place of this number."""
     rule, question = RULES[name], _QUESTIONS[number // len(_PLACES)].format(place=_PLACES[number % len(_PLACES)])
     argument = rule.arguments[number % len(rule.arguments)]
     return Instruction(f"{question} {rule.asked.format(argument=argument)}", name, argument)
 
 
 def is_followed(text: str, instruction: Instruction) -> bool:
-    """Whether an answer is as it was asked for.
+    """Return whether an answer follows its instruction.
 
     >>> is_followed("trees, moss and a deer.", Instruction("...", "lowercase", ""))
     True

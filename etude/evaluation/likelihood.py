@@ -1,14 +1,14 @@
-"""What a model knows, by likelihood alone: questions with choices, open questions with an answer, terms behind their definition.
+"""Score questions by likelihood alone: multiple choice, open questions with an answer, and terms given their definition.
 
-A question with choices is answered by the choice that scores most, in three ways from the same log-probs:
+A multiple-choice question is answered by the choice with the highest score. Three scores come from the same log-probs:
 
     per_byte     log p(choice | question) / bytes of the choice                         (acc_norm of lm-evaluation-harness, which counts
                                                                                          characters)
     sum          log p(choice | question)                                               (its acc)
     calibrated   log p(choice | question) - log p(choice | "Answer:")                   (PMI-DC, Holtzman et al. 2021, arXiv 2104.08315)
 
-and `nats` is minus log p(right choice | question) a byte: it moves before a choice does, and is all there is of an open question. A term is
-asked for as a question with choices, "Definition: ...\\nTerm:", the others being terms of the same section, where there are enough.
+`nats` is minus log p(correct choice | question) per byte. It changes before an answer does, and it is the only metric of an open question.
+A term becomes a multiple-choice question, "Definition: ...\\nTerm:", whose other choices are terms of the same section if there are enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ import numpy as np
 
 from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
-from etude.evaluation.retention import beginning, token_ids
+from etude.evaluation.retention import leading_tokens, token_ids
 from etude.randomness import seed_for
 from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.task import Task
@@ -30,8 +30,8 @@ _UNASKED = "Answer:"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked as text, and the texts that may follow; the one at `right` should."""
+class LikelihoodQuestion:
+    """A prompt and its possible continuations; the one at index `right` is correct."""
 
     prompt: str
     choices: tuple[str, ...]
@@ -40,28 +40,32 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a model said to a list of questions."""
+class LikelihoodResult:
+    """The results of a list of questions."""
 
     right: Mapping[str, list[bool]]
-    """By each way of scoring, whether a question was answered rightly; nothing where there are no choices."""
+    """By scoring, whether each question was answered correctly; empty without choices."""
     nats: list[float]
-    """Of the right answer, a byte."""
+    """Minus the log-prob of each correct answer, per byte."""
 
 
-def question_of(task: Task) -> Asked:
-    """A task as it is asked: with its choices, or with its answer alone."""
+def question_from_task(task: Task) -> LikelihoodQuestion:
+    """Convert a task to a question, with its choices or with its answer alone.
+
+    Raises UserError for a task without an answer.
+    """
     choices = tuple(choices_of(task))
     if task.answer is None:
         raise UserError(f"{task.origin} has no answer: a question needs one")
     shown = f"Question: {remove_choices(task.question, choices)}\nAnswer:"
-    return Asked(shown, choices or (task.answer,), ord(task.answer) - ord("A") if choices else 0, task.origin)
+    return LikelihoodQuestion(shown, choices or (task.answer,), ord(task.answer) - ord("A") if choices else 0, task.origin)
 
 
-def cloze(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Asked]:
-    """Rows of a glossary (`term`, `definition` and perhaps `section`), each asked for its term among three others.
+def cloze_questions(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[LikelihoodQuestion]:
+    """Make multiple-choice questions from glossary rows (`term`, `definition`, optional `section`): the term and three others.
 
-    The others are drawn by the term from those of its section, and from all where the section has too few.
+    The other terms are sampled, seeded by the term, from the same section, or from all sections if that has too few. Raises UserError if a
+    column is missing or if there are fewer than four different terms.
     """
     for origin, row in rows:
         for column in ("term", "definition"):
@@ -81,12 +85,15 @@ def cloze(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Asked]:
         choices = [row["term"], *(others[place] for place in draw.permutation(len(others))[: _CHOICES - 1])]
         order = draw.permutation(_CHOICES)
         shown = f"Definition: {row['definition'].strip()}\nTerm:"
-        asked.append(Asked(shown, tuple(choices[place] for place in order), int(np.flatnonzero(order == 0)[0]), origin))
+        asked.append(LikelihoodQuestion(shown, tuple(choices[place] for place in order), int(np.flatnonzero(order == 0)[0]), origin))
     return asked
 
 
-def ask(questions: Sequence[Asked], tokenizer: Any, logprobs: Logprobs, room: int) -> Known:
-    """Read every choice behind its question; a question longer than `room` tokens loses its beginning."""
+def score_questions(questions: Sequence[LikelihoodQuestion], tokenizer: Any, logprobs: Logprobs, room: int) -> LikelihoodResult:
+    """Compute the log-prob of every choice after its question; a question longer than `room` tokens loses its beginning.
+
+    Raises UserError if only some questions have choices, for an empty choice, and for an answer longer than `room`.
+    """
     if len({len(question.choices) > 1 for question in questions}) > 1:
         one = next(question for question in questions if len(question.choices) == 1)
         raise UserError(f"{one.origin} has no choices, where others have: tell them apart by choices_where and open_where")
@@ -112,14 +119,14 @@ def ask(questions: Sequence[Asked], tokenizer: Any, logprobs: Logprobs, room: in
             }
             for scoring, values in scores.items():
                 right[scoring].append(values.index(max(values)) == question.right)
-    return Known(right, nats)
+    return LikelihoodResult(right, nats)
 
 
 def _tokens(tokenizer: Any, prompt: str, choice: str, room: int) -> tuple[Tokens, Tokens]:
-    """Prompt, behind what the tokenizer puts first, and choice as tokens."""
+    """Tokenize prompt (after the tokenizer's leading tokens) and choice."""
     before = token_ids(tokenizer, prompt)
     completion = token_ids(tokenizer, f"{prompt} {choice}")[len(before) :]
-    start = beginning(tokenizer)
+    start = leading_tokens(tokenizer)
     left = room - len(completion) - len(start)
     if not completion or left < 1:
         raise UserError(f"the answer {choice[:80]!r} has {len(completion)} tokens; there is room for 1 to {room - len(start) - 1}")

@@ -1,13 +1,13 @@
-"""How good is a model on a suite of tasks: accuracy greedy and sampled, pass@k, mean rewards, the form of answers.
+"""Measure a model on a suite of tasks: greedy and sampled accuracy, pass@k, mean reward, parsable answers.
 
-Accuracy is greedy with a Wilson interval: the share of answers that are right, which is for the verifier's threshold to say
-(`Verdict.is_right`); unscored answers are counted and are not right. The mean reward (`etude.evaluation.rewards`) is of the scored ones.
-pass@k is the unbiased estimate of Chen et al. 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of
-fewer samples too. majority@k says how often the answer that most of the same k samples give (`etude.tasks.votes`) is right
-(self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew surer of its own answers could reach.
+Accuracy is the share of greedy answers that the verifier accepts (`Verdict.is_right`), with a Wilson interval; answers without a score are
+counted and are not correct. The mean reward (`etude.evaluation.rewards`) is over the scored answers. pass@k is the unbiased estimate of
+Chen et al. 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks; `pass_curve` gives it for smaller k, too. majority@k is how
+often the most frequent answer of the same k samples (`etude.tasks.votes`) is correct (self-consistency, Wang et al. 2022, arXiv
+2203.11171): what a model could reach that only became surer of its own answers.
 
-A question that a suite asks again has samples of its own, and `repeated` counts it. Its greedy answer is the same, so intervals, which take
-it for another question, are too narrow.
+A repeated question gets samples of its own and counts in `repeated`. Its greedy answer is the same, so intervals, which treat it as another
+question, are too narrow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +20,10 @@ from typing import Any
 from etude.engine.protocols import Engine
 from etude.engine.sampling import GREEDY, Sampling
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
-from etude.evaluation.descriptive import describe
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, mean_score, reward_row
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
-from etude.evaluation.thought import measure_thoughts
+from etude.evaluation.text_counts import count_text
+from etude.evaluation.thought_budgets import measure_thought_budgets
 from etude.randomness import seed_for
 from etude.rewards.unscored import check_scored, commonest_reason
 from etude.rewards.verdict import Verdict
@@ -32,12 +32,12 @@ from etude.rollouts.thought import Thoughts
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
 
-Judge = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+Verify = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Tasks that a model is measured on, under a name."""
+    """The tasks of one measurement, under a name."""
 
     name: str
     tasks: Sequence[Task]
@@ -45,12 +45,12 @@ class Suite:
     baselines: dict[str, float]
     """Accuracy of the trivial baselines on these tasks."""
     baseline_rewards: dict[str, float] = field(default_factory=dict)
-    """Mean reward of those that answer every task."""
+    """Mean reward of the baselines that answer every task."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """How a suite is measured."""
+    """The settings of a measurement."""
 
     max_new_tokens: int
     pass_n: int
@@ -59,36 +59,36 @@ class Measurement:
     seed: int
     thought: Thoughts = field(default_factory=Thoughts)
     max_unscored_share: float = 0.1
-    """Answers that may have no score (`etude.rewards.unscored`)."""
+    """The largest share of answers without a score (`etude.rewards.unscored`)."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A task by another way than greedy decoding."""
+class OtherAnswer:
+    """An answer to a task from search or from a decoding method."""
 
     text: str | None
-    """None: it gives no answer."""
+    """None: no answer."""
     sampled_tokens: int
     confidence: float | None = None
-    """In [0, 1]; None where it says nothing of that."""
+    """In [0, 1]; None if the method gives no confidence."""
 
 
 def measure(
     engine: Engine,
     suite: Suite,
     how: Measurement,
-    judge: Judge,
+    judge: Verify,
     *,
-    ways: Mapping[str, Callable[[Suite], Sequence[Answered]]] = MappingProxyType({}),
+    ways: Mapping[str, Callable[[Suite], Sequence[OtherAnswer]]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
+    """Measure a suite and return `{"suite", "row", "items"}`: its metrics, and every greedy answer with its score.
 
-    Each of the `ways` answers every task of a suite in another way: its accuracy stands beside the greedy one, with what it gains, paired
-    over tasks, and, over the answers that it gives, how much it says (`etude.evaluation.descriptive`, of greedy answers to the same tasks
-    too) and how well its confidence is calibrated; one that is not given is no right one. Where thoughts of fixed lengths are asked for,
-    the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item the scores of its answers.
+    Each of the `ways` answers every task by another method. Its accuracy is reported with the paired gain over greedy; over the answers
+    that it gives, also their lengths (`etude.evaluation.text_counts`, of greedy answers to the same tasks too) and the calibration of its
+    confidence. A missing answer is not correct. For thoughts of fixed lengths (`etude.evaluation.thought_budgets`) the row has a list of
+    rows as `thought`, and each item the scores of its answers.
 
-    Raises `TooManyUnscored` where more answers of one kind have no score than `how` allows.
+    Raises `TooManyUnscored` if more answers of one kind have no score than `how` allows.
     """
     judge = _demanding(judge, how.max_unscored_share, f"measuring {suite.name}")
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
@@ -123,18 +123,18 @@ def measure(
         {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, **_judged(verdict)}
         for task, completion, verdict in zip(suite.tasks, greedy, verdicts, strict=True)
     ]
-    for item, mean in zip(items, sampled_rewards, strict=False):  # of the first tasks
+    for item, mean in zip(items, sampled_rewards, strict=False):  # the first tasks are sampled
         item["sampled_reward"] = mean
     for own in others:
         items = [{**item, own.name: answer} for item, answer in zip(items, own.answers, strict=True)]
     if how.thought.budgets:
-        row["thought"], thought = measure_thoughts(engine, suite.tasks, suite.prompts, how.thought, judge)
+        row["thought"], thought = measure_thought_budgets(engine, suite.tasks, suite.prompts, how.thought, judge)
         items = [{**item, "thought": answers} for item, answers in zip(items, thought, strict=True)]
     return {"suite": suite.name, "row": row, "items": items}
 
 
-def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Judge) -> tuple[dict[str, Any], list[float | None]]:
-    """The row's numbers of sampled answers, and of each task that was sampled the mean reward."""
+def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Verify) -> tuple[dict[str, Any], list[float | None]]:
+    """Return the metrics of sampled answers, and the mean reward of each sampled task."""
     tasks, prompts = suite.tasks[: how.pass_n], suite.prompts[: how.pass_n]
     if not tasks or how.num_samples == 0:
         return {"pass_n": 0}, []
@@ -165,20 +165,20 @@ def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Judge) -> tu
 
 
 _NOT_GIVEN = Verdict(0.0, right_at=1.0)
-"""Of a task to which a way gives no answer: not right, and in no mean reward."""
+"""The verdict of a missing answer: not correct, and in no mean reward."""
 
 
 @dataclass(frozen=True)
 class _Way:
-    """What another way of answering gave."""
+    """The results of another way of answering."""
 
     name: str
     row: dict[str, Any]
     answers: list[dict[str, Any]]
 
 
-def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered], greedy: Sequence[bool], said: Sequence[str]) -> _Way:
-    """`greedy`: whether the greedy answers are right, `said` what they say."""
+def _other_way(name: str, suite: Suite, judge: Verify, answers: Sequence[OtherAnswer], greedy: Sequence[bool], said: Sequence[str]) -> _Way:
+    """Measure one other way of answering; `greedy` says which greedy answers are correct, `said` holds their texts."""
     given = [(answer.text, task) for answer, task in zip(answers, suite.tasks, strict=True) if answer.text is not None]
     judged = judge(given) if given else []
     verdicts = iter(judged)
@@ -213,8 +213,8 @@ def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered
 
 
 def _said_by(texts: Sequence[str]) -> dict[str, float]:
-    """How much a text says, on average."""
-    found = [describe(text) for text in texts]
+    """Return the mean counts of the texts."""
+    found = [count_text(text) for text in texts]
     return {name: fmean(getattr(each, name) for each in found) for name in ("words", "details")} if found else {}
 
 
@@ -222,8 +222,8 @@ def _judged(verdict: Verdict) -> dict[str, Any]:
     return {"score": verdict.score, "right": None if verdict.score is None else verdict.is_right}
 
 
-def _demanding(judge: Judge, max_unscored_share: float, where: str) -> Judge:
-    """A judge that raises `TooManyUnscored` where it can't score enough of what it is asked about at once."""
+def _demanding(judge: Verify, max_unscored_share: float, where: str) -> Verify:
+    """Wrap a verifier so that it raises `TooManyUnscored` if too many pairs of one call have no score."""
 
     def asked(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
         verdicts = judge(pairs)
@@ -234,12 +234,12 @@ def _demanding(judge: Judge, max_unscored_share: float, where: str) -> Judge:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """None where nothing is known, which is not 0."""
+    """Return the mean, None (not 0) for no values."""
     return sum(values) / len(values) if values else None
 
 
 def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] | None = None) -> int:
-    """The place of the first answer of those that are most frequent, or have the most weight; None is no answer. 0 where there is none.
+    """Return the index of the first of the most frequent (or heaviest) answers; None is no answer. 0 if there is none.
 
     >>> majority(["7", "8", None, None, "7"]), majority([None, None])
     (0, 0)
@@ -253,9 +253,10 @@ def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] 
     return answers.index(max(votes, key=votes.__getitem__)) if votes else 0
 
 
-def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """The paired tests of two measurements of one suite: who answered what rightly that the other did not, and the mean rewards
-    (`compare_rewards`); `leads` says by which of them the models are told apart.
+def compare_measurements(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Compare two measurements of one suite: paired tests of accuracy and of mean rewards (`compare_rewards`).
+
+    `leads` names the metric that tells the models apart.
     """
     right_before, right_after = (list(map(is_item_right, page["items"])) for page in (before, after))
     test = {"suite": before["suite"], "first": first, "second": second, **vars(paired_test(right_before, right_after))}

@@ -1,13 +1,12 @@
-"""What a model knew before and should not lose: perplexity on a text, and multiple-choice accuracy, both by likelihood alone.
+"""Retention metrics: perplexity on a text and multiple-choice accuracy, both by likelihood alone.
 
-Nothing is sampled, so that the form of answers which practice teaches plays no part.
+Nothing is sampled, so that the answer format that practice teaches plays no part.
 
     perplexity = exp(- mean log p(token | tokens before it in its window))
 
-A question is answered by the choice whose text is the most likely per byte after "Question: ...\\nAnswer:" (after acc_norm of
-lm-evaluation-harness, Gao et al. 2021, which counts characters).
-The text and the 80 questions of common knowledge that ship in `old_knowledge/` are this project's own, so no model was trained on them as
-they stand; they find gross forgetting, files of one's own find what matters to one.
+A question is answered by the choice with the highest log-prob per byte after "Question: ...\\nAnswer:" (after acc_norm of
+lm-evaluation-harness, Gao et al. 2021, which counts characters). The text and the 80 questions of common knowledge in `old_knowledge/` are
+our own, so no model was trained on them. They detect severe forgetting; your own files detect what matters to you.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ OLD_KNOWLEDGE = Path(__file__).with_name("old_knowledge")
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """A multiple-choice question as tokens."""
 
     prompt: Tokens
@@ -39,39 +38,40 @@ class Question:
 
 @dataclass(frozen=True)
 class Probe:
-    """What retention is measured on."""
+    """The windows of text and the questions that retention is measured on."""
 
     windows: list[Tokens]
-    """Pieces of the text; the first token of each is given."""
-    questions: list[Question]
+    """Windows of the text; the first token of each is not predicted."""
+    questions: list[ChoiceQuestion]
 
     @property
     def key(self) -> str:
-        """Tells this probe from others."""
+        """Return a hash that identifies this probe."""
         return hashlib.blake2b(repr((self.windows, self.questions)).encode(), digest_size=8).hexdigest()
 
 
 def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_tokens: int, text_tokens: int, room: int) -> Probe:
-    """The text's first `text_tokens` in windows, and the tasks, which must have choices, as questions of at most `room` tokens."""
-    start, ids = beginning(tokenizer), token_ids(tokenizer, text)[:text_tokens]
+    """Build a probe from the text's first `text_tokens`, in windows, and from multiple-choice tasks of at most `room` tokens."""
+    start, ids = leading_tokens(tokenizer), token_ids(tokenizer, text)[:text_tokens]
     own = window_tokens - len(start)
     windows = [(*start, *ids[begin : begin + own]) for begin in range(0, len(ids), own)]
-    if len(windows) > 1 and 2 * len(windows[-1]) < window_tokens:  # a short rest would count as much as a whole window
+    if len(windows) > 1 and 2 * len(windows[-1]) < window_tokens:  # a short last window would count as much as a whole one
         windows.pop()
     return Probe([window for window in windows if len(window) > 1], [_question(task, tokenizer, start, room) for task in tasks])
 
 
-def beginning(tokenizer: Any) -> Tokens:
-    """What the tokenizer itself puts before a text, which is nothing for many."""
+def leading_tokens(tokenizer: Any) -> Tokens:
+    """Return the tokens that the tokenizer puts before every text; many add none."""
     text, whole = token_ids(tokenizer, "x"), tuple(tokenizer("x")["input_ids"])
     return next(whole[:i] for i in range(len(whole)) if whole[i : i + len(text)] == text)
 
 
 def token_ids(tokenizer: Any, text: str) -> Tokens:
+    """Tokenize a text without special tokens."""
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
+def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> ChoiceQuestion:
     choices = choices_of(task)
     if not choices or task.answer is None:
         raise UserError(f"retention.choices: {task.origin} needs choices and an answer")
@@ -81,12 +81,14 @@ def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
     length = len(start) + len(prompt) + max(map(len, tokens))
     if length > room or not all(tokens):
         raise UserError(f"retention.choices: {task.origin} has {length} tokens with its longest choice; there is room for 1 to {room}")
-    return Question((*start, *prompt), tokens, tuple(len(choice.encode()) for choice in choices), ord(task.answer) - ord("A"))
+    return ChoiceQuestion((*start, *prompt), tokens, tuple(len(choice.encode()) for choice in choices), ord(task.answer) - ord("A"))
 
 
 def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
-    """What a page keeps: the probe's `key`; `row` with perplexity, text_tokens, choice_accuracy with its interval and choices_n; `nats` a
-    token for every window; `right`, a 0 or 1 for every question.
+    """Measure a probe and return what an evaluation page keeps.
+
+    `probe` is its key. `row` has perplexity, text_tokens, choice_accuracy with its interval and choices_n. `nats` has the mean nats a token
+    of every window, `right` a 0 or 1 for every question.
     """
     row: dict[str, Any] = {}
     found: dict[str, Any] = {"probe": probe.key, "row": row}
@@ -106,13 +108,15 @@ def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
     return found
 
 
-def _most_likely(question: Question, scores: Sequence[float]) -> int:
+def _most_likely(question: ChoiceQuestion, scores: Sequence[float]) -> int:
     per_byte = [score / size for score, size in zip(scores, question.sizes, strict=True)]
     return per_byte.index(max(per_byte))
 
 
 def compare_retention(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What changed: nats a token, the mean over windows with its interval, and the paired test of the questions."""
+    """Compare two measurements of one probe: mean change in nats a token over windows, with its interval, and the paired test of the
+    questions.
+    """
     found: dict[str, Any] = {"first": first, "second": second}
     if "nats" in before:
         changes = [b - a for a, b in zip(before["nats"], after["nats"], strict=True)]

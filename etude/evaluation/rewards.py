@@ -1,11 +1,11 @@
-"""Mean rewards beside accuracies: what a verifier gave, over the answers that it could score.
+"""Mean rewards: averages of the verifier's scores over the answers that it could score.
 
     mean_reward          of the greedy answers; 95 % interval by `reward_interval`
     sampled_mean_reward  of the sampled answers; interval over tasks, each with the mean of its samples
 
-Answers without a score are in no mean (None is never 0), but are not right in an accuracy. With a verifier of 0 and 1 whose threshold is 1,
-and every answer scored, the mean reward and its interval are the accuracy and its interval: then tables leave the mean reward out
-(`tells_more`), and `result.json` has it all the same.
+Answers without a score are in no mean (None is never 0), but they are not correct in an accuracy. If a verifier gives 0 or 1 with threshold
+1 and scores every answer, mean reward and accuracy are equal: then tables leave the mean reward out (`tells_more`); `result.json` always
+has it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,7 @@ _SAME = 1e-9
 
 
 def reward_row(verdicts: Sequence[Verdict], groups: Sequence[Sequence[Verdict]] = (), prefix: str = "") -> dict[str, Any]:
-    """`mean_reward` with its interval, of `verdicts`; the interval is over the means of `groups`, where these are given. None where nothing
-    has a score.
+    """Return `mean_reward` of the verdicts with its interval, which is over the means of `groups` if given; None if nothing has a score.
 
     >>> reward_row([Verdict(-5.0), Verdict(15.0), Verdict(None)])["mean_reward"]
     5.0
@@ -35,8 +34,9 @@ def reward_row(verdicts: Sequence[Verdict], groups: Sequence[Sequence[Verdict]] 
 
 
 def reward_interval(rewards: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean reward: Wilson's of rewards that are all 0 or 1, as an accuracy has it, else by the bootstrap, which has
-    no width where all rewards are equal.
+    """Return the 95 % interval of a mean reward: Wilson's if all rewards are 0 or 1, else the bootstrap's.
+
+    The bootstrap interval has no width if all rewards are equal.
     """
     if set(rewards) <= {0.0, 1.0}:
         return wilson_interval(round(sum(rewards)), len(rewards))
@@ -44,8 +44,9 @@ def reward_interval(rewards: Sequence[float]) -> tuple[float, float]:
 
 
 def tells_more(row: Mapping[str, Any]) -> bool:
-    """Whether the mean reward of an evaluation row says more than its accuracy: the rewards of the scored answers, greedy or sampled, sum
-    to another number than that of right answers.
+    """Return whether the mean reward of an evaluation row says more than its accuracy.
+
+    It does if the rewards of the scored answers, greedy or sampled, do not sum to the number of correct answers.
     """
     greedy = _sums_differ(row.get("mean_reward"), row.get("accuracy"), row.get("n"), row.get("unscored"))
     sampled = row.get("sampled_mean_reward"), row.get("sampled_accuracy"), row.get("sampled_n"), row.get("sampled_unscored")
@@ -53,22 +54,25 @@ def tells_more(row: Mapping[str, Any]) -> bool:
 
 
 def leads_with_reward(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether two rows of a suite are compared by their mean rewards: no greedy answer of either model is right, or each one is, so that
-    accuracy can't tell them apart, and rewards say more.
+    """Return whether two rows of a suite are compared by their mean rewards.
+
+    That is so if no greedy answer of either model is correct, or every one is, so that accuracy can't tell them apart, and if rewards say
+    more.
     """
     accuracies = [row.get("accuracy") for row in (before, after)]
     return accuracies in ([0, 0], [1, 1]) and any(map(tells_more, (before, after))) and None not in map(_reward, (before, after))
 
 
 def mean_score(verdicts: Sequence[Verdict]) -> float | None:
-    """Of those that have a score; None where none has."""
+    """Return the mean of the scores that are there; None without any."""
     known = [verdict.score for verdict in verdicts if verdict.score is not None]
     return fmean(known) if known else None
 
 
 def compare_rewards(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The paired tests of the mean rewards of two models' answers to the same items, over those that both have one of: `reward_...` of
-    greedy answers (`score` of an item), `sampled_reward_...` of the means of sampled ones (its `sampled_reward`).
+    """Compare the mean rewards of two models' answers to the same items with paired tests, over items that both have one for.
+
+    `reward_...` is of greedy answers (an item's `score`), `sampled_reward_...` of the means of sampled answers (its `sampled_reward`).
     """
     found: dict[str, Any] = {}
     for kind, name in (("score", "reward"), ("sampled_reward", "sampled_reward")):
@@ -80,7 +84,7 @@ def compare_rewards(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping
 
 
 def is_item_right(item: Mapping[str, Any]) -> bool:
-    """Whether an evaluation item, or an attempt as it is kept, is right; one that was written before thresholds were is from 1 on."""
+    """Return whether an evaluation item or a saved attempt is correct; rows older than thresholds are correct from a score of 1 on."""
     right = item.get("right")
     return bool(right) if right is not None else is_right(item.get("score"))
 

@@ -1,4 +1,4 @@
-"""What a model is measured on: suites, and what it knew before."""
+"""Settings of evaluation: suites, and the retention probe."""
 
 from dataclasses import dataclass, field
 
@@ -8,22 +8,22 @@ from etude.rollouts.thinking import Thoughts
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model is measured on."""
+    """The suites that a model is measured on."""
 
     path: list[str] = field(default_factory=list)
     """Files, one suite each, named by the stem."""
     own: bool = True
-    """Whether a source that has splits (a family, function or data set, files with split_by) is measured on its evaluation split, too."""
+    """Also measure on the evaluation split of the training source (a family, function or data set, or files with split_by)."""
     split: str = "test"
     """Name of that split."""
     n: int | None = None
     """Tasks of each suite; all tasks of a file or data set unless given, 1,000 of a family or function."""
     pass_n: int = 200
-    """Tasks that are sampled for pass@k."""
+    """Tasks that are sampled for pass@k; 0: none."""
     num_samples: int = 8
-    """Samples for each of these: the k."""
+    """Samples of each of these tasks: the k."""
     max_new_tokens: int | None = None
-    """Longest answer; explore.max_new_tokens unless given."""
+    """Longest answer in tokens; explore.max_new_tokens unless given."""
     thought: Thoughts = field(default_factory=Thoughts)
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Retention:
-    """What the model knew before, measured beside the suites by likelihood (a text and multiple-choice questions).
+    """General knowledge: a text and multiple-choice questions that are measured with the suites, by likelihood.
 
     Without files of yours they are those that ship: a page of common knowledge and 80 questions.
     """
@@ -48,17 +48,17 @@ class Retention:
     choices: list[str] = field(default_factory=list)
     """Files of questions with choices."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, choices, answer) to the files' columns."""
+    """Our column names (question, choices, answer) to those of the files."""
     n: int | None = None
     """Questions of each file; all unless given."""
     text_tokens: int = 8192
     """Tokens of the text at most."""
     window_tokens: int = 64
-    """Length of the pieces that the text is read in, each without the ones before."""
+    """Length of the windows of the text, each read without those before it."""
 
     @property
     def is_own(self) -> bool:
-        """Whether files of the user's are measured."""
+        """Whether the user's own files are measured."""
         return bool(self.text or self.choices)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Intervals and tests for accuracies: how sure a number is, and whether two models differ on the same items.
+"""Confidence intervals and paired tests for accuracies and rewards.
 
 | question | function | source |
 |---|---|---|
@@ -29,7 +29,7 @@ _FLIPPED_EXACTLY, _FLIPS = 14, 20_000
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two models on the same items."""
+    """A paired comparison of two models on the same items."""
 
     n: int
     """Items that both models answered."""
@@ -48,14 +48,14 @@ class PairedTest:
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a proportion by Wilson's score method.
+    """Return Wilson's score interval of a proportion.
 
     With p = successes / n and z the normal quantile at (1 + confidence) / 2:
 
         (p + z^2 / 2n  -/+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    It stays inside [0, 1] and keeps a width at 0 of n and at n of n, where the textbook interval has none. No items (n = 0) say nothing:
-    (0, 1).
+    It stays inside [0, 1] and has a width at 0 of n and at n of n, where the textbook interval has none. Without items (n = 0) it is (0,
+    1). Raises UserError for counts or a confidence out of range.
 
     >>> [round(end, 3) for end in wilson_interval(8, 10)]
     [0.49, 0.943]
@@ -74,11 +74,12 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """The chance that at least one of k attempts is right, estimated without bias from n attempts of which `correct` are right.
+    """Estimate without bias the probability that at least one of k attempts is correct, from n attempts of which `correct` are.
 
         1 - C(n - correct, k) / C(n, k)        (Chen et al. 2021, eq. 1)
 
-    At k = 1 it is the plain share `correct / n`. Integers are exact, so large n neither overflow nor cancel.
+    At k = 1 it is `correct / n`. Integers are exact, so large n neither overflow nor cancel. Raises UserError if k or `correct` is out of
+    range.
 
     >>> pass_at_k(n=4, correct=2, k=2)  # of the 6 pairs of attempts, 1 has no right one
     0.8333333333333334
@@ -91,8 +92,9 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def pass_curve(groups: Sequence[Sequence[bool]]) -> dict[int, float]:
-    """pass@k against k = 1, 2, 4, ... up to the attempts of the smallest group: the mean over groups of `pass_at_k`, for each k of the same
-    groups. `groups[i][j]` says whether attempt j at task i is right.
+    """Return pass@k for k = 1, 2, 4, ... up to the size of the smallest group, as the mean of `pass_at_k` over the same groups for each k.
+
+    `groups[i][j]` says whether attempt j at task i is correct.
 
     >>> pass_curve([[True, False, False, False], [True, True, True, True, False]])
     {1: 0.525, 2: 0.75, 4: 1.0}
@@ -103,8 +105,9 @@ def pass_curve(groups: Sequence[Sequence[bool]]) -> dict[int, float]:
 
 
 def shares_interval(shares: Sequence[float]) -> tuple[float, float]:
-    """The interval (95 %) of an accuracy over items of which each was right in so many of its answers; where none or every one was always
-    right, which resampling would be sure of, as if each had been answered once (Wilson).
+    """Return the 95 % interval of an accuracy over items that were answered several times each, given each item's share of correct answers.
+
+    If every share is 0 or 1, the bootstrap would have no width; then it is Wilson's interval, as if each item had been answered once.
 
     >>> shares_interval([0.0] * 100)[1] > 0.03
     True
@@ -115,10 +118,11 @@ def shares_interval(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """The interval of a mean by the percentile bootstrap: the middle `confidence` of the means of samples drawn with replacement.
+    """Return the percentile bootstrap interval of a mean: the middle `confidence` of the means of samples with replacement.
 
-    It needs no form of distribution, only values that are independent (average the attempts at one task first); it is somewhat narrow below
-    about 20 values. The same values and seed give the same interval. Time O(resamples x values), memory bounded.
+    It assumes no distribution, only independent values (average the attempts at one task first). It is somewhat narrow below about 20
+    values. The same values and seed give the same interval. Time O(resamples x values), memory bounded. Raises UserError for no values or
+    values that are not finite, and for a confidence out of range.
 
     >>> mean_interval([0.5, 0.5, 0.5])
     (0.5, 0.5)
@@ -139,9 +143,10 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resample
 
 
 def paired_test(first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95) -> PairedTest:
-    """Compare two models on the same items, in the same order: `first[i]` and `second[i]` say whether item i was answered right.
+    """Compare two models on the same items, in the same order: `first[i]` and `second[i]` say whether item i was answered correctly.
 
-    The p-value is McNemar's exact test, the interval is Newcombe's: their edges may disagree by a hair where p is close to 1 - confidence.
+    The p-value is McNemar's exact test, the interval Newcombe's. Their verdicts may differ slightly where p is close to 1 - confidence.
+    Raises UserError for lists of different lengths and for no items.
 
     >>> test = paired_test([True, False, False, False, False, False], [True, True, True, True, True, True])
     >>> test.only_first, test.only_second, test.p_value
@@ -166,11 +171,11 @@ def paired_test(first: Sequence[bool], second: Sequence[bool], confidence: float
 
 
 def sign_flip_test(differences: Sequence[int]) -> float:
-    """The two-sided p-value of a sum of paired differences: how often random signs give a sum at least as far from 0.
+    """Return the two-sided p-value of a sum of paired differences: the probability that random signs give a sum at least as far from 0.
 
-    `differences[i]` counts, for item i, the runs that are right with the second model less those with the first. Where either model is as
-    likely to be ahead on an item, the sign of its difference is a fair coin; items are independent, runs on one item need not be. Exact, by
-    adding one item at a time to the distribution of the sum; with differences of -1, 0 and 1 it is McNemar's test.
+    `differences[i]` is, for item i, the number of runs in which the second model is correct minus that of the first. Under the null
+    hypothesis the sign of each difference is a fair coin. Items are independent; runs on one item need not be. Exact, by adding one item at
+    a time to the distribution of the sum. With differences of -1, 0 and 1 it is McNemar's test.
 
     >>> sign_flip_test([1, 1, 1, 1, 1, 0])
     0.0625
@@ -187,7 +192,7 @@ def sign_flip_test(differences: Sequence[int]) -> float:
 
 @dataclass(frozen=True)
 class PairedMeanTest:
-    """The means of two models' numbers on the same items."""
+    """A paired comparison of the means of two models' numbers on the same items."""
 
     n: int
     difference: float
@@ -203,8 +208,9 @@ class PairedMeanTest:
 def paired_mean_test(differences: Sequence[float]) -> PairedMeanTest:
     """Compare two models by the `differences` of their numbers, second minus first, on each item.
 
-    p-value: how often random signs give a mean at least as far from 0 (Fisher's randomisation test). Up to 14 items that differ all
-    signs are tried, beyond that 20,000 draws, of which the given signs count as one more: the least p-value is 1 / 20,001.
+    The p-value is the probability that random signs give a mean at least as far from 0 (Fisher's randomisation test). With up to 14 items
+    that differ all signs are tried. Beyond that 20,000 sign vectors are sampled, and the given signs count as one more: the smallest
+    p-value is 1 / 20,001.
 
     >>> test = paired_mean_test([0.5, 0.25, 0.5, 0.0])
     >>> test.difference, test.p_value
@@ -231,7 +237,7 @@ def _flips_p_value(values: np.ndarray) -> float:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's: Pearson's correlation of the ranks, equal numbers sharing the mean of theirs; 0 where one of both does not vary.
+    """Return Spearman's rank correlation (Pearson's of the ranks, ties sharing their mean rank); 0 if one of both does not vary.
 
     >>> round(rank_correlation([1.0, 2.0, 3.0], [3.0, 1.0, 2.0]), 12)
     -0.5
@@ -242,7 +248,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def correlation_interval(first: Sequence[float], second: Sequence[float], draws: int = 1000) -> tuple[float, float]:
-    """The 95 % interval of the rank correlation over pairs drawn with replacement: percentile bootstrap, the same for the same numbers."""
+    """Return the 95 % percentile bootstrap interval of the rank correlation over pairs; the same numbers give the same interval."""
     one, other = np.asarray(first), np.asarray(second)
     chosen = np.random.default_rng(0).integers(len(one), size=(draws, len(one)))
     low, high = np.quantile([rank_correlation(one[draw].tolist(), other[draw].tolist()) for draw in chosen], [0.025, 0.975])
@@ -250,13 +256,16 @@ def correlation_interval(first: Sequence[float], second: Sequence[float], draws:
 
 
 def ranks(values: Sequence[float]) -> np.ndarray:
-    """Of each value; equal ones share the mean of their places."""
+    """Return the rank of each value from 1; equal values share the mean of their ranks."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def _mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """min(1, 2 P(X <= min(only_first, only_second))), X ~ Binomial(discordant pairs, 1/2); exact integers up to the last division."""
+    """Return McNemar's exact p-value, min(1, 2 P(X <= min(only_first, only_second))) with X ~ Binomial(discordant pairs, 1/2).
+
+    Integers are exact up to the last division.
+    """
     discordant = only_first + only_second
     term = tail = 1
     for i in range(min(only_first, only_second)):
@@ -266,7 +275,7 @@ def _mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 
 def _newcombe_interval(both: int, only_first: int, only_second: int, n: int, confidence: float) -> tuple[float, float]:
-    """Newcombe's method 10: the Wilson intervals of both accuracies, squared and added with the correlation phi of the pairs.
+    """Return Newcombe's interval (method 10): the Wilson intervals of both accuracies, combined with the correlation phi of the pairs.
 
     With d = p2 - p1 and (l1, u1), (l2, u2) the Wilson intervals:
 
@@ -286,7 +295,7 @@ def _newcombe_interval(both: int, only_first: int, only_second: int, n: int, con
 
 
 def _corrected_phi(both: int, only_first: int, only_second: int, n: int) -> float:
-    """The phi coefficient of the 2 x 2 table, 0 where a margin is empty; method 10 shrinks a positive one towards 0."""
+    """Return the phi coefficient of the 2 x 2 table, 0 if a margin is empty; method 10 shrinks a positive one towards 0."""
     neither = n - both - only_first - only_second
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
     if margins == 0:
@@ -296,7 +305,7 @@ def _corrected_phi(both: int, only_first: int, only_second: int, n: int) -> floa
 
 
 def _quantile(confidence: float) -> float:
-    """The standard normal quantile that leaves (1 - confidence) / 2 above it."""
+    """Return the standard normal quantile that leaves (1 - confidence) / 2 above it."""
     if not (isfinite(confidence) and 0.0 < confidence < 1.0):
         raise UserError(f"confidence must be in (0, 1), got {confidence}: 0.95 is usual")
     return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -1,1 +1,1 @@
-"""Export: a run for somebody else, without weights, machine paths and secrets."""
+"""Export: packs a run for other people, without weights, machine paths and secrets."""

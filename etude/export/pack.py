@@ -1,10 +1,10 @@
-"""A run for somebody else: one file without weights, machine paths and secrets.
+"""Pack a run for other people: one file without weights, machine paths and secrets.
 
     etude report RUN --pack run.zip
 
-Configuration, metrics, attempts, evaluations, result, card and a report made anew go in; checkpoints, weights and the command line stay.
-What tells of the machine and its user is taken out (`etude.export.redaction`). Links are not followed, and what is damaged is left out:
-both are said. What a model or a data set wrote goes along as it is otherwise: read it before you give it away.
+It holds configuration, metrics, attempts, evaluations, result, card and a new report; checkpoints, weights and the command line stay out.
+What identifies the machine and its user is removed (`etude.export.redaction`). Links are not followed and damaged files are left out, with
+a warning. Texts of models and data sets are otherwise kept as they are: read them before you share the file.
 """
 
 import gzip
@@ -22,21 +22,24 @@ import yaml
 from etude.console.outputs import STANDARD_OUTPUT, write_output
 from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.evaluation.report.reading import place, read_bytes, read_lines, value_of
+from etude.evaluation.report.bounded_reading import display_name, parse_json, read_bytes, read_lines
 from etude.export.redaction import Redaction, walked
 from etude.training.run_folder import check_is_run
 
 log = logging.getLogger(__name__)
 
 SETTINGS = ("configuration.yaml", "environment.json", "result.json", "model/etude.yaml")
-"""Files that tell of paths and users: what they say of them is looked for in all others too."""
+"""Files that mention paths and users, which are then removed from all other files, too."""
 FILES = (*SETTINGS, "metrics.jsonl", "timings.jsonl", "model/README.md")
 FOLDERS = ("evaluation", "attempts", "trees")
 _MAX_YAML_BYTES = 1_000_000
 
 
 def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
-    """Write the run in `run` as a zip file and return its path; `replaces`: a file of that name too."""
+    """Write the run in `run` as a zip file and return its path; `replaces` allows an existing file.
+
+    Raises UserError for a folder that is no run, for a wrong or existing file name, and if nothing can be packed.
+    """
     try:
         check_is_run(run)
     except UserError as error:
@@ -62,7 +65,7 @@ def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
         try:
             check_is_run(copy)
         except UserError:
-            raise UserError(f"--pack: nothing that tells of the run in {run} can be packed: {'; '.join(left_out)}") from None
+            raise UserError(f"--pack: nothing of the run in {run} can be packed: {'; '.join(left_out)}") from None
         write_report([copy], copy / "report.html")
         packed = Path(scratch) / "packed"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -76,17 +79,17 @@ def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
 
 
 def _chosen(run: Path, left_out: list[str]) -> Iterator[Path]:
-    """The files that go along, none of them by a link, which may lead to anything of whoever packs."""
+    """Yield the files to pack, none of them through a link, which may lead to any file of the user."""
     folders = [path for folder in FOLDERS for path in sorted((run / folder).glob("*")) if path.suffix in (".json", ".gz")]
     for path in (*(run / name for name in FILES), *folders):
         if path.is_symlink() or (path.parent != run and path.parent.is_symlink()):
-            left_out.append(f"{place(path)} is a link and left out")
+            left_out.append(f"{display_name(path)} is a link and left out")
         elif path.exists() or path.parent != run:
             yield path
 
 
 def _write_settings(value: Any, target: Path, redaction: Redaction) -> None:
-    """Write a file that tells of the machine; one that could not be read is not written."""
+    """Write a redacted settings file; one that could not be read is not written."""
     if value is None:
         return
     if target.name == "environment.json" and isinstance(value, dict):
@@ -97,12 +100,12 @@ def _write_settings(value: Any, target: Path, redaction: Redaction) -> None:
 
 
 def _write_cleaned(path: Path, target: Path, redaction: Redaction, left_out: list[str]) -> None:
-    """Write what a run measured and wrote, with every text in it cleaned: inside of JSON, where line breaks and letters are escaped."""
+    """Write a file of a run with every text in it redacted: inside of JSON, where line breaks and letters are escaped."""
     if path.suffix in (".gz", ".jsonl"):
         with target.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw as file:
             for line in read_lines(path, left_out):
                 with suppress(ValueError):  # the torn last line of a run that was killed
-                    file.write(json.dumps(walked(value_of(line), redaction.of_text)).encode() + b"\n")
+                    file.write(json.dumps(walked(parse_json(line), redaction.of_text)).encode() + b"\n")
     elif path.suffix == ".json":
         value = _value(path, left_out)
         if value is not None:
@@ -114,19 +117,19 @@ def _write_cleaned(path: Path, target: Path, redaction: Redaction, left_out: lis
 
 
 def _value(path: Path, left_out: list[str]) -> Any:
-    """What a JSON or YAML file holds, None where it is damaged."""
+    """Parse a JSON or YAML file; None if it is damaged."""
     raw = read_bytes(path, left_out, most=_MAX_YAML_BYTES if path.suffix == ".yaml" else None)
     if raw is None:
         return None
     try:
-        return value_of(raw) if path.suffix == ".json" else _yaml_value(raw)
+        return parse_json(raw) if path.suffix == ".json" else _yaml_value(raw)
     except (ValueError, yaml.YAMLError, RecursionError):
-        left_out.append(f"{place(path)} is not readable and left out")
+        left_out.append(f"{display_name(path)} is not readable and left out")
         return None
 
 
 def _yaml_value(raw: bytes) -> Any:
-    """The value of a YAML text without aliases, a few of which make a value without end, and without tags: a run writes neither."""
+    """Parse YAML without aliases, a few of which can expand without end, and without tags: a run writes neither."""
     for event in yaml.parse(raw, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
             raise ValueError("it has aliases or tags")

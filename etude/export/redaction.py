@@ -1,8 +1,8 @@
-"""Take out of a run's texts what tells of a machine and its user, and what lets a reader act for somebody.
+"""Remove what identifies a machine and its user from a run's texts, and what lets a reader act for somebody.
 
-Of a setting that is a path the last part stays, absolute, relative or of Windows; so does that of every path below the usual roots in a
-text, and of a setting's path wherever a text repeats it. Names of users become `[user]`; what looks like a token of a known service, a
-password in an address or after its name, and a private key become `[secret]`. A token of no known form is not found.
+A setting that is a path keeps only its last part, whether absolute, relative or of Windows. So does every path below the usual roots in a
+text, and every repetition of a setting's path. User names become `[user]`. What looks like a token of a known service, a password in an
+address or after its name, and a private key become `[secret]`. A token of an unknown form is not found.
 """
 
 import getpass
@@ -19,7 +19,7 @@ _ROOTS = (
 )
 _PART = r"""[^\s"'\\:,;<>|\]})/]+"""
 _NO_ENDING = "".join(rf"(?<!\.\w{{{letters}}})" for letters in range(1, 7))
-"""A blank behind a file's ending ends a path; elsewhere it may stand in the name of a folder, which a slash follows."""
+"""A space after a file's ending ends a path; elsewhere it may be part of a folder's name, which a slash follows."""
 _PATH = re.compile(
     rf"(?<![\w./~-])(?:file://)?(?:~\w*|/(?:{_ROOTS})(?=/))(?:/+{_PART}(?:{_NO_ENDING} {_PART}){{0,3}}(?=/+[^\s/]))*(?:/+{_PART})/*"
 )
@@ -91,14 +91,14 @@ _COMMON = frozenset(
         ),
     )
 )
-"""Names that say nothing of anybody, and words that a run is full of."""
+"""Names that identify nobody, and words that are frequent in runs."""
 
 Clean = Callable[[str, str], str]
-"""(a text, the name that it has) -> what may be shown of it."""
+"""(text, its name) -> the redacted text."""
 
 
 class Redaction:
-    """What is taken out of one run: `settings` are its configuration and facts."""
+    """Redacts the texts of one run; `settings` are its configuration and facts."""
 
     def __init__(self, settings: Iterable[Any]) -> None:
         texts = [text for value in settings for text in _texts(value)]
@@ -110,20 +110,20 @@ class Redaction:
         self._places = sorted(places, key=lambda place: (-len(place), place))
 
     def of_text(self, text: str, name: str = "") -> str:
-        """A text without paths, users and secrets."""
+        """Remove paths, users and secrets from a text."""
         for place in self._places:
             text = text.replace(place, last_part(place))
         return self._users.sub("[user]", without_places(text))
 
     def of_setting(self, text: str, name: str) -> str:
-        """A setting or a fact, which is a path where it looks as one, and a secret where it is called one."""
+        """Redact a setting or fact: a path if it looks like one, a secret if its name says so."""
         if _SECRET_SETTING.search(name):
             return "[secret]"
         return self.of_text(last_part(text) if _is_path(text, name) else text)
 
 
 def walked(value: Any, clean: Clean, name: str = "") -> Any:
-    """A value of JSON or YAML with each text in it cleaned, names of mappings too; the items of a list have the list's name."""
+    """Apply `clean` to every text in a JSON or YAML value, names of mappings included; items of a list have the list's name."""
     if isinstance(value, str):
         return clean(value, name)
     if isinstance(value, dict):
@@ -132,7 +132,7 @@ def walked(value: Any, clean: Clean, name: str = "") -> Any:
 
 
 def without_places(text: str) -> str:
-    """The text with absolute paths cut to their last part, and secrets hidden.
+    """Cut absolute paths to their last part, and hide secrets.
 
     >>> without_places("path: /mnt/ann/my sets/train.jsonl, ~/keys, key hf_abcdefghijklmnopqrst, 1/2 and a/b")
     'path: train.jsonl, keys, key [secret], 1/2 and a/b'
@@ -145,7 +145,7 @@ def without_places(text: str) -> str:
 
 
 def last_part(path: str) -> str:
-    r"""The last part of a path, whichever slashes it has.
+    r"""Return the last part of a path, with either kind of slash.
 
     >>> last_part(r"C:\Users\ann\f.jsonl"), last_part("../my sets/mine.py:judge")
     ('f.jsonl', 'mine.py:judge')
@@ -154,18 +154,18 @@ def last_part(path: str) -> str:
 
 
 def _is_path(text: str, name: str) -> bool:
-    """Whether a setting is a path: `org/name` is one of a model hub, unless it is there on this machine."""
+    """Return whether a setting is a path: `org/name` is a hub id unless it exists on this machine."""
     if len(text) > 4096 or "\n" in text or "://" in text.removeprefix("file://") or not re.search(r"[\\/]", text):
         return False
     if name in _PATH_SETTINGS or _BEGINS_AS_PATH.match(text) or _ENDS_AS_FILE.search(text):
         return True
-    with suppress(OSError, ValueError):  # a text that can be no name of a file
+    with suppress(OSError, ValueError):  # not a valid file name
         return (len(re.findall(r"[\\/]", text)) > 1 and " " not in text) or Path(text).exists()
     return False
 
 
 def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a value, with the name that it has."""
+    """Yield every text in a value, with its name."""
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, dict):
@@ -177,8 +177,8 @@ def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _own_names() -> set[str]:
-    """How whoever packs the run is called here."""
+    """Return the names of the current user."""
     names = {Path.home().name}
-    with suppress(OSError, KeyError, ImportError):  # a user without an entry
+    with suppress(OSError, KeyError, ImportError):  # a user without a password entry
         names.add(getpass.getuser())
     return names

@@ -1,4 +1,4 @@
-"""A model that can be asked by chat messages: a server that was asked once, or a model that is loaded here."""
+"""Connect to a chat model: a server, or a model that is loaded here."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,21 +14,21 @@ from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 
 
-def ready(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
+def open_chat_model(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
     """Whoever `how` names; `example` has the roles that all messages have. Raises UserError where nobody can be asked."""
     if how.url is None:
-        return local(how, place, machine, example, seed)
+        return local_chat_model(how, place, machine, example, seed)
     endpoint = Endpoint(how)
     endpoint.check()
     return endpoint.ask
 
 
-def check(how: ChatModel, place: Device, machine: Machine, example: Messages) -> None:
+def check_chat_model(how: ChatModel, place: Device, machine: Machine, example: Messages) -> None:
     """Raise UserError where nobody can be asked; a model is loaded for that, and let go."""
-    ready(how, place, machine, example)
+    open_chat_model(how, place, machine, example)
 
 
-def local(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
+def local_chat_model(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
     """A model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
     assert how.model is not None
     try:

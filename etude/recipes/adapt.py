@@ -1,8 +1,8 @@
-"""Adaptation: a model learns a domain from text, before it practises there.
+"""Adaptation: continued pre-training of a model on a domain's text, before it practises there.
 
-    select text → measure the model as it came → study, stage by stage → measure → report
+    select text → measure the initial model → train, stage by stage → measure → report
 
-Every part leaves a file or a checkpoint. A resumed run skips what is there, and goes on from the last checkpoint.
+Every part leaves a file or a checkpoint. A resumed run skips what is there, and continues from the last checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,15 @@ from typing import Any, Never
 
 import numpy as np
 
-from etude.cards.adapted import write_adapted_cards
-from etude.console.watching import Quiet, Watcher
+from etude.cards.adapt_card import adapt_card
+from etude.cards.usage import PromptExample
+from etude.console.reporter import Reporter, Silent
 from etude.device.machine import Device, device_facts, max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.errors import UserError
-from etude.evaluation.likelihood import Asked, question_of
+from etude.evaluation.likelihood import LikelihoodQuestion, question_from_task
 from etude.evaluation.report import write_report
-from etude.evaluation.retention import beginning, token_ids
+from etude.evaluation.retention import leading_tokens, token_ids
 from etude.knowledge.contamination import ContaminationCheck
 from etude.knowledge.documents import list_files, read_documents
 from etude.knowledge.grading import DocumentGrader, build_messages
@@ -29,21 +30,21 @@ from etude.knowledge.selection import check_packages, select
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.llm_client.local import check, ready
+from etude.llm_client.local import check_chat_model, open_chat_model
 from etude.models.adapters import add_lora, check_targets
 from etude.models.load import describe_weights, load_model
 from etude.models.save import save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
+from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
 from etude.recipes.no_effect_adapt import without_effect
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.rollouts.prompts import render_answer, without_control
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import to_plain_values
-from etude.suites.domain import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
-from etude.suites.domain_changes import change_in_words, changes
+from etude.suites.domain import Questions, greedy_answers_by, load_questions, load_texts, measure_domain
+from etude.suites.domain_changes import format_change, paired_changes
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.files import candidate_paths
 from etude.tasks.sources import load_tasks
@@ -54,10 +55,10 @@ from etude.training.run_folder import read_jsonl
 from etude.training.saving import save_adapters
 
 _TOKENS_A_WORD = 1.3
-"""Of English by the usual tokenizers, to know how much text is enough."""
+"""Tokens a word of English for usual tokenizers, to estimate how much text is enough."""
 
 
-@without_bars()
+@without_progress_bars()
 def adapt(
     settings: AdaptSettings | str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -65,35 +66,35 @@ def adapt(
     run: Path | str | None = None,
     data: Path | str | None = None,
     resume: bool = False,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
     **keywords: Never,
 ) -> dict[str, Any]:
     """Run an adaptation and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`; `overrides` of the first two are settings with
-    plain values, by dotted name or by section. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets. There are no
-    other keywords.
+    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`. `overrides` of the first two map dotted or nested
+    names to plain values. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets. There are no other keywords.
+    Raises UserError for wrong settings or data.
 
     >>> adapt("anatomy", {"study.tokens": 100_000}, data="sets")  # doctest: +SKIP
     """
-    settings_are_a_mapping("adapt", keywords)
+    reject_keywords("adapt", keywords)
     name = "adapt"
     if not isinstance(settings, AdaptSettings):
         path = configuration_for("adapt", settings)
         name, settings = path.stem, parse_adapt(path, arguments_from(overrides or {}, AdaptSettings))
     elif overrides:
         raise UserError("overrides change a configuration that is given by name or file: change AdaptSettings with dataclasses.replace")
-    return adapt_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)
+    return adapt_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, reporter=reporter)
 
 
 def adapt_named(
-    settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
+    settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, reporter: Reporter | None
 ) -> dict[str, Any]:
-    """`adapt` with settings that are resolved already; `name` is the recipe's name in the results."""
+    """`adapt` with settings that are to_plain_values already; `name` is the recipe's name in the results."""
     with open_run(Path(run), settings, defaults=adapt_defaults(), resume=resume) as opened:
         if opened.result:
             return opened.result
-        return Adaptation(settings, name, opened.folder, Path(data) if data else None, watcher or Quiet(), opened.interruption).run()
+        return Adaptation(settings, name, opened.folder, Path(data) if data else None, reporter or Silent(), opened.interruption).run()
 
 
 @dataclass
@@ -103,9 +104,9 @@ class Adaptation(Run):
     settings: AdaptSettings
     selected: dict[str, Any] = field(init=False)
     questions: dict[str, str] = field(init=False)
-    """What is asked of the model, by name."""
+    """All measured questions, by name."""
     pieces: dict[str, list[Example]] = field(init=False)
-    """By source."""
+    """Training examples by source."""
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -121,7 +122,7 @@ class Adaptation(Run):
             return self.conclude(before, after)
 
     def prepare(self) -> None:
-        """Load the model and all that is asked of it, so that a mistake there leaves no folder behind."""
+        """Load the model and all measured questions, so that a mistake there leaves no folder."""
         settings = self.settings
         self.place = resolve_device(settings.machine, self.folder.read_json("environment.json") or {})
         self.asked, self.texts, self.tasks = gather_asked(settings, self.data_folder)
@@ -142,7 +143,7 @@ class Adaptation(Run):
     # ------------------------------------------------------------------ text
 
     def select(self) -> None:
-        """Choose the text, which nothing that is asked of the model stands in."""
+        """Select the text, without read_documents that hold a measured question. Raises UserError if no general text is left to replay."""
         settings = self.settings
         questions = self.questions = {
             f"{part} {name} {each.origin}": _bare(each.prompt) for (part, name), own in self.asked.items() for each in own
@@ -153,15 +154,15 @@ class Adaptation(Run):
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data_folder}
         target = self.folder.path / "selection"
         if settings.grader.is_on and not (target / "selection.json").exists():
-            graders = ready(settings.grader, self.place, settings.machine, build_messages("?"), settings.seed)
+            graders = open_chat_model(settings.grader, self.place, settings.machine, build_messages("?"), settings.seed)
             how["grading"] = DocumentGrader(graders, settings.grader, target / "grades.jsonl")
         self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.reporter.say, **how)
         found, replayed = self.selected, self.selected["replay"]["tokens"]
         general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
         self.reporter.say(
-            f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
+            f"text: {found['selected']['documents']:,} of {found['documents']:,} read_documents, {found['selected']['tokens']:,} tokens; "
             f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
-            f"that is asked{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
+            f"of the suite{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
         )
 
         if settings.study.replay_share and not settings.has_general and not replayed:
@@ -170,20 +171,20 @@ class Adaptation(Run):
             )
 
     def _leave_out_what_is_asked(self) -> None:
-        """Take the questions of the suite from the tasks."""
+        """Remove the suite's questions from the tasks."""
         asked = {" ".join(canonical_words(question)) for question in self.questions.values()}
-        own = [task for task in self.tasks if " ".join(canonical_words(_bare(question_of(task).prompt))) not in asked]
+        own = [task for task in self.tasks if " ".join(canonical_words(_bare(question_from_task(task).prompt))) not in asked]
         if len(own) < len(self.tasks):
             self.reporter.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are asked in the suite and were left out")
         if self.tasks and not own:
-            raise UserError("all tasks are asked in the suite: name other tasks, or another split of the suite")
+            raise UserError("all tasks are in the suite: name other tasks, or another split of the suite")
         self.tasks = own
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def read(self) -> None:
-        """Make the pieces of every source."""
+        """Make the training examples of every source."""
         settings, study = self.settings, self.settings.study
         folder = self.folder.path / "selection"
         texts = {TEXT: [row["text"] for row in read_jsonl(folder / "selected.jsonl")]}
@@ -195,7 +196,7 @@ class Adaptation(Run):
         if study.tasks_as == "passages" and self.tasks:
             engine = partial(engine_at, self.place, self.model, self.tokenizer, settings.machine)
             how: dict[str, Any] = {"place": self.place, "engine": engine, "room": self.room - settings.writer.max_new_tokens}
-            texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, watcher=self.reporter, **how)
+            texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, reporter=self.reporter, **how)
         self.pieces = {TASKS: [self._solved(task) for task in self.tasks]} if TASKS not in texts else {}
         for source, own in texts.items():
             plain = [without_control(self.tokenizer, text) for text in own]
@@ -206,7 +207,7 @@ class Adaptation(Run):
         self.folder.check_inputs({name: fingerprint_of(own) for name, own in learned.items()})
 
     def _general(self) -> list[str]:
-        """General text for a pass: a sample of ten times as much, so that a corpus without end may be named."""
+        """Sample general text for one pass from ten times as much, so that a corpus without end may be named."""
         settings, found, words = self.settings, list[str](), 0
         wanted = settings.study.replay_share * settings.study.tokens / _TOKENS_A_WORD
         leaks = ContaminationCheck(self.questions, settings.selection.leak_share)
@@ -222,13 +223,13 @@ class Adaptation(Run):
         order = np.random.default_rng(seed_for(settings.seed, "general text")).permutation(len(found))
         upto = np.cumsum([len(found[place].split()) for place in order])
         chosen = sorted(order[: int(np.searchsorted(upto, wanted)) + 1])
-        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
+        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} read_documents; {left_out:,} hold a question that is asked")
         return [found[place] for place in chosen]
 
     def _solved(self, task: Any) -> Example:
-        """A task as the suite asks it, its right answer to be learned."""
-        asked = question_of(task)
-        start, prompt = beginning(self.tokenizer), token_ids(self.tokenizer, without_control(self.tokenizer, asked.prompt))
+        """Make an example of a task as the suite asks it, with its correct answer as target."""
+        asked = question_from_task(task)
+        start, prompt = leading_tokens(self.tokenizer), token_ids(self.tokenizer, without_control(self.tokenizer, asked.prompt))
         answer = render_answer(self.tokenizer, without_control(self.tokenizer, f" {asked.choices[asked.right]}"))
         left = self.room - len(start) - len(answer)
         if left < 1:
@@ -238,7 +239,7 @@ class Adaptation(Run):
     # ------------------------------------------------------------------ study
 
     def study(self) -> None:
-        """Learn, stage by stage."""
+        """Train stage by stage."""
         sizes = {source: [len(piece.completion) for piece in own] for source, own in self.pieces.items()}
         stages = self.settings.study.stages()
         self.stages = []
@@ -273,19 +274,19 @@ class Adaptation(Run):
     # ------------------------------------------------------------------ numbers
 
     def measured(self, model: str) -> list[dict[str, Any]]:
-        """The rows of the suite for the model as it is now; read where that was done before."""
+        """Return the suite's rows of the current model; read them if they were measured before."""
         kept = self.folder.read_json(f"evaluation/{model}.json")
         if kept is not None:
             return kept["rows"]  # type: ignore[no-any-return]
         self.reporter.say(f"measuring {model} ...")
         logprobs = logprobs_of(self.model, self.place, self.settings.machine)
-        answers = answers_by(partial(engine_at, self.place, self.model, self.tokenizer, self.settings.machine), self.room)
+        answers = greedy_answers_by(partial(engine_at, self.place, self.model, self.tokenizer, self.settings.machine), self.room)
         rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, answers, self.room, self.reporter)
         self.folder.write_json(f"evaluation/{model}.json", {"model": model, "rows": rows})
         return rows
 
     def conclude(self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Write `result.json` and the report, and say what changed."""
+        """Write `result.json` and the report, and report the paired_changes."""
         result: dict[str, Any] = {
             "recipe": self.name,
             "status": "finished",
@@ -295,13 +296,14 @@ class Adaptation(Run):
             "stages": self.stages,
             "before": list(before),
             "after": list(after),
-            "changes": changes(before, after),
+            "changes": paired_changes(before, after),
         }
-        write_adapted_cards(self.folder.path, self.settings, result, self.tokenizer)
+        example = PromptExample("QUESTION", max_new_tokens=100, template="base" if self.tokenizer.chat_template else "none")
+        adapt_card(self.settings, result).write(self.folder.path, example)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:
-            self.reporter.say(change_in_words(change))
+            self.reporter.say(format_change(change))
         self.reporter.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
 
@@ -309,26 +311,27 @@ class Adaptation(Run):
 def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Device, run: Path) -> None:
     """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
     if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
-        check(settings.grader, place, settings.machine, build_messages("?"))
+        check_chat_model(settings.grader, place, settings.machine, build_messages("?"))
     if settings.study.tasks_as == "passages" and tasks:
         check_writer(settings, tasks, place, run)
 
 
 def end_of_text(tokenizer: Any) -> int:
-    """What ends a document. Raises UserError where the tokenizer has nothing for it."""
+    """Return the token that ends a document. Raises UserError if the tokenizer has none."""
     if tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no end-of-sequence token, so that documents have no end: set its eos_token")
+        raise UserError("the tokenizer has no end-of-sequence token, so that read_documents have no end: set its eos_token")
     return int(tokenizer.eos_token_id)
 
 
 def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions, list[tuple[str, str]], list[Task]]:
-    """What is asked of the model, the texts whose perplexity is measured, and the solved tasks. Raises UserError for what can't be read,
-    and for a text that is measured and read in training.
+    """Load the measured questions, the texts whose perplexity is measured, and the solved tasks.
+
+    Raises UserError for what can't be read, and for a measured text that is also in the training text.
     """
     corpora = (settings.corpus, settings.domain, settings.general)
     read = {file.resolve() for corpus in corpora for _, file in list_files(corpus, data)}
     check_packages()  # only now, so that a path which is wrong is told of first
-    asked, texts = questions_of_suite(settings.suite, data), texts_of_suite(settings.suite, data)
+    asked, texts = load_questions(settings.suite, data), load_texts(settings.suite, data)
     for path in settings.suite.text:
         places = [place.resolve() for place in candidate_paths(path, data) if place.is_file()]
         if places and places[0] in read:
@@ -339,16 +342,16 @@ def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions,
 
 
 def _graded(grades: Mapping[str, int], least: int) -> str:
-    """What became of documents that were graded, in words."""
+    """Describe how many read_documents the grader left out."""
     below = sum(count for grade, count in grades.items() if grade != "none" and int(grade) < least)
     return f", {below:,} are graded below {least} and {grades.get('none', 0):,} not at all" if grades else ""
 
 
-def _told(question: Asked) -> tuple[Any, ...]:
-    """A question without the place that it was read at."""
+def _told(question: LikelihoodQuestion) -> tuple[Any, ...]:
+    """Return a question without its origin."""
     return question.prompt, question.choices, question.right
 
 
 def _bare(prompt: str) -> str:
-    """A question without what is put around it to ask."""
+    """Return a question without the words around it in a prompt."""
     return prompt.removeprefix("Question: ").removeprefix("Definition: ").removesuffix("\nAnswer:").removesuffix("\nTerm:")

@@ -1,4 +1,4 @@
-"""What an adaptation can be told. Every field is a `--key` of the command line and a line of YAML."""
+"""Settings of an adaptation. Every field is a `--key` of the command line and a line of YAML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -19,7 +19,7 @@ from etude.suites.domain_settings import DomainSuite
 from etude.tasks.sources import SOURCES, TaskSource
 
 TEXT, TASKS, REPLAY = "text", "tasks", "replay"
-"""The sources of a stage: text of the domain, solved tasks, general text."""
+"""The sources of a stage: domain text, solved tasks, general text."""
 ORDERS = ("knowledge_then_tasks", "mixed", "tasks_then_knowledge", "tasks_only", "knowledge_only")
 
 TASKS_AS = ("answers", "passages")
@@ -27,13 +27,14 @@ TASKS_AS = ("answers", "passages")
 
 @dataclass(frozen=True)
 class SolvedTasks(TaskSource):
-    """Tasks that may be left out, and may be of two kinds."""
+    """Tasks with answers to train on; optional, and of up to two kinds."""
 
     open_where: dict[str, str] = field(default_factory=dict)
-    """Columns by which open tasks of the same files are known, such as {type: open}, beside those of `where`; none unless given."""
+    """Column values that select the open tasks of the same files, such as {type: open}, in addition to those of `where`; none unless given.
+    """
 
     def kinds(self) -> list[TaskSource]:
-        """A source for each kind: as it is, and the open tasks, without choices."""
+        """Return a source for each kind: these tasks, and the open tasks, without choices."""
         own = {each.name: getattr(self, each.name) for each in fields(TaskSource)}
         columns = {ours: theirs for ours, theirs in self.columns.items() if ours != "choices"}
         open_ones = [TaskSource(**own | {"where": self.open_where, "columns": columns})] if self.open_where else []
@@ -54,27 +55,27 @@ class SolvedTasks(TaskSource):
 
 @dataclass(frozen=True)
 class Study:
-    """How much is read of what, in which order."""
+    """Amounts and order of training text and tasks."""
 
     order: str = "knowledge_then_tasks"
     """knowledge_then_tasks, mixed, tasks_then_knowledge, tasks_only or knowledge_only."""
     tokens: int = 1_000_000
-    """Learned in all, whatever the order."""
+    """Training tokens in total, whatever the order."""
     tasks_share: float = 0.1
-    """Of all tokens: solved tasks."""
+    """Share of solved tasks in all tokens."""
     tasks_as: str = "answers"
-    """What is learned of solved tasks: their answers behind the question, or passages that join several with sentences of the text."""
+    """Form of solved tasks: `answers` (question, then answer), or `passages` that join several of them with sentences of the text."""
     mixing: float = 0.5
-    """Of the tokens of the stage of tasks: the tasks, beside text of the domain."""
+    """Share of tasks in the tokens of the task stage; the rest is domain text."""
     replay_share: float = 0.1
-    """Of the tokens of every stage: general text."""
+    """Share of general text in the tokens of every stage."""
     tokens_per_step: int = 4096
     window_tokens: int = 256
-    """Length of the pieces that text is learned in."""
+    """Length of the training examples of text."""
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=5e-5, warmup_steps=10))
-    """Of the first stage; its rate falls to 0 over the stage."""
+    """Optimizer of the first stage; its learning rate falls to 0 over the stage."""
     later_rate: float = 0.5
-    """What the rate of a later stage is multiplied by."""
+    """Factor of the learning rate of later stages."""
 
     def __post_init__(self) -> None:
         check_known("study.order", self.order, ORDERS)
@@ -112,7 +113,7 @@ class Study:
         return self.order != "knowledge_only"
 
     def stages(self) -> list[StudyStage]:
-        """The stages, whose tokens sum to `tokens` but for rounding, of which every order of two or one mixed stage reads the same."""
+        """Return the stages, whose tokens sum to `tokens` up to rounding; every order of two stages and the mixed one read the same mix."""
         own = 1 - self.replay_share
         if self.order in ("tasks_only", "knowledge_only"):
             source = TASKS if self.order == "tasks_only" else TEXT
@@ -129,35 +130,35 @@ class Study:
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """An adaptation: a model, text, solved tasks, stages, and what is measured before and after."""
+    """Settings of an adaptation: model, text, solved tasks, stages, and the suite."""
 
     corpus: Corpus = field(default_factory=Corpus)
-    """The text: a general corpus that is selected from, or text of the domain alone (`selection.method all`)."""
+    """The text: a general corpus to select from, or domain text alone (`selection.method all`)."""
     domain: Corpus = field(default_factory=Corpus)
-    """Examples of the domain, by which is selected."""
+    """Examples of the domain that the selection goes by."""
     general: Corpus = field(default_factory=Corpus)
-    """General text to replay; unless given it is drawn from what the selection leaves."""
+    """General text to replay; unless given it is sampled from what the selection leaves."""
     model: str = "smollm2-135m"
     """A bundled name, a folder (of a model, or of a LoRA adapter as PEFT writes it), a .gguf file or a hub id."""
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
     grader: Grader = field(default_factory=Grader)
-    """A model that grades what would be taken by its educational value; none unless grader.model names one."""
+    """A model that grades the educational value of selected text; none unless grader.model names one."""
     tasks: SolvedTasks = field(default_factory=SolvedTasks)
-    """Tasks with their answers, of the split train."""
+    """Tasks with answers, of the split train."""
     writer: PassageWriter = field(default_factory=PassageWriter)
-    """Who writes passages, where study.tasks_as says so."""
+    """The writer of passages, if study.tasks_as is passages."""
     study: Study = field(default_factory=Study)
     lora: LoRA = field(default_factory=LoRA)
     suite: DomainSuite = field(default_factory=DomainSuite)
-    """What is measured before and after; its questions are kept out of the text."""
+    """The suite measured before and after; its questions are kept out of the text."""
     checkpoint_every: int = 50
     """Steps between checkpoints; 0: only at the end of a stage."""
     machine: Machine = field(default_factory=Machine)
 
     @property
     def has_general(self) -> bool:
-        """Whether general text is read from a place of its own."""
+        """Return whether general text has a source of its own."""
         return bool(self.general.path or self.general.dataset)
 
     def __post_init__(self) -> None:
@@ -183,7 +184,7 @@ class AdaptSettings:
 
 
 def adapt_defaults() -> dict[str, Any]:
-    """What every setting is where nobody says otherwise, by dotted name; without those that were said here."""
+    """Return the defaults of all settings by dotted name, without those that this function had to set."""
     said = ("corpus.path", "selection.method", "study.order", "study.replay_share")
     found = AdaptSettings(
         corpus=Corpus(path=["any"]), selection=Selection(method="all"), study=Study(order="knowledge_only", replay_share=0.0)
@@ -192,5 +193,5 @@ def adapt_defaults() -> dict[str, Any]:
 
 
 def parse_adapt(path: Path, overrides: Sequence[str]) -> AdaptSettings:
-    """The settings of a YAML file with `--key value` overrides."""
+    """Read the settings of a YAML file with `--key value` overrides. Raises UserError for wrong ones."""
     return parse(AdaptSettings, path, overrides)

@@ -1,4 +1,4 @@
-"""How an answer is searched for, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of a search for an answer; without torch, so that they are read and checked without it."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -9,29 +9,32 @@ from etude.rollouts.refinement import CHECK, Refinement
 from etude.rollouts.search.settings import BY_VALUE, REFINE, SEARCHES, Search
 
 SHORT = {"search": "search.method", "method": "decoding.method", "k": "decoding.k"}
-"""What `--search mcts` and `--method integrative --k 4` are on the command line."""
+"""Short options of the command line: `--search mcts`, `--method integrative --k 4`."""
 
 
 @dataclass(frozen=True)
 class AnswerSearch(Search):
-    """How an answer is searched for where nobody says what is right."""
+    """Settings of a search for an answer without a verifier."""
 
     method: str = "none"
-    """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was
-    surprised), `vine` (more answers from behind every step) or `refine` (an answer that is revised)."""
+    """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches at high-entropy
+    tokens), `vine` (more answers from every step) or `refine` (an answer that is revised).
+    """
     value: Literal["rollouts", "likelihood", "step_model"] = "likelihood"
-    """What is expected of an answer: the policy's own likelihood, of unfinished ones the mean likelihood of `rollouts` from there, or what
-    the step model says that is saved with the model."""
+    """The value of an answer: its likelihood under the policy; of unfinished ones the mean likelihood of `rollouts` from there; or the
+    prediction of the step model that is saved with the model.
+    """
     choose: Literal["majority", "value", "step_model", "weighted"] = "majority"
-    """Which of the answers is given: the first whose final answer is that of most, each counting as much as the policy comes to it, however
-    often a search drew what is like it; that of the highest value (the likeliest, or by `value`
-    step_model); that of which the step model expects most; or as by majority, each vote weighing what the step model expects of it at its
-    end (Math-Shepherd, arXiv 2312.08935, which takes the least of its values instead)."""
+    """Which answer is given: `majority`, the first one whose final answer is the most frequent, weighted by the policy's probability of it,
+    not by how often the search sampled it; `value`, the one of the highest value; `step_model`, the one that the step model rates highest;
+    or `weighted`, the majority with votes weighted by the step model's value at the end (Math-Shepherd, arXiv 2312.08935, which takes the
+    minimum of its values).
+    """
 
     turns: int = 2
-    """`refine`: how often an answer is written; the last one is given."""
+    """`refine`: how many times an answer is written; the last one is given."""
     words: str = CHECK
-    """`refine`: what the model is told behind each."""
+    """`refine`: the message to the model after each answer."""
 
     def __post_init__(self) -> None:
         if self.method == "none":
@@ -47,7 +50,7 @@ class AnswerSearch(Search):
                 )
         at_least("search.turns", self.turns, 1)
         if not self.words.strip():
-            raise UserError("search.words is empty: write what the model is told, or leave the setting out")
+            raise UserError("search.words is empty: write the message to the model, or leave the setting out")
 
     @property
     def is_on(self) -> bool:
@@ -55,7 +58,7 @@ class AnswerSearch(Search):
 
     @property
     def unread(self) -> set[str]:
-        """As for `Search`, of all settings of this one."""
+        """Return the settings that the method does not read, or the prefixes of their names."""
         every = {"steps." if field.name == "steps" else field.name for field in fields(self)} - {"method"}
         if not self.is_on:
             return every
@@ -70,11 +73,11 @@ class AnswerSearch(Search):
 
     @property
     def refinement(self) -> Refinement:
-        """As a method `refine` revises."""
+        """Return the settings of method `refine`."""
         return Refinement(self.turns, "fixed", fixed_words=self.words)
 
     def check(self, sampling: Sampling) -> None:
-        """Raise UserError where all answers would be equal."""
+        """Check that the search gets different answers. Raises UserError for greedy sampling."""
         if self.is_on and self.method != REFINE and sampling.is_greedy:
             raise UserError(
                 f"search.method {self.method} chooses among different answers, but at temperature 0 all are equal: set "

@@ -1,4 +1,4 @@
-"""An answer that is searched for where nobody says what is right, as `generate` and `evaluate` give it."""
+"""Answer prompts by a search without a verifier, for `generate` and `evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from etude.tasks.answers import comparable_answer
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a search found for a task."""
+class SearchAnswer:
+    """The answer that a search found to a task."""
 
     text: str
     finish: Finish
     sampled_tokens: int
-    """In the whole search."""
+    """Tokens of the whole search."""
     found: dict[str, Any]
-    """What it was taken from: the number of `answers`, or the answers of all `turns`."""
+    """What it was chosen from: the number of `answers`, or the texts of all `turns`."""
     tree: Tree | None = None
 
 
-def answered(
+def search_answers(
     engine: PrefixEngine,
     items: Items,
     how: AnswerSearch,
@@ -42,19 +42,19 @@ def answered(
     names: Sequence[object],
     room_tokens: int,
     by_step_model: Value | None = None,
-) -> list[Answer]:
-    """An answer to each task; random numbers are keyed by `names`. `room_tokens`: how long what is gone on from may be."""
+) -> list[SearchAnswer]:
+    """Search an answer to each task; random numbers are keyed by `names`, `room_tokens` is the longest text that is continued."""
     assert by_step_model or not how.needs_step_model
     if how.method == REFINE:
         sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "room_tokens": room_tokens, "sampling": sampling}
         attempts = revised_answers(engine, items, how.refinement, **sizes, names=names)
-        return [Answer(each.text, each.finish, each.num_own_tokens, {"turns": [*each.before[::2], each.text]}) for each in attempts]
+        return [SearchAnswer(each.text, each.finish, each.num_own_tokens, {"turns": [*each.before[::2], each.text]}) for each in attempts]
     ends = by_step_model if by_step_model and how.value == "step_model" else likelihood
     trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, ends, by_step_model)
     return [_answer(tree, how, by_step_model) for tree in trees]
 
 
-def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Answer:
+def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> SearchAnswer:
     weights: dict[Node, float] = {}
     if by_step_model and how.choose in ("step_model", "weighted"):
         worth = by_step_model([(tree, node) for node in tree.ends()])
@@ -68,13 +68,13 @@ def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Answe
             node = _most_agree(tree, weights)
         case "step_model":
             node = max(weights, key=weights.__getitem__)
-    assert node and node.finish  # a search ends with one answer at least
+    assert node and node.finish  # a search has at least one answer
     answers = sum(len(end.keys) for end in tree.ends())
-    return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, {"answers": answers}, tree)
+    return SearchAnswer(tree.text_of(node), node.finish, tree.sampled_tokens, {"answers": answers}, tree)
 
 
 def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node:
-    """Every answer votes with its share of the policy's answers, times these weights."""
+    """Return the node of the majority answer: each votes with its share of the policy's answers, times its weight."""
     shares = tree.shares()
     votes = [share if weights is None else float(share) * weights[node] for node, share in shares.items()]
     return list(shares)[majority([comparable_answer(tree.text_of(node)) for node in shares], votes)]

@@ -1,4 +1,4 @@
-"""Calls from Python: what they may be wrong in, told in a sentence, and what libraries would print meanwhile."""
+"""Calls from Python: checks of their arguments, and libraries' progress bars switched off."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from etude.settings.configuration import find_configuration
 
 
 def model_name(model: Any) -> str:
-    """A model's name, or its folder as text. Raises UserError for anything else."""
+    """Return a model's name, or its folder as text. Raises UserError for anything else."""
     if isinstance(model, str | os.PathLike):
         return str(os.fspath(model))
     if hasattr(model, "save_pretrained"):
@@ -23,22 +23,22 @@ def model_name(model: Any) -> str:
 
 
 def configuration_for(command: str, given: Any) -> Path:
-    """The file of a configuration, by its name or path. Raises UserError where it is missing, or settings stand in its place."""
+    """Return the file of a configuration by name or path. Raises UserError if it is missing, or if settings are given instead."""
     if not isinstance(given, str | os.PathLike):
         raise UserError(f"{command} takes the name of a configuration or a YAML file first, then settings: {command}('tiny', {{...}})")
     return find_configuration(command, str(os.fspath(given)))
 
 
-def settings_are_a_mapping(call: str, keywords: Mapping[str, Any]) -> None:
-    """Raise UserError where settings were given as keywords."""
+def reject_keywords(call: str, keywords: Mapping[str, Any]) -> None:
+    """Raise UserError if settings were given as keywords."""
     if keywords:
         example = ", ".join(f"{name!r}: {value!r}" for name, value in keywords.items())[:200]
         raise UserError(f"{call} takes settings as a mapping, not as keywords: {call}(..., {{{example}}})")
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Switch transformers' progress bars off; whether they are on afterwards is as it was before."""
+def without_progress_bars() -> Iterator[None]:
+    """Switch transformers' progress bars off inside the context, and restore them after it."""
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.device.limits import within_limits
 from etude.engine.sampling import GREEDY
-from etude.evaluation.measure import Judge
+from etude.evaluation.measure import Verify
 from etude.learn.preference import Preferring
 from etude.recipes.practice import Loop
 from etude.rewards.outcome import OutcomeFeedback
@@ -80,7 +80,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         OutcomeFeedback(trial.timeout_seconds, isolate=trial.isolate_verifiers, right_at=trial.tasks.right_at) as verifiers,
     ):
         folder = RunFolder(Path(scratch) / "run")
-        run = PracticeRun(trial, name, folder, data, Quiet(), Interruption(), verifiers=verifiers)
+        run = PracticeRun(trial, name, folder, data, Silent(), Interruption(), verifiers=verifiers)
         loop = Loop(run, CallbackList(callbacks_of(trial)))
         loop.prepare()
         warm_start_seconds = trial.warm_start.steps * _seconds_of_warm_start(run) if trial.warm_start.steps else 0.0
@@ -146,7 +146,7 @@ class _Timed:
         return CONTINUE, metrics
 
 
-def _right_at_last(turns: int) -> Judge:
+def _right_at_last(turns: int) -> Verify:
     """Half of the attempts are right, from the last turn on, so that all have all turns."""
     calls = itertools.count(1)
 

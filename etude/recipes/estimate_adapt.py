@@ -11,7 +11,7 @@ from typing import Any
 from etude.device.limits import within_limits
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.errors import UserError
-from etude.evaluation.likelihood import Asked, ask
+from etude.evaluation.likelihood import LikelihoodQuestion, score_questions
 from etude.knowledge.documents import read_documents
 from etude.knowledge.mixture import windows
 from etude.learn.example import Example, demonstration
@@ -50,7 +50,7 @@ class AdaptEstimate:
 
 
 def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEstimate:
-    """Load the model, ask some questions, make one update on the first documents of the corpus."""
+    """Load the model, score_questions some questions, make one update on the first read_documents of the corpus."""
     place = resolve_device(settings.machine)
     of_suite, measured, _ = gather_asked(settings, data)
     asked = [question for own in of_suite.values() for question in own]
@@ -60,7 +60,7 @@ def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEsti
         texts = sum(min(settings.suite.text_tokens, _length(tokenizer, text)) for _, text in measured)
         tried = [asked[place * len(asked) // _TRIED] for place in range(_TRIED)] if len(asked) > _TRIED else asked
         kinds = [[each for each in tried if (len(each.choices) > 1) == is_choice] for is_choice in (True, False)]
-        seconds = sum(seconds_of(partial(ask, own, tokenizer, logprobs, room)) for own in kinds if own)
+        seconds = sum(seconds_of(partial(score_questions, own, tokenizer, logprobs, room)) for own in kinds if own)
         read = sum(_size(tokenizer, question) for question in tried)
         whole = sum(_size(tokenizer, question) for question in asked) + texts
         model = add_lora(model, settings.lora, seed_for(settings.seed, "lora"))
@@ -98,6 +98,6 @@ def _length(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _size(tokenizer: Any, question: Asked) -> int:
-    """Tokens that are read to ask a question."""
+def _size(tokenizer: Any, question: LikelihoodQuestion) -> int:
+    """Tokens that are read to score_questions a question."""
     return _length(tokenizer, question.prompt) + sum(2 * _length(tokenizer, choice) for choice in question.choices)

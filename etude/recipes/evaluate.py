@@ -1,4 +1,4 @@
-"""Evaluate: any saved model on suites, judged as a practice run judges its own."""
+"""Evaluate: measure any saved model on suites, with the verifiers of a practice run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.decoding.decode import decode
 from etude.device.limits import within_limits
 from etude.device.machine import max_prompt_tokens, resolve_device
@@ -15,12 +15,12 @@ from etude.engine.completion import Logprobs
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
-from etude.evaluation.measure import Answered, Measurement, Suite, measure
-from etude.evaluation.preferred import Compare, preferred
-from etude.llm_client.local import ready
+from etude.evaluation.judge_preference import Compare, judge_preference
+from etude.evaluation.measure import Measurement, OtherAnswer, Suite, measure
+from etude.llm_client.local import open_chat_model
 from etude.models.load import describe_weights, load_model
-from etude.recipes.answering import answered
-from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
+from etude.recipes.answering import search_answers
+from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
 from etude.rewards.judge import JudgeFeedback, build_messages
 from etude.rewards.outcome import OutcomeFeedback
@@ -37,32 +37,32 @@ from etude.training.parse import parse_practice
 from etude.training.step_model_files import value_for
 
 
-@without_bars()
+@without_progress_bars()
 def evaluate(
     model: str | Path,
     settings: EvaluateSettings | Mapping[str, Any] | None = None,
     *,
     data: Path | str | None = None,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
     **keywords: Never,
 ) -> dict[str, Any]:
-    """`{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
+    """Measure a model and return `{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
 
-    `settings` have plain values, by dotted name, as the command takes them, or by section; or they are `EvaluateSettings`, which are used
-    as they stand. There are no other keywords.
+    `settings` map dotted or nested names to plain values, as on the command line; or they are `EvaluateSettings`, used as they are. There
+    are no other keywords. Raises UserError for wrong settings, and for tasks or a model that can't be loaded.
 
     >>> evaluate("runs/first/model", {"evaluation.path": ["test.jsonl"]})  # doctest: +SKIP
     """
-    settings_are_a_mapping("evaluate", keywords)
+    reject_keywords("evaluate", keywords)
     model = model_name(model)
     if not isinstance(settings, EvaluateSettings):
         settings = parse_evaluate(model, arguments_from(settings or {}, EvaluateSettings))
-    watcher = watcher or Quiet()
+    reporter = reporter or Silent()
     unread: dict[tuple[str, ...], str] = unread_in("decoding", settings.decoding, "method") | unread_in("engine", settings.engine, "view")
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
     unread |= {} if settings.judge.model is not None else {("judge.",): "there is no judge.model"}
     for sentence in unread_of_search(settings, more=unread):
-        watcher.say(f"without effect: {sentence}")
+        reporter.say(f"unused settings: {sentence}")
     suites, train = _suites(settings, Path(data) if data else None)
     place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
@@ -74,16 +74,16 @@ def evaluate(
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     compare: Compare | None = None
     if settings.judge.model is not None:
-        compare = JudgeFeedback(ready(settings.judge, place, settings.machine, build_messages("?")), settings.judge).judge
+        compare = JudgeFeedback(open_chat_model(settings.judge, place, settings.machine, build_messages("?")), settings.judge).judge
     pages = []
     feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.right_at)
     with within_limits(settings.machine), feedback as outcome:
         evaluated = [task for tasks in suites.values() for task in tasks]
         if warning := outcome.prepare(evaluated):
-            watcher.say(warning)
+            reporter.say(warning)
         check_golds(evaluated, outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
-            watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
+            reporter.measuring(Path(model).name, suite.name, len(suite.tasks))
             ways: dict[str, Any] = {}
             if settings.search.is_on:
                 ways["search"] = partial(_answers, engine, settings, longest, room, by_step_model)
@@ -92,10 +92,10 @@ def evaluate(
             page = measure(engine, suite, how, outcome.judge, ways=ways)
             if compare:
                 texts = [item["text"] for item in page["items"]], [item["decoding"]["text"] for item in page["items"]]
-                found = preferred(suite.tasks, *texts, compare)
+                found = judge_preference(suite.tasks, *texts, compare)
                 page["row"] |= {f"decoding_{name}": value for name, value in found.items()}
             pages.append(page)
-            watcher.measured(Path(model).name, [page["row"]])
+            reporter.measured(Path(model).name, [page["row"]])
     return {
         "model": model,
         "weights": describe_weights(model),
@@ -107,27 +107,29 @@ def evaluate(
 
 def _answers(
     engine: PrefixEngine, settings: EvaluateSettings, longest: int, room: int, by_step_model: Value | None, suite: Suite
-) -> list[Answered]:
-    """What a search answers to each task, and the tokens that it sampled."""
+) -> list[OtherAnswer]:
+    """Answer each task by a search."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "room_tokens": room}
     names = settings.seed, "evaluation by search", suite.name
-    sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # beside greedy answers, so that revising alone differs
-    found = answered(engine, items, settings.search, **how, sampling=sampling, names=names, by_step_model=by_step_model)
-    return [Answered(answer.text, answer.sampled_tokens) for answer in found]
+    sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # like the greedy answers, so that only revising differs
+    found = search_answers(engine, items, settings.search, **how, sampling=sampling, names=names, by_step_model=by_step_model)
+    return [OtherAnswer(answer.text, answer.sampled_tokens) for answer in found]
 
 
-def _decoded(engine: PrefixEngine, settings: EvaluateSettings, longest: int, room: int, logprobs: Logprobs, suite: Suite) -> list[Answered]:
-    """What a method of decoding answers to each task, and the tokens that were drawn for it."""
+def _decoded(
+    engine: PrefixEngine, settings: EvaluateSettings, longest: int, room: int, logprobs: Logprobs, suite: Suite
+) -> list[OtherAnswer]:
+    """Answer each task by a decoding method."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     names = settings.seed, "evaluation by decoding", suite.name
     sizes: dict[str, Any] = {"max_new_tokens": longest, "room_tokens": room}
     found = decode(engine, items, settings.decoding, **sizes, logprobs=logprobs, names=names)
-    return [Answered(each.answer.text, each.sampled_tokens, each.answer.confidence) for each in found]
+    return [OtherAnswer(each.answer.text, each.sampled_tokens, each.answer.confidence) for each in found]
 
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
-    """Suites by name, and the training tasks that the trivial baselines learn from: of a family or function no more than 500."""
+    """Load the suites by name, and the training tasks for the trivial baselines: of a family or function at most 500."""
     judged: dict[str, Any] = {"verifier": settings.verifier, "right_at": settings.right_at}
     judged |= {"columns": settings.columns, "actions": Actions(instruction=settings.instruction)}
     if settings.recipe is None:

@@ -1,5 +1,4 @@
-"""What an evaluation can be told. Every field is a `--key` of the command line; free of torch, so that they are read and checked
-without it."""
+"""Settings of an evaluation. Every field is a `--key` of the command line; without torch, so that they are read and checked without it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,47 +16,46 @@ from etude.rewards.outcome import Isolation
 from etude.rewards.unscored import check_max_share
 from etude.rollouts.thinking import Thoughts
 from etude.settings.configuration import find_configuration, flatten, parse, to_plain_values
-from etude.training.asking import as_asked, only_asking, remembered
+from etude.training.generation_config import checked_generation_config, find_generation_config, generation_config_of
 from etude.training.parse import parse_practice
 
 THOUGHT = {f"thought.{each.name}": f"evaluation.thought.{each.name}" for each in fields(Thoughts)}
-"""What `--thought.budgets` and the like are on the command line."""
+"""Short options of the command line, such as `--thought.budgets`."""
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """What to measure a model on, and how.
+    """Settings of an evaluation: suites, verifier, prompts and decoding.
 
-    What is not said is the recipe's, if one is named, its defaults included; without a recipe the model is asked as its folder remembers.
+    Unset fields come from the recipe, if one is named, defaults included; else from the model folder's `etude.yaml`.
     """
 
     recipe: str | None = None
-    """A practice configuration (name or YAML) whose tasks, evaluation and way of asking are taken over."""
+    """A practice configuration (name or YAML) whose tasks, evaluation and prompt settings are used."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     verifier: str | None = None
-    """Who says what is right, whatever the items say: exact, numeric, choice, math or file.py:function."""
+    """The verifier, whatever the items say: exact, numeric, choice, math or file.py:function."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, answer, ...) to the files' columns."""
+    """Our column names (question, answer, ...) to those of the files."""
     system: str | None = None
     """System message put before every prompt."""
     instruction: str | None = None
-    """What stands behind every question, such as the form that the answer is to have."""
+    """Text after every question, such as the format of the answer."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
     search: AnswerSearch = field(default_factory=AnswerSearch)
-    """Beside greedy answers, also some that are searched for; `samples` are evaluation.num_samples."""
+    """A search whose answers are compared with greedy ones; `samples` are evaluation.num_samples."""
     decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
-    """Beside greedy answers, also some that are made of several, greedily."""
+    """A decoding method whose answers are compared with greedy ones; they are decoded greedily."""
     judge: Judging = field(default_factory=lambda: Judging(how="pairwise"))
-    """Who says which of two answers to a question is better, the greedy one or that of the method of decoding; nobody unless there is a
-    judge.model."""
+    """A judge that compares the greedy answer with that of the decoding method; none unless there is a judge.model."""
     engine: KVCacheSettings = field(default_factory=KVCacheSettings)
     seed: int = 0
     right_at: float | None = None
-    """The score from which on an answer is right, whatever the verifier says of that: tasks.right_at."""
+    """The score from which an answer is correct, whatever the verifier's threshold: tasks.right_at."""
     timeout_seconds: float = 5.0
     max_unscored_share: float = 0.1
-    """Measuring stops with the reason where more of a suite's answers than this share have no score, two apart; 1 never."""
+    """The run stops if a larger share of a suite's answers than this, and more than two, have no score; 1: never."""
     isolate_verifiers: Isolation = True
     machine: Machine = field(default_factory=Machine)
 
@@ -76,16 +74,18 @@ class EvaluateSettings:
 
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
-    """Settings from overrides, before those of the recipe that they name, or else those that the model's folder remembers."""
-    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe, short=SHORT | THOUGHT)
+    """Read the settings: overrides, then the recipe that they name, or else the model folder's `etude.yaml`. Raises UserError for wrong
+    ones.
+    """
+    return parse(EvaluateSettings, find_generation_config(model), overrides, adjust=_with_recipe, short=SHORT | THOUGHT)
 
 
 def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    asked = only_asking(values)
+    asked = checked_generation_config(values)
     if "recipe" not in given:
         return asked
     recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
-    taken = as_asked(recipe) | {"evaluation": to_plain_values(recipe.evaluation), "seed": recipe.seed}
+    taken = generation_config_of(recipe) | {"evaluation": to_plain_values(recipe.evaluation), "seed": recipe.seed}
     taken |= {"timeout_seconds": recipe.timeout_seconds, "isolate_verifiers": recipe.isolate_verifiers}
     taken |= {"max_unscored_share": recipe.max_unscored_share}
     return {

@@ -1,11 +1,11 @@
-"""Generate: answers to prompts from the command line, a file or standard input."""
+"""Generate: answer prompts from the command line, a file or standard input."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never
 
-from etude.decoding.decode import Found, decode
+from etude.decoding.decode import DecodingResult, decode
 from etude.decoding.methods import METHODS
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
@@ -15,8 +15,8 @@ from etude.engine.streaming import TextStreamer
 from etude.errors import UserError
 from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.recipes.answering import answered
-from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
+from etude.recipes.answering import search_answers
+from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.sampler import Items
@@ -33,7 +33,7 @@ from etude.training.step_model_files import value_for
 log = logging.getLogger(__name__)
 
 
-@without_bars()
+@without_progress_bars()
 def generate(
     model: str | Path,
     prompts: str | Sequence[str],
@@ -43,20 +43,24 @@ def generate(
     done: Callable[[dict[str, Any]], None] | None = None,
     **keywords: Never,
 ) -> list[dict[str, Any]]:
-    """Answer prompts, of which a text is one. `settings` have plain values, by dotted name, as the command takes them, or by section; or
-    they are `GenerateSettings`, which are used as they stand.
+    """Answer prompts and return a row for each; a text is one prompt.
+
+    `settings` map dotted or nested names to plain values, as on the command line; or they are `GenerateSettings`, used as they are.
 
     >>> generate("runs/first/model", "What is 2 + 3?", {"max_new_tokens": 8})  # doctest: +SKIP
 
-    For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
-    beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
-    list of nodes (`Tree.to_json`); of thoughts of a fixed length `{"thought": {"budget_tokens", "own_tokens", "ends_taken_back"}}`, the
-    latter two for each completion; of a method of decoding, which gives one completion or none, `{"decoding": {"samples", "tokens",
-    "sampled_tokens", "agreement", "confidence", "notes"}}` (`etude.decoding.pool.Decoded`), where `tokens` are texts, one for each value of
-    the agreement. `write` is given the answer to a single prompt piece by piece, as it is drawn; `done`
-    every row, in order, as soon as it and those before it are there: of searches and thoughts at the end.
+    Each row has `prompt`, `completions` and `finish`. A search gives one completion and adds `search`: the number of `answers` that it
+    chose from (`refine`: the texts of all `turns`), the `tokens` sampled, and the `tree` as a list of nodes (`Tree.to_json`). Thoughts of
+    fixed length add `thought`: `budget_tokens`, and for each completion `own_tokens` and `ends_taken_back`. A decoding method gives one
+    completion or none and adds `decoding`: `samples`, `tokens` (texts), `sampled_tokens`, `agreement` (one value a token), `confidence` and
+    `notes` (`etude.decoding.sample_pool.DecodedAnswer`).
+
+    `write` receives the answer to a single prompt piece by piece while it is sampled. `done` receives every row in order, as soon as it and
+    the rows before it are finished; with a search or a thought budget at the end.
+
+    Raises UserError for prompts that are no text, for no prompt, for wrong settings and for a model that can't be loaded.
     """
-    settings_are_a_mapping("generate", keywords)
+    reject_keywords("generate", keywords)
     model, prompts = model_name(model), [prompts] if isinstance(prompts, str) else list(prompts)
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
@@ -73,7 +77,7 @@ def generate(
     if settings.decoding.is_on and METHODS[settings.decoding.method].chooses:
         decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
     for unread in unread_of_search(settings, also, {**of_length, **decoding}):
-        log.warning("without effect: %s", unread)
+        log.warning("unused settings: %s", unread)
     place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.build_view(tokenizer))
@@ -108,17 +112,17 @@ def _plain(
     done: Callable[[dict[str, Any]], None] | None,
 ) -> list[dict[str, Any]]:
     waiting: dict[int, dict[str, Any]] = {}
-    told = 0
+    reported = 0
 
     def row_of(place: int, completions: Sequence[Completion]) -> dict[str, Any]:
         return {"prompt": prompts[place], "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
 
     def tell(place: int, completions: Sequence[Completion]) -> None:
-        nonlocal told
+        nonlocal reported
         waiting[place] = row_of(place, completions)
-        while done and told in waiting:
-            done(waiting.pop(told))
-            told += 1
+        while done and reported in waiting:
+            done(waiting.pop(reported))
+            reported += 1
 
     found = engine.generate(
         rendered,
@@ -168,7 +172,7 @@ def _decoded(
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
-    def keep(part: Sequence[Found]) -> None:
+    def keep(part: Sequence[DecodingResult]) -> None:
         for each in part:
             rows.append(_decoded_row(engine, prompts[len(rows)], each))
             if done and not streamed:
@@ -185,7 +189,7 @@ def _decoded(
     return rows
 
 
-def _decoded_row(engine: PrefixEngine, prompt: str, found: Found) -> dict[str, Any]:
+def _decoded_row(engine: PrefixEngine, prompt: str, found: DecodingResult) -> dict[str, Any]:
     answer = found.answer
     if answer.text is None:
         log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
@@ -197,7 +201,7 @@ def _decoded_row(engine: PrefixEngine, prompt: str, found: Found) -> dict[str, A
 
 
 def _pieces(engine: PrefixEngine, tokens: Sequence[int], answer: str) -> list[str]:
-    """What each token adds to the answer: a character of several tokens stands with the last of them, what a stop string cut off is out."""
+    """Split the answer into the text that each token adds: a character of several tokens is with the last; a stop string is left out."""
     pieces, before = [], 0
     for end in range(1, len(tokens) + 1):
         text = engine.text_of(tokens[:end])
@@ -215,7 +219,7 @@ def _searched(
 ) -> list[dict[str, Any]]:
     how: dict[str, Any] = {name: getattr(settings, name) for name in ("num_samples", "max_new_tokens", "sampling")}
     names = settings.seed, "generate"
-    found = answered(engine, items, settings.search, **how, room_tokens=room, names=names, by_step_model=by_step_model)
+    found = search_answers(engine, items, settings.search, **how, room_tokens=room, names=names, by_step_model=by_step_model)
     return [
         {
             "prompt": prompt,

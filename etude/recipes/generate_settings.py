@@ -1,5 +1,4 @@
-"""What an answer to a prompt can be told. Every field is a `--key` of the command line; free of torch, so that they are read and checked
-without it."""
+"""Settings of `generate`. Every field is a `--key` of the command line; without torch, so that they are read and checked without it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +16,12 @@ from etude.rollouts.thinking import Thought
 from etude.settings.configuration import parse
 from etude.tasks.files import read_json
 from etude.tasks.task import text_problem
-from etude.training.asking import only_asking, remembered
+from etude.training.generation_config import checked_generation_config, find_generation_config
 
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """What to answer, and how."""
+    """Settings of `generate`: prompts, sampling and decoding."""
 
     prompt: str | None = None
     """One question; without it or a file, standard input is read, a prompt a line."""
@@ -31,7 +30,7 @@ class GenerateSettings:
     system: str | None = None
     """System message put before every prompt."""
     instruction: str | None = None
-    """What stands behind every prompt, such as the form that the answer is to have."""
+    """Text after every prompt, such as the format of the answer."""
     num_samples: int = 1
     max_new_tokens: int = 128
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
@@ -40,7 +39,7 @@ class GenerateSettings:
     thought: Thought = field(default_factory=Thought)
     engine: KVCacheSettings = field(default_factory=KVCacheSettings)
     stop: list[str] = field(default_factory=list)
-    """Texts that end an answer."""
+    """Strings that end an answer."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
 
@@ -52,37 +51,32 @@ class GenerateSettings:
         self.engine.check_search("search.method", self.search.method)
         if self.search.method == "samples" and self.num_samples < 2:
             raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
-        if self.search.method == REFINE and self.num_samples > 1:
-            raise UserError(f"search.method refine revises one answer, but num_samples is {self.num_samples}: leave it out")
-        if self.search.is_on and self.stop:
-            raise UserError(f"stop and search.method {self.search.method} exclude each other: leave one out")
-        if self.thought.budget_tokens is not None and (self.search.is_on or self.stop):
-            name = f"search.method {self.search.method}" if self.search.is_on else "stop"
-            raise UserError(f"thought.budget_tokens and {name} exclude each other: leave one out")
-        if self.decoding.is_on:
-            beside = {
-                f"search.method {self.search.method}": self.search.is_on,
-                f"num_samples {self.num_samples}": self.num_samples > 1,
-                "thought.budget_tokens": self.thought.budget_tokens is not None,
-            }
-            for name, is_there in beside.items():
-                if is_there:
-                    raise UserError(f"decoding.method {self.decoding.method} and {name} exclude each other: leave one out")
+        search = f"search.method {self.search.method}" if self.search.is_on else ""
+        decoding = f"decoding.method {self.decoding.method}" if self.decoding.is_on else ""
+        thought = "thought.budget_tokens" if self.thought.budget_tokens is not None else ""
+        stop, several = "stop" if self.stop else "", f"num_samples {self.num_samples}" if self.num_samples > 1 else ""
+        revised = search if self.search.method == REFINE else ""
+        for group in ((decoding, thought, search), (stop, search), (thought, stop), (decoding, several), (revised, several)):
+            given = [name for name in group if name]
+            if len(given) > 1:
+                raise UserError(f"{given[0]} and {given[1]} exclude each other: leave one out")
         if self.num_samples > 1 and self.sampling.is_greedy:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 
 
 def parse_generate(model: str, overrides: Sequence[str]) -> GenerateSettings:
-    """Settings from overrides, before the system message and length that the model's folder remembers; greedy unless told otherwise."""
-    return parse(GenerateSettings, remembered(model), overrides, adjust=_but_greedy, short=SHORT)
+    """Read the settings: overrides, then the model folder's `etude.yaml`, greedy unless sampling is set. Raises UserError if wrong."""
+    return parse(GenerateSettings, find_generation_config(model), overrides, adjust=_but_greedy, short=SHORT)
 
 
 def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    return {name: value for name, value in only_asking(values).items() if not name.startswith("sampling.")}
+    return {name: value for name, value in checked_generation_config(values).items() if not name.startswith("sampling.")}
 
 
 def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str]:
-    """The prompts that the settings name, or the lines of standard input."""
+    """Return the prompts that the settings name, or the lines of standard input. Raises UserError for a file that can't be read, and for no
+    prompt.
+    """
     if settings.prompt is not None and settings.file is not None:
         raise UserError("--prompt and --file exclude each other: give one")
     if settings.prompt is not None:
@@ -103,7 +97,7 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
 
 
 def _checked(prompt: str, name: str) -> str:
-    """The prompt, or a UserError where no tokenizer takes it."""
+    """Return the prompt. Raises UserError if a tokenizer can't take it."""
     if problem := text_problem(prompt):
         raise UserError(f"{name} {problem}")
     return prompt

@@ -1,7 +1,7 @@
-"""An adaptation before practice: one recipe of knowledge, warm start, practice and evaluation.
+"""Adaptation before practice: one recipe of adaptation, warm start, practice and evaluation.
 
-The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model and seed, and what practice is told of
-the machine; it is gone on with where it was interrupted. Practice begins from its model.
+The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model, seed and device settings. It is resumed
+if it was interrupted. Practice begins from its model.
 """
 
 from pathlib import Path
@@ -19,8 +19,8 @@ from etude.training.settings import PracticeSettings
 FOLDER = "knowledge"
 
 
-def adaptation_of(settings: PracticeSettings) -> AdaptSettings | None:
-    """The settings of the adaptation that comes first, None without one. Raises UserError for settings that are none."""
+def parse_adaptation(settings: PracticeSettings) -> AdaptSettings | None:
+    """Return the settings of the adaptation, None without one. Raises UserError for wrong ones."""
     if settings.adaptation is None:
         return None
     if clash := {"model", "seed"} & settings.adaptation_settings.keys():
@@ -33,7 +33,7 @@ def adaptation_of(settings: PracticeSettings) -> AdaptSettings | None:
 
 
 def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> None:
-    """Raise UserError where the adaptation could not begin or go on, or was run with other settings."""
+    """Check that the adaptation can begin or resume. Raises UserError if not, or if it was run with other settings."""
     folder = run / FOLDER
     if (folder / "configuration.yaml").exists():
         kept = read_configuration(folder / "configuration.yaml")
@@ -43,20 +43,20 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
         check_models(settings, tasks, resolve_device(settings.machine), folder)
 
 
-def adapted(settings: AdaptSettings, run: Run) -> Path:
+def run_adaptation(settings: AdaptSettings, run: Run) -> Path:
     """Return the folder of the model that a practice run begins with; made, gone on with, or found."""
     folder, name = run.folder.path / FOLDER, Path(str(run.settings.adaptation)).stem
     is_begun = (folder / "configuration.yaml").exists()
     if not (is_adapted(folder) and (folder / "report.html").exists()):
-        adapt_named(settings, name, run=folder, data=run.data_folder, resume=is_begun, watcher=run.reporter)
+        adapt_named(settings, name, run=folder, data=run.data_folder, resume=is_begun, reporter=run.reporter)
     return folder / "model"
 
 
 def is_adapted(folder: Path) -> bool:
-    """Whether the adaptation is finished."""
+    """Return whether the adaptation is finished."""
     return (RunFolder(folder).read_json("result.json") or {}).get("status") == "finished"
 
 
-def told_by(run: Path) -> list[Path]:
-    """The runs that the page of a practice run tells of: itself, and the adaptation before it."""
+def report_folders(run: Path) -> list[Path]:
+    """Return the runs on the report page of a practice run: the adaptation if there is one, and itself."""
     return [run, *([run / FOLDER] if (run / FOLDER / "configuration.yaml").exists() else [])]

@@ -1,14 +1,14 @@
-"""The passages of an adaptation, written on its solved tasks from the text that was selected.
+"""Write the passages of an adaptation, on its solved tasks and the selected text.
 
-They are kept one by one in `passages.jsonl` with their sources, what was rejected among them, so that a run that ends in between goes on
-where it was. Who did not answer is asked again when the run is gone on with, as long as nothing was learned.
+They are saved one by one in `passages.jsonl` with their sources, rejected ones included, so that an interrupted run continues where it was.
+Assignments without a reply are asked again on resume, until training begins.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.device.machine import Device
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
@@ -20,7 +20,7 @@ from etude.knowledge.writers.attempts import Attempts, attempts_writer
 from etude.knowledge.writers.llm_writer import build_messages, llm_writer
 from etude.knowledge.writers.rules import rules_writer
 from etude.knowledge.writers.settings import PassageWriter
-from etude.llm_client.local import check, ready
+from etude.llm_client.local import check_chat_model, open_chat_model
 from etude.llm_client.model import Messages
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import AdaptSettings
@@ -43,7 +43,7 @@ def check_writer(settings: AdaptSettings, tasks: Sequence[Task], place: Device, 
             f"{foreign.verifier}: set tasks.verifier, or writer.how rules"
         )
     if how.how == "model" and not (run / "passages.jsonl").exists():
-        check(how, place, settings.machine, _example(tasks, how))
+        check_chat_model(how, place, settings.machine, _example(tasks, how))
 
 
 def write_passages(
@@ -55,10 +55,11 @@ def write_passages(
     place: Device,
     engine: BuildEngine,
     room: int,
-    watcher: Watcher,
+    reporter: Reporter,
 ) -> list[str]:
-    """The texts of the passages; own attempts have prompts of `room` tokens at most. Raises UserError where none is good enough, and where
-    the server that writes goes away.
+    """Write the passages and return their texts; own attempts have prompts of at most `room` tokens.
+
+    Raises UserError if no passage is good enough, and if the writing server stops answering.
     """
     how, path = settings.writer, folder.path / "passages.jsonl"
     knowledge = [
@@ -67,14 +68,14 @@ def write_passages(
     idf = InverseDocumentFrequency.fit([each.text for each in knowledge])
     todo = make_assignments(match_tasks(knowledge, tasks, idf), how.most_tasks)
     kept = read_jsonl(path)
-    if not folder.checkpoints():  # afterwards they are being learned
+    if not folder.checkpoints():  # afterwards training has begun
         kept = [row for row in kept if row.get("rejected") != NO_REPLY]
-        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # without a line that a kill tore
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # drops a line torn by a kill
         if len(kept) < len(todo):
             if how.how == "rules":
                 writer = rules_writer(idf)
             elif how.how == "model":
-                ask = ready(how, place, settings.machine, _example(tasks, how), settings.seed)
+                ask = open_chat_model(how, place, settings.machine, _example(tasks, how), settings.seed)
                 writer = llm_writer(ask, how.with_answer)
             else:
                 writer = attempts_writer(own_attempts(engine(), how, room, settings.seed), idf)
@@ -85,10 +86,10 @@ def write_passages(
     left_out = count_rejections(kept)
     found = [row["text"] for row in sorted(kept, key=lambda row: row["place"]) if "text" in row]
     said = "".join(f", {count:,} left out: {reason}" for reason, count in left_out.items())
-    watcher.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
+    reporter.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
     if not found:
         raise UserError(
-            f"no passage came of {len(tasks)} tasks ({left_out}; what was said stands in {path}): go on with --resume where the writer "
+            f"no passage came of {len(tasks)} tasks ({left_out}; replies are in {path}): continue with --resume if the writer "
             "did not answer, or begin another run with another writer or study.tasks_as answers"
         )
     return found
@@ -106,8 +107,8 @@ def own_attempts(engine: PrefixEngine, how: PassageWriter, room: int, seed: int)
         fitting = [ids for ids in rendered if len(ids) <= room]
         keys = [[seed_for(seed, "attempts", str(ids), number) for number in range(how.attempts)] for ids in fitting]
         sampling = Sampling(temperature=how.temperature)
-        drawn = engine.generate(fitting, num_samples=how.attempts, max_new_tokens=how.max_new_tokens, sampling=sampling, keys=keys)
-        found = iter(drawn)
+        sampled = engine.generate(fitting, num_samples=how.attempts, max_new_tokens=how.max_new_tokens, sampling=sampling, keys=keys)
+        found = iter(sampled)
         return [[each.text for each in next(found)] if len(ids) <= room else [] for ids in rendered]
 
     return attempts

@@ -1,4 +1,4 @@
-"""How likely a language model finds a text: the scorer `perplexity` of selection."""
+"""The scorer `perplexity` of text selection: the likelihood of a text under a language model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _NO_TEXT = -1e9
 
 
 class Perplexity:
-    """Minus the nats a token of a text's first `tokens`, the very first of which is given."""
+    """Scores a text by minus the nats a token of its first `tokens`, the very first of which is not predicted."""
 
     def __init__(self, model: str, place: Device, machine: Machine, tokens: int = 128) -> None:
         self._place, self._machine, self._tokens = place, machine, tokens

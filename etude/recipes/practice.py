@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
-from etude.console.watching import Quiet, Watcher
+from etude.console.reporter import Reporter, Silent
 from etude.errors import UserError
 from etude.learn.update import update_on
 from etude.recipes.advice import advice, expected_of_feedback
-from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
-from etude.recipes.knowledge_first import adaptation_of, adapted, check_adaptation, told_by
+from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
+from etude.recipes.knowledge_first import check_adaptation, parse_adaptation, report_folders, run_adaptation
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.batch import RolloutBatch
 from etude.settings.arguments import arguments_from
@@ -39,7 +39,7 @@ from etude.training.stage import Stage
 from etude.training.stages import learn_from_comparisons, warm_start
 
 
-@without_bars()
+@without_progress_bars()
 def practice(
     settings: PracticeSettings | str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -47,7 +47,7 @@ def practice(
     run: Path | str | None = None,
     data: Path | str | None = None,
     resume: bool = False,
-    watcher: Watcher | None = None,
+    reporter: Reporter | None = None,
     callbacks: Sequence[Callback] = (),
     **keywords: Never,
 ) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def practice(
 
     >>> practice("quickstart", {"steps": 40}, run="runs/first")  # doctest: +SKIP
     """
-    settings_are_a_mapping("practice", keywords)
+    reject_keywords("practice", keywords)
     name = "practice"
     if not isinstance(settings, PracticeSettings):
         path = configuration_for("practice", settings)
@@ -69,7 +69,7 @@ def practice(
     elif overrides:
         raise UserError("overrides change a configuration that is given by name or file: change PracticeSettings with dataclasses.replace")
     folder = run or Path("runs") / name
-    return practice_named(settings, name, run=folder, data=data, resume=resume, watcher=watcher, callbacks=callbacks)
+    return practice_named(settings, name, run=folder, data=data, resume=resume, reporter=reporter, callbacks=callbacks)
 
 
 def practice_named(
@@ -79,17 +79,17 @@ def practice_named(
     run: Path | str,
     data: Path | str | None,
     resume: bool,
-    watcher: Watcher | None,
+    reporter: Reporter | None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     check_settings(settings)
-    with open_run(Path(run), settings, defaults=practice_defaults(), resume=resume, pages=told_by) as opened:
+    with open_run(Path(run), settings, defaults=practice_defaults(), resume=resume, pages=report_folders) as opened:
         if opened.result:
             return opened.result
         isolation: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at}
         with OutcomeFeedback(settings.timeout_seconds, **isolation) as verifiers:
-            where = opened.folder, Path(data) if data else None, watcher or Quiet(), opened.interruption
+            where = opened.folder, Path(data) if data else None, reporter or Silent(), opened.interruption
             found = CallbackList([*callbacks_of(settings), *callbacks])
             return Loop(PracticeRun(settings, name, *where, verifiers=verifiers), found).practise()
 
@@ -117,17 +117,17 @@ class Loop:
             run.train(self.stage, run.learner, self.ledger, begin=run.read_history)
         pages["practice"] = evaluate_suites(run, "practice", unchanged=None if settings.steps else pages["preference"])
         with suppress(Interrupted), run.interruption.whole():  # a signal that comes now comes too late
-            result = conclude(run, pages, self.callbacks if settings.steps else CallbackList(), told_by(run.folder.path))
+            result = conclude(run, pages, self.callbacks if settings.steps else CallbackList(), report_folders(run.folder.path))
         return result
 
     def prepare(self) -> None:
         """Load everything, then make the run folder, which a mistake in the input so leaves unmade."""
-        run, adaptation = self.run, adaptation_of(self.run.settings)
+        run, adaptation = self.run, parse_adaptation(self.run.settings)
         if adaptation is not None:
             check_adaptation(adaptation, run.folder.path, run.data_folder)
         run.load(reserved=self.callbacks.num_reserved_tasks, own_tasks=self.callbacks.load_tasks)
         self.callbacks.prepare(run)
-        run.begin(None if adaptation is None else partial(adapted, adaptation, run))
+        run.begin(None if adaptation is None else partial(run_adaptation, adaptation, run))
         for sentence in advice(run.settings, run.data.demonstrations, run.engine.text_of):
             run.reporter.say(sentence)
 

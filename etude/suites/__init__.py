@@ -1,1 +1,1 @@
-"""Suites: what is asked of a model, each as `etude evaluate MODEL --suite NAME` and in training."""
+"""Suites: benchmarks of any model, each run as `etude evaluate MODEL --suite NAME`; the domain suite also runs during adaptation."""

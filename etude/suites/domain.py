@@ -1,6 +1,6 @@
-"""What a model knows of a domain, and what it should not lose by learning it, as `etude evaluate MODEL --suite domain`.
+"""The domain suite: domain questions, questions of neighbouring and other domains, and perplexity of general text.
 
-part      what is asked, by likelihood (`etude.evaluation.likelihood`) but `said`  value
+part      questions, by likelihood (`etude.evaluation.likelihood`) except `said`  value
 choices   the domain's questions with choices, of the split that is measured      accuracy
 open      its open questions                                                      nats a byte of the answer
 cloze     a term for its definition, among three others of the same section       accuracy
@@ -9,81 +9,43 @@ far       questions of other domains, the same                                  
 said      the term for a definition and open questions, answered in words         F1 of words
 text      perplexity of general texts                                             perplexity
 
-Without files of far questions or of text those that ship are asked: 80 questions and a page of common knowledge. Accuracy is by likelihood
-a byte; `sum` and `calibrated` stand beside it, and `nats`, which moves before a choice does. `bits` are the answers of each row, so that
-two models can be compared by pairs.
+Without files of far questions or of text, those that ship are used: 80 questions and a page of common knowledge. Accuracy is by likelihood
+per byte; rows also have `sum`, `calibrated` and `nats`, which changes before an answer does. `bits` are the answers of each row, for paired
+tests of two models.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from etude.console.watching import Quiet, Watcher
-from etude.device.limits import within_limits
-from etude.device.machine import max_prompt_tokens, resolve_device
-from etude.device.machine_settings import Machine
-from etude.engine.build import engine_at
+from etude.console.reporter import Reporter
 from etude.engine.completion import Logprobs
-from etude.engine.protocols import Engine
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
-from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
-from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
+from etude.evaluation.likelihood import LikelihoodQuestion, LikelihoodResult, cloze_questions, question_from_task, score_questions
+from etude.evaluation.retention import leading_tokens, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
-from etude.models.load import describe_weights, load_model
-from etude.settings.arguments import arguments_from
-from etude.suites.domain_settings import DomainSuite, MeasuredDomain, parse_domain
-from etude.suites.retention_probe import logprobs_of, read_text
+from etude.suites.domain_settings import DomainSuite, MeasuredDomain
+from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
+from etude.suites.harness import Request, Row, Subject, SuiteDefinition, report_rows
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.sources import SPLIT_SHARES, TaskSource, hash_split, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import words
 
-ALL, SHIPPED = "all questions", "common knowledge"
-Row = dict[str, Any]
-"""`part`, `name`, `n`, `value` with `low` and `high` (95 %); of questions `nats`, and with choices `sum`, `calibrated` and `bits`."""
-
-
-def evaluate_domain(
-    model: str,
-    suite: DomainSuite | str = "domain",
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    data: Path | str | None = None,
-    watcher: Watcher | None = None,
-) -> dict[str, Any]:
-    """`{"model", "weights", "rows"}` of any model.
-
-    >>> evaluate_domain("runs/first/model", data="sets")  # doctest: +SKIP
-    """
-    if not isinstance(suite, DomainSuite):
-        suite = parse_domain(suite, arguments_from(overrides or {}))
-    folder, watcher = Path(data) if data else None, watcher or Quiet()
-    machine = suite.machine if isinstance(suite, MeasuredDomain) else Machine()
-    asked, texts = questions_of_suite(suite, folder), texts_of_suite(suite, folder)
-    place = resolve_device(machine)
-    loaded, tokenizer = load_model(model, device=place.device)
-    room, logprobs = max_prompt_tokens(loaded, 0), logprobs_of(loaded, place, machine)
-    answers = answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
-    with within_limits(machine):
-        rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, watcher)
-    return {"model": model, "weights": describe_weights(model), "rows": rows}
-
-
 Answers = Callable[[Sequence[str]], Sequence[str]]
-"""Texts behind prompts, as a model says them."""
+"""Prompts → the texts that a model generates."""
 _SAID_TOKENS = 48
-"""Of an answer in words, at most."""
+"""Longest generated answer, in tokens."""
 
-Questions = dict[tuple[str, str], list[Asked]]
-"""By part and name."""
+Questions = dict[tuple[str, str], list[LikelihoodQuestion]]
+"""Questions by part and name."""
 
 
-def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
-    """All that is asked."""
+def load_questions(suite: DomainSuite, data: Path | None) -> Questions:
+    """Load all questions of the suite, by part and name. Raises UserError for a file that can't be read or has no questions."""
     found: Questions = {}
     for path in suite.questions:
         found["choices", path] = _tasks(suite, path, suite.choices_where, data, suite.columns)
@@ -92,7 +54,7 @@ def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
             found["open", path] = _tasks(suite, path, suite.open_where, data, columns)
     for path in suite.glossary:
         rows = list(file_rows(find_file(path, data)))
-        asked = [question for question, (_, row) in zip(cloze(rows), rows, strict=True) if _is_of_split(suite, row)]
+        asked = [question for question, (_, row) in zip(cloze_questions(rows), rows, strict=True) if _is_of_split(suite, row)]
         if not asked:
             raise UserError(f"glossary {path} gave no terms for split {suite.split!r} of {suite.split_by}: name another split")
         found["cloze", path] = _picked(asked, suite.glossary_n)
@@ -100,22 +62,21 @@ def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
         for path in getattr(suite, part):
             source = TaskSource(path=[path], columns=suite.columns, verifier="choice")
             tasks = load_tasks(source, split=suite.split, n=None, seed=0, data=data)
-            found[part, path] = _picked([question_of(task) for task in tasks], suite.n)
+            found[part, path] = _picked([question_from_task(task) for task in tasks], suite.n)
     if not suite.far:
-        tasks = load_tasks(TaskSource(path=[str(OLD_KNOWLEDGE / "questions.jsonl")], verifier="choice"), split=suite.split, n=None, seed=0)
-        found["far", SHIPPED] = [question_of(task) for task in tasks]
+        tasks = load_tasks(TaskSource(path=[SHIPPED_QUESTIONS], verifier="choice"), split=suite.split, n=None, seed=0)
+        found["far", SHIPPED] = [question_from_task(task) for task in tasks]
     return found
 
 
-def texts_of_suite(suite: DomainSuite, data: Path | None) -> list[tuple[str, str]]:
-    """Names and texts of which the perplexity is measured."""
-    shipped = [(SHIPPED, read_text("text", str(OLD_KNOWLEDGE / "text.txt"), None))]
-    return [(path, read_text("text", path, data)) for path in suite.text] or shipped
+def load_texts(suite: DomainSuite, data: Path | None) -> list[tuple[str, str]]:
+    """Return the names and the texts whose perplexity is measured. Raises UserError for a file that can't be read."""
+    return [(name, text_of(name, data)) for name in suite.text or [SHIPPED]]
 
 
-def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[Asked]:
+def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[LikelihoodQuestion]:
     source = TaskSource(path=[path], where=where, split_by=suite.split_by, columns=columns)
-    return [question_of(task) for task in load_tasks(source, split=suite.split, n=None, seed=0, data=data)]
+    return [question_from_task(task) for task in load_tasks(source, split=suite.split, n=None, seed=0, data=data)]
 
 
 def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
@@ -123,8 +84,8 @@ def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
     return column is None or column not in row or hash_split(str(row[column]), SPLIT_SHARES) == suite.split
 
 
-def _picked(asked: list[Asked], n: int | None) -> list[Asked]:
-    """`n` of them at equal distances, in their order; all where there are fewer."""
+def _picked(asked: list[LikelihoodQuestion], n: int | None) -> list[LikelihoodQuestion]:
+    """Take `n` questions at equal distances, in order; all if there are fewer."""
     if n is None or n >= len(asked):
         return asked
     return [asked[place * len(asked) // n] for place in range(n)]
@@ -138,40 +99,41 @@ def measure_domain(
     logprobs: Logprobs,
     answers: Answers,
     room: int,
-    watcher: Watcher,
+    reporter: Reporter,
 ) -> list[Row]:
-    """A row for every file and part, and for near and far one of all their questions."""
-    rows: list[Row] = []
-    parts: dict[str, list[Known]] = {}
+    """Measure every part and file, and for near and far all their questions together; report and return the rows."""
+    return report_rows(_rows(suite, asked, texts, tokenizer, logprobs, answers, room), line, reporter)
 
-    def say(row: Row) -> None:
-        watcher.say(line(row))
-        rows.append(row)
 
+def _rows(
+    suite: DomainSuite,
+    asked: Questions,
+    texts: Sequence[tuple[str, str]],
+    tokenizer: Any,
+    logprobs: Logprobs,
+    answers: Answers,
+    room: int,
+) -> Iterator[Row]:
+    parts: dict[str, list[LikelihoodResult]] = {}
     for (part, name), questions in asked.items():
-        known = ask(questions, tokenizer, logprobs, room)
+        known = score_questions(questions, tokenizer, logprobs, room)
         parts.setdefault(part, []).append(known)
-        say(row_of(part, name, [known]))
+        yield row_of(part, name, [known])
         if part in ("near", "far") and len(parts[part]) == len(getattr(suite, part)) > 1:
-            say(row_of(part, ALL, parts[part]))
+            yield row_of(part, ALL, parts[part])
     for (part, name), questions in asked.items():
         if part in ("cloze", "open") and suite.said_n:
-            say(said_row(name, _picked(questions, suite.said_n), answers))
-    sizes = {"window_tokens": min(suite.window_tokens, room), "text_tokens": suite.text_tokens, "room": room}
-    for path, text in texts:
-        found = measure_retention(make_probe(text, [], tokenizer, **sizes), logprobs)
-        low, high = map(math.exp, mean_interval(found["nats"]))
-        row = {"part": "text", "name": path, "n": found["row"]["text_tokens"], "value": found["row"]["perplexity"]}
-        say(row | {"low": low, "high": high, "windows": [round(value, 4) for value in found["nats"]]})
-    return rows
+            yield said_row(name, _picked(questions, suite.said_n), answers)
+    for name, text in texts:
+        yield perplexity_row(name, text, suite, tokenizer, logprobs, room)
 
 
-def answers_by(engine: Callable[[], Engine], room: int) -> Answers:
-    """Greedy answers, to the end of the line, by an engine that is made when it is needed, since it may hold a copy of the model."""
+def greedy_answers_by(engine: Callable[[], PrefixEngine], room: int) -> Answers:
+    """Return a function that answers greedily to the end of the line; it builds its engine, which may copy the model, when called."""
 
     def answers(prompts: Sequence[str]) -> list[str]:
         asked = engine()
-        start, longest = beginning(asked.tokenizer), min(_SAID_TOKENS, room // 2)
+        start, longest = leading_tokens(asked.tokenizer), min(_SAID_TOKENS, room // 2)
         ids = [(*start, *token_ids(asked.tokenizer, prompt)[-(room - longest - len(start)) :]) for prompt in prompts]
         found = asked.generate(ids, max_new_tokens=longest, sampling=GREEDY, stop_strings=["\n"])
         return [completion.text for (completion,) in found]
@@ -179,8 +141,8 @@ def answers_by(engine: Callable[[], Engine], room: int) -> Answers:
     return answers
 
 
-def said_row(name: str, questions: Sequence[Asked], answers: Answers) -> Row:
-    """How many words the answers to these questions share with the right ones."""
+def said_row(name: str, questions: Sequence[LikelihoodQuestion], answers: Answers) -> Row:
+    """Measure the generated answers to these questions by the F1 of words shared with the correct ones."""
     said = answers([question.prompt for question in questions])
     gold = [question.choices[question.right] for question in questions]
     f1s = [words(text, Task("", right)).score or 0.0 for text, right in zip(said, gold, strict=True)]
@@ -189,8 +151,8 @@ def said_row(name: str, questions: Sequence[Asked], answers: Answers) -> Row:
     return row | {"exact": fmean(f1 == 1 for f1 in f1s), "f1s": [round(f1, 4) for f1 in f1s]}
 
 
-def row_of(part: str, name: str, known: Sequence[Known]) -> Row:
-    """The numbers of one or several lists of questions together."""
+def row_of(part: str, name: str, known: Sequence[LikelihoodResult]) -> Row:
+    """Compute the row of one or several lists of questions together."""
     nats = [value for each in known for value in each.nats]
     row: Row = {"part": part, "name": name, "n": len(nats)}
     if not known[0].right:
@@ -204,10 +166,24 @@ def row_of(part: str, name: str, known: Sequence[Known]) -> Row:
 
 
 def line(row: Row) -> str:
-    """A row as a line of the table."""
+    """Format a row as a line of the table."""
     if "f1s" in row:
         return "{part:<8} {name:<38} {value:6.1%} [{low:.1%}, {high:.1%}] F1, {exact:.1%} exact  n = {n:,}".format(**row)
     number = "{value:6.1%} [{low:.1%}, {high:.1%}]" if "bits" in row else "{value:6.3f} [{low:.3f}, {high:.3f}]"
     others = ", sum {sum:.1%}, calibrated {calibrated:.1%}, {nats:.3f} nats a byte".format(**row) if "bits" in row else ""
     unit = {"open": "nats a byte", "text": "tokens, perplexity"}.get(row["part"], "")
     return f"{row['part']:<8} {row['name']:<38} {number.format(**row)}{others}  n = {row['n']:,} {unit}".rstrip()
+
+
+def _load(suite: DomainSuite, request: Request) -> tuple[Questions, list[tuple[str, str]]]:
+    return load_questions(suite, request.data), load_texts(suite, request.data)
+
+
+def _measure(suite: DomainSuite, loaded: tuple[Questions, list[tuple[str, str]]], subject: Subject, _: str) -> dict[str, Any]:
+    answers = greedy_answers_by(subject.engine, subject.room())
+    return {"rows": measure_domain(suite, *loaded, subject.tokenizer, subject.logprobs, answers, subject.room(), subject.reporter)}
+
+
+DOMAIN = SuiteDefinition("domain", "domain", MeasuredDomain, _load, _measure)
+"""Returns `rows` with `part`, `name`, `n`, `value` and its 95 % interval `low`, `high`; of questions `nats`, and with choices `sum`,
+`calibrated` and `bits`."""

@@ -1,4 +1,4 @@
-"""What became of what a model knew of a domain: the suite's rows before and after."""
+"""Changes of the domain suite between two measurements of one model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from etude.evaluation.statistics import mean_interval, paired_test
 
 
-def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What became of each row: points and p of accuracies, points of F1, nats of open answers a byte and of text a token; paired."""
+def paired_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare each pair of rows: points and p of accuracies, points of F1, nats a byte of open answers, nats a token of text."""
     found = []
     for first, second in zip(before, after, strict=True):
         change: dict[str, Any] = {
@@ -35,8 +35,8 @@ def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
     return found
 
 
-def change_in_words(change: Mapping[str, Any]) -> str:
-    """A change as a line."""
+def format_change(change: Mapping[str, Any]) -> str:
+    """Format a change as a line."""
     named = f"{change['part']:<8} {change['name']:<38}"
     if "difference" not in change:
         unit = "a token" if change["part"] == "text" else "a byte"

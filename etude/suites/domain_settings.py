@@ -1,47 +1,46 @@
-"""What a domain is measured by, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of the domain suite; without torch, so that they are read and checked without it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from etude.device.machine_settings import Machine
 from etude.errors import at_least
-from etude.settings.configuration import find_configuration, parse
 
 
 @dataclass(frozen=True)
 class DomainSuite:
-    """Questions of a domain, of its neighbours and of the rest, and general text."""
+    """Questions of a domain, of neighbouring and other domains, and general text."""
 
     questions: list[str] = field(default_factory=list)
     """Files of the domain's questions."""
     choices_where: dict[str, str] = field(default_factory=dict)
-    """Columns by which rows with choices are known, such as {type: mcq}; all rows unless given."""
+    """Column values that select the rows with choices, such as {type: mcq}; all rows unless given."""
     open_where: dict[str, str] = field(default_factory=dict)
-    """Columns by which open questions are known, such as {type: open}; none unless given."""
+    """Column values that select the open questions, such as {type: open}; none unless given."""
     split_by: str | None = None
-    """A column by which the domain's files are split, such as section (`tasks.split_by`)."""
+    """The column that the domain's files are split by, such as section (`tasks.split_by`)."""
     split: str = "test"
     """The split that is measured, of `split_by` and of `{split}` in a path."""
     glossary: list[str] = field(default_factory=list)
-    """Files with the columns term, definition and perhaps section; split by `split_by` where they have that column, whole where not."""
+    """Files with the columns term, definition and optionally section; split by `split_by` if they have that column."""
     near: list[str] = field(default_factory=list)
     far: list[str] = field(default_factory=list)
     """Files of questions with choices."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, choices, answer) to the columns of all files of questions."""
+    """Our column names (question, choices, answer) to those of all question files."""
     n: int | None = None
     """Questions of each file of near and far, at equal distances; all unless given."""
     glossary_n: int | None = None
-    """Terms of each glossary, the same."""
+    """Terms of each glossary, at equal distances; all unless given."""
     said_n: int = 0
-    """So many of each glossary and file with open questions, at equal distances, are also answered in words, greedily, and compared with
-    the right answer by the words in common (the verifier `words`); 0: none."""
+    """Questions of each glossary and file with open questions, at equal distances, that are also answered greedily; the answer is compared
+    with the correct one by shared words (the verifier `words`); 0: none.
+    """
     text: list[str] = field(default_factory=list)
     """Text files, or rows with a column `text`."""
     text_tokens: int = 16384
     """Tokens of each text at most."""
     window_tokens: int = 256
-    """Length of the pieces that a text is read in, each without the ones before."""
+    """Length of the windows of a text, each read without those before it."""
 
     def __post_init__(self) -> None:
         for name in ("n", "glossary_n"):
@@ -54,11 +53,6 @@ class DomainSuite:
 
 @dataclass(frozen=True)
 class MeasuredDomain(DomainSuite):
-    """The suite as it is measured by itself; an adaptation measures it where it learns."""
+    """The suite as `etude evaluate` runs it; an adaptation uses its own device settings."""
 
     machine: Machine = field(default_factory=Machine)
-
-
-def parse_domain(name: str, overrides: Sequence[str]) -> MeasuredDomain:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(MeasuredDomain, find_configuration("domain", name), overrides)

@@ -1,44 +1,42 @@
-"""What a model finds in long texts, with its full context and under a policy, as `etude evaluate MODEL --suite long`."""
+"""The long-context suite (`etude evaluate MODEL --suite long`): accuracy with the full KV cache and with a cache policy."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from etude.console.watching import Quiet, Watcher
-from etude.device.limits import within_limits
-from etude.device.machine import Machine, resolve_device
+from etude.device.machine import Machine
 from etude.errors import UserError, at_least, check_known
-from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
-from etude.evaluation.long.kinds import FROM_FILES, KINDS
+from etude.evaluation.long.kinds import FROM_FILES, KINDS, Generator
 from etude.evaluation.long.multi_policy import Reading
-from etude.evaluation.report.kept import Shown, write_kept
+from etude.evaluation.long.tokenized import TokenizedTask, generators_by_kind, make_haystack, make_tasks
+from etude.evaluation.report.kv_cache_page import ShownTask, write_kv_cache_page
 from etude.evaluation.statistics import mean_interval
 from etude.knowledge.documents import Corpus, read_documents
 from etude.kv_cache.cache_policy import CachePolicy
 from etude.kv_cache.full_cache import FULL
 from etude.kv_cache.settings import KVCacheSettings
-from etude.models.load import cast_weights, describe_weights, end_tokens, load_model, max_positions
-from etude.settings.arguments import arguments_from
-from etude.settings.configuration import find_configuration, flatten, parse, to_plain_values
+from etude.models.load import cast_weights, end_tokens, max_positions
+from etude.settings.configuration import flatten, to_plain_values
 from etude.settings.unused import unread_among, unread_in
+from etude.suites.harness import Request, Subject, SuiteDefinition
 from etude.tasks.files import find_file
 
 
 @dataclass(frozen=True)
 class LongSuite:
-    """Tasks whose answer lies somewhere in a long text."""
+    """Settings: tasks whose answer is hidden in a long text."""
 
     kinds: list[str] = field(default_factory=lambda: ["single", "multi_key", "multi_value", "variables", "frequent"])
-    """`single`, `multi_key`, `multi_value` (numbers that go by a name), `variables` (a number handed on), `common`, `frequent` (words),
-    `instructions` (before the text), and from files `facts`, `meetings`, `stories`."""
+    """`single`, `multi_key`, `multi_value` (needles), `variables` (variable tracking), `common`, `frequent` (word counts), `instructions`
+    (before the text), and from files `facts`, `meetings`, `stories`.
+    """
     tokens: list[int] = field(default_factory=lambda: [1024, 2048])
-    """How long a text is with its question."""
+    """Lengths of text and question together."""
     n: int = 20
     """Tasks of each kind and length."""
     haystack: list[str] = field(default_factory=list)
-    """Files of text to hide things in; noise unless given."""
+    """Files of filler text; noise unless given."""
     facts: str | None = None
     """A file of bAbI."""
     meetings: str | None = None
@@ -46,13 +44,14 @@ class LongSuite:
     stories: str | None = None
     """A file of SQuALITY."""
     question: Literal["unseen", "seen"] = "unseen"
-    """Whether the question is there when what is too much is dropped: `seen`, or it comes behind, `unseen`; then it is kept, and under
-    recall each of its tokens reads its own pages."""
+    """`seen`: the question is in the prompt when the policy evicts. `unseen`: it comes after and is kept whole; under retrieval each of its
+    tokens reads its own pages.
+    """
     max_new_tokens: int = 32
     system: str | None = None
     """System message put before every text."""
     engine: KVCacheSettings = field(default_factory=KVCacheSettings)
-    """The policy, which is compared with the full context."""
+    """The cache policy, which is compared with the full cache."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
 
@@ -68,43 +67,27 @@ class LongSuite:
             raise UserError("there is nothing to ask: set kinds and tokens")
 
 
-def parse_long(name: str, overrides: Sequence[str]) -> LongSuite:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(LongSuite, find_configuration("long", name), overrides)
-
-
-def evaluate_long(
-    model: str,
-    suite: LongSuite | str = "long",
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    data: Path | str | None = None,
-    page: Path | str | None = None,
-    watcher: Watcher | None = None,
-) -> dict[str, Any]:
-    """`{"model", "weights", "view", "rows", "items"}` of any model; `page`: an HTML file to write of what the policy keeps, or reads.
-
-    >>> evaluate_long("runs/first/model", overrides={"engine.view": "snapkv", "engine.keep_ratio": 0.25})  # doctest: +SKIP
-    """
-    if not isinstance(suite, LongSuite):
-        suite = parse_long(suite, arguments_from(overrides or {}))
-    if page and not suite.engine.is_on:
+def _load(suite: LongSuite, request: Request) -> tuple[list[str], dict[str, Generator]]:
+    """Read the texts of the haystack, and the generators of tasks."""
+    if request.page and not suite.engine.is_on:
         raise UserError("a page shows what a policy keeps: choose one (--engine.view snapkv --engine.keep_ratio 0.25), or leave --page out")
-    watcher, folder = watcher or Quiet(), Path(data) if data else None
-    place = resolve_device(suite.machine)
-    loaded, tokenizer = load_model(model, device=place.device)
-    loaded = cast_weights(loaded, place.dtype).eval()
-    longest, positions = max(suite.tokens) + suite.max_new_tokens, max_positions(loaded)
+    if suite.engine.rerotate:
+        raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
+    texts = [each.text for each in read_documents(Corpus(path=suite.haystack), request.data)] if suite.haystack else []
+    return texts, generators_by_kind(
+        {name: find_file(path, request.data) if (path := getattr(suite, name)) else None for name in FROM_FILES}
+    )
+
+
+def _measure(suite: LongSuite, loaded: tuple[list[str], dict[str, Generator]], subject: Subject, name: str) -> dict[str, Any]:
+    (texts, made), tokenizer, reporter, page = loaded, subject.tokenizer, subject.reporter, subject.request.page
+    model = cast_weights(subject.model, subject.place.dtype).eval()
+    longest, positions = max(suite.tokens) + suite.max_new_tokens, max_positions(model)
     if longest > positions:
         raise UserError(
             f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
         )
-    if suite.engine.rerotate:
-        raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
-    texts = [each.text for each in read_documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
-    haystack = haystack_of(texts, tokenizer)
-    made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
-    ends = end_tokens(loaded, tokenizer)
+    haystack, ends = make_haystack(texts, tokenizer), end_tokens(model, tokenizer)
     policy = suite.engine.policy.for_tokenizer(tokenizer).as_generated() if suite.engine.is_on else None
     unread = unread_among(
         suite,
@@ -112,31 +95,30 @@ def evaluate_long(
         {("engine.every_tokens",): "all that is said is kept", **unread_in("engine", suite.engine, "view")},
     )
     for sentence in unread:
-        watcher.say(f"without effect: {sentence}")
+        reporter.say(f"unused settings: {sentence}")
     rows, items, shown = [], [], []
-    with within_limits(suite.machine):
-        for kind in suite.kinds:
-            for tokens in suite.tokens:
-                named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
-                tasks = asked(tokenizer, kind, made[kind], haystack, **named)
-                steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
-                found = [_answered(loaded, tokenizer, tasks[i], policy, suite, ends, shows=bool(page) and i == 0) for i in steps]
-                if page:
-                    pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
-                    shown.append(Shown(kind, found[0], pieces, found[0].pop("kept")))
-                rows.append(_row(kind, tokens, found))
-                watcher.say(line(rows[-1], suite.engine.name if policy else None))
-                items += [{"kind": kind, "tokens": tokens, **each} for each in found]
-    result = {"model": model, "weights": describe_weights(model), "view": suite.engine.name, "rows": rows, "items": items}
+    for kind in suite.kinds:
+        for tokens in suite.tokens:
+            named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
+            tasks = make_tasks(tokenizer, kind, made[kind], haystack, **named)
+            steps = reporter.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
+            found = [_answered(model, tokenizer, tasks[i], policy, suite, ends, shows=bool(page) and i == 0) for i in steps]
+            if page:
+                pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
+                shown.append(ShownTask(kind, found[0], pieces, found[0].pop("kept")))
+            rows.append(_row(kind, tokens, found))
+            reporter.say(line(rows[-1], suite.engine.name if policy else None))
+            items += [{"kind": kind, "tokens": tokens, **each} for each in found]
+    result = {"view": suite.engine.name, "rows": rows, "items": items}
     if page and policy:
-        write_kept(result, shown, Path(page), reads=policy.is_retrieval)
+        write_kv_cache_page({"model": name, **result}, shown, page, reads=policy.is_retrieval)
     return result
 
 
 def _answered(
-    model: Any, tokenizer: Any, each: Asked, policy: CachePolicy | None, suite: LongSuite, ends: Collection[int], *, shows: bool
+    model: Any, tokenizer: Any, each: TokenizedTask, policy: CachePolicy | None, suite: LongSuite, ends: Collection[int], *, shows: bool
 ) -> dict[str, Any]:
-    """What is found of a task; `shows`: what the policy has of its text too."""
+    """Answer a task with the full cache and with the policy; with `shows` also return what the policy keeps of its text."""
     reading, is_seen = Reading(model, [policy] if policy else []), suite.question == "seen"
     prompt = [*each.text, *each.question] if is_seen else each.text
     began = time.perf_counter()
@@ -147,7 +129,7 @@ def _answered(
     for name, way in ways.items():
         began = time.perf_counter()
         rows = reading.rows([way])
-        if policy and policy.reads_own_prompt:  # others are of the one prompt that was read
+        if policy and policy.reads_own_prompt:  # other policies share the one prefill
             found[f"{name}_read_seconds"] = read_seconds if name == "full" else time.perf_counter() - began
         (held,) = rows.held_tokens
         logits_PV = rows.first(reading) if is_seen else rows.forced(each.question, keep=1)[:, -1]
@@ -188,7 +170,7 @@ def _row(kind: str, tokens: int, found: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def line(row: Mapping[str, Any], view: str | None) -> str:
-    """As a person reads it."""
+    """Format a row as a line."""
     full = f"{row['kind']:<12} {row['tokens']:>6,} tokens  full {row['full']:.1%} [{row['full_low']:.1%}, {row['full_high']:.1%}]"
     if "view" not in row:
         return f"{full}  n = {row['n']:,}"
@@ -196,3 +178,7 @@ def line(row: Mapping[str, Any], view: str | None) -> str:
     own = f"{view} {row['view']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}]"
     holds = f"holds {row['held']:.0%}" + (f", read in {row['read_share']:.0%} of the time" if "read_share" in row else "")
     return f"{full}, {own}, {holds}  n = {row['n']:,}"
+
+
+LONG_CONTEXT = SuiteDefinition("long", "long", LongSuite, _load, _measure, has_page=True)
+"""Returns `view`, `rows`, one for each kind and length, and `items`, one for each task."""

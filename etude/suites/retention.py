@@ -1,4 +1,4 @@
-"""What any model knows and can do that practice might cost it: one suite, measured alike for all, as `etude evaluate MODEL --suite NAME`.
+"""The retention suite: general knowledge and skills that practice might cost a model, as `etude evaluate MODEL --suite retention`.
 
 part          measured by                                                 number
 choices       likelihood alone (`etude.evaluation.retention`)             accuracy of each file, and of all its questions together
@@ -6,55 +6,43 @@ text          likelihood alone                                            perple
 instructions  greedy answers, rules that a function checks                share followed
 families      greedy answers to problems of reasoning-gym                 accuracy of each family
 
-`choice_accuracy` is that of all questions of the files, or without them of those that ship. A model's folder may remember how a run asked
-it; here it is asked plainly, so that two models' numbers compare. What ships is always measured; without the data folder it is all there is
-of choices and text.
+`choice_accuracy` is that of all questions of the files, or without files of those that ship. Prompts ignore the system message and
+instruction that a model's folder may hold, so that numbers of two models compare. What ships is always measured; without a data folder
+there are no other choices and texts.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etude.console.watching import Quiet, Watcher
-from etude.device.limits import within_limits
-from etude.device.machine import Machine, max_prompt_tokens, resolve_device
-from etude.engine.build import engine_at
+from etude.device.machine import Machine
 from etude.engine.completion import Logprobs
 from etude.engine.protocols import Engine
 from etude.engine.sampling import GREEDY, Sampling
 from etude.errors import at_least
 from etude.evaluation.instructions import instructions, is_followed
 from etude.evaluation.measure import Measurement, Suite, measure
-from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retention
+from etude.evaluation.retention import make_probe, measure_retention
 from etude.evaluation.rewards import is_item_right
-from etude.evaluation.statistics import mean_interval, wilson_interval
-from etude.models.load import describe_weights, load_model
+from etude.evaluation.statistics import wilson_interval
 from etude.rewards.outcome import Isolation, OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
-from etude.settings.arguments import arguments_from
-from etude.settings.configuration import find_configuration, parse
-from etude.suites.retention_probe import logprobs_of, read_text
+from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
+from etude.suites.harness import Request, Row, Subject, SuiteDefinition, report_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.training.data import with_system
 
-SHIPPED, ALL = "common knowledge", "all questions"
-"""Names of the text and the questions that ship, and of all questions of the files together (without files, those that ship)."""
-
-Row = dict[str, Any]
-"""`part`, `name`, `n`, and a `value` with `low` and `high`: a share, or of a text its perplexity."""
-
 
 @dataclass(frozen=True)
 class RetentionSuite:
-    """What is measured of what a model knew and could do before it practised."""
+    """Settings of the retention suite."""
 
     choices: list[str] = field(default_factory=list)
     """Files of questions with choices."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, choices, answer) to the files' columns."""
+    """Our column names (question, choices, answer) to those of the files."""
     n: int | None = None
     """Questions of each file, always the same ones; all unless given."""
     text: list[str] = field(default_factory=list)
@@ -62,15 +50,17 @@ class RetentionSuite:
     text_tokens: int = 8192
     """Tokens of each text at most."""
     window_tokens: int = 256
-    """Length of the pieces that a text is read in, each without the ones before."""
+    """Length of the windows of a text, each read without those before it."""
     instructions: int = 110
     """Prompts with a rule that can be checked; 0 leaves them out."""
     families: list[str] = field(default_factory=list)
-    """Families of reasoning-gym: name none that is practised."""
+    """Families of reasoning-gym; name none that the model practised."""
     family_parameters: dict[str, Any] = field(default_factory=dict)
-    """Parameters of a family, by its name; others are as they come."""
+    """Parameters of a family, by its name; the family's defaults unless given."""
     family_verifier: str | None = None
-    """What scores their answers, such as `numeric`, which finds a number in prose; their own scorers, which want it alone, unless given."""
+    """The verifier of their answers, such as `numeric`, which finds a number in prose; unless given their own scorers, which accept the
+    number alone.
+    """
     family_n: int = 40
     """Problems of each."""
     max_new_tokens: int = 96
@@ -89,70 +79,39 @@ class RetentionSuite:
         instructions(self.instructions)
 
 
-def parse_suite(name: str, overrides: Sequence[str]) -> RetentionSuite:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(RetentionSuite, find_configuration("suite", name), overrides)
-
-
-def evaluate_suite(
-    model: str,
-    suite: RetentionSuite | str = "retention",
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    data: Path | str | None = None,
-    watcher: Watcher | None = None,
-) -> dict[str, Any]:
-    """`{"model", "weights", "choice_accuracy", "rows", "answers", "left_out"}` of any model.
-
-    `rows` have `part`, `name`, `n`, `value`, `low`, `high` (95 %); `choice_accuracy` is the row of all questions; `answers` are those to
-    instructions and problems; `left_out` says what was not measured, if anything.
-
-    >>> evaluate_suite("runs/first/model", data="sets")  # doctest: +SKIP
-    """
-    if not isinstance(suite, RetentionSuite):
-        suite = parse_suite(suite, arguments_from(overrides or {}))
-    folder, watcher = Path(data) if data else None, watcher or Quiet()
-    left_out = _left_out(suite, folder)
-    if left_out:
-        watcher.say(left_out)
-    place = resolve_device(suite.machine)
-    loaded, tokenizer = load_model(model, device=place.device)
-    logprobs = logprobs_of(loaded, place, suite.machine)
-    rows: list[Row] = []
-    answers: dict[str, Any] = {}
-
-    def found(new: Sequence[Row]) -> None:
-        for row in new:
-            watcher.say(_line(row))
-        rows.extend(new)
-
-    with within_limits(suite.machine):
-        found(_choices(suite, tokenizer, logprobs, max_prompt_tokens(loaded, 0), folder))
-        found(_texts(suite, tokenizer, logprobs, max_prompt_tokens(loaded, 0), folder))
-        engine, room = engine_at(place, loaded, tokenizer, suite.machine), max_prompt_tokens(loaded, suite.max_new_tokens)
-        for part in (_instructions, _families):
-            new, said = part(suite, engine, lambda tasks: render_prompts(tokenizer, with_system(tasks, suite.system), room))
-            found(new)
-            answers |= said
-    overall = [row for row in rows if row["part"] == "choices"][-1]
-    return {
-        "model": model,
-        "weights": describe_weights(model),
-        "choice_accuracy": overall,
-        "rows": rows,
-        "answers": answers,
-        "left_out": left_out,
-    }
-
-
-def _left_out(suite: RetentionSuite, data: Path | None) -> str | None:
-    files = [*suite.choices, *suite.text] if data is None else []
+def _load(suite: RetentionSuite, request: Request) -> str | None:
+    """Return what is left out without a data folder, after reporting it."""
+    files = [*suite.choices, *suite.text] if request.data is None else []
     missing = [path for path in files if not Path(path).is_file()]
-    return f"without --data DIR, the folder of data sets, these were left out: {', '.join(missing)}" if missing else None
+    left_out = f"without --data DIR, the folder of data sets, these were left out: {', '.join(missing)}" if missing else None
+    if left_out:
+        request.reporter.say(left_out)
+    return left_out
+
+
+def _measure(suite: RetentionSuite, left_out: str | None, subject: Subject, _: str) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    rows = report_rows(_rows(suite, subject, answers), _line, subject.reporter)
+    overall = [row for row in rows if row["part"] == "choices"][-1]
+    return {"choice_accuracy": overall, "rows": rows, "answers": answers, "left_out": left_out}
+
+
+def _rows(suite: RetentionSuite, subject: Subject, answers: dict[str, Any]) -> Iterator[Row]:
+    """Measure part by part; greedy answers are added to `answers`."""
+    tokenizer, data = subject.tokenizer, subject.request.data
+    yield from _choices(suite, tokenizer, subject.logprobs, subject.room(), data)
+    for name in (SHIPPED, *(path for path in suite.text if _is_there(path, data))):
+        row = perplexity_row(name, text_of(name, data), suite, tokenizer, subject.logprobs, subject.room())
+        yield {key: value for key, value in row.items() if key != "windows"}
+    engine, room = subject.engine(), subject.room(suite.max_new_tokens)
+    for part in (_instructions, _families):
+        new, said = part(suite, engine, lambda tasks: render_prompts(tokenizer, with_system(tasks, suite.system), room))
+        yield from new
+        answers |= said
 
 
 def _is_there(path: str, data: Path | None) -> bool:
-    """Whether a file is to be read: without a data folder those that are missing are left out, with one they are a mistake."""
+    """Return whether to read a file: without a data folder missing files are left out, with one they are an error."""
     return data is not None or Path(path).is_file()
 
 
@@ -160,34 +119,21 @@ def _is_there(path: str, data: Path | None) -> bool:
 
 
 def _choices(suite: RetentionSuite, tokenizer: Any, logprobs: Logprobs, room: int, data: Path | None) -> list[Row]:
-    """A row for each file, what ships first; last all questions of the files together, or those that ship where there are none."""
+    """Measure each file of questions, those that ship first; last all questions of the files together (or those that ship)."""
 
     def bits_of(path: str, columns: dict[str, str], n: int | None) -> str:
         tasks = load_tasks(TaskSource(path=[path], columns=columns, verifier="choice"), split="retention", n=n, seed=0, data=data)
         probe = make_probe("", tasks, tokenizer, window_tokens=suite.window_tokens, text_tokens=0, room=room)
         return measure_retention(probe, logprobs)["right"]
 
-    shipped = bits_of(str(OLD_KNOWLEDGE / "questions.jsonl"), {}, None)
+    shipped = bits_of(SHIPPED_QUESTIONS, {}, None)
     own = {path: bits_of(path, suite.columns, suite.n) for path in suite.choices if _is_there(path, data)}
     rows = [_share("choices", name, bits) for name, bits in {SHIPPED: shipped, **own}.items()]
     return [*rows, _share("choices", ALL, "".join(own.values()) or shipped)]
 
 
-def _texts(suite: RetentionSuite, tokenizer: Any, logprobs: Logprobs, room: int, data: Path | None) -> list[Row]:
-    """Perplexity of each text, its interval by the bootstrap over windows."""
-    sizes = {"window_tokens": min(suite.window_tokens, room), "text_tokens": suite.text_tokens, "room": room}
-    rows = []
-    for path in (SHIPPED, *(path for path in suite.text if _is_there(path, data))):
-        text = read_text("text", str(OLD_KNOWLEDGE / "text.txt") if path == SHIPPED else path, data)
-        found = measure_retention(make_probe(text, [], tokenizer, **sizes), logprobs)
-        low, high = map(math.exp, mean_interval(found["nats"]))
-        row = {"n": found["row"]["text_tokens"], "value": found["row"]["perplexity"], "low": low, "high": high}
-        rows.append({"part": "text", "name": path} | row)
-    return rows
-
-
 def _share(part: str, name: str, bits: Sequence[Any]) -> Row:
-    """How many of 0s and 1s, as text or bools, are right."""
+    """Compute the row of a share of 0s and 1s, as text or bools."""
     right = sum(bit in ("1", True) for bit in bits)
     low, high = wilson_interval(right, len(bits))
     return {"part": part, "name": name, "n": len(bits), "value": right / len(bits), "low": low, "high": high}
@@ -227,7 +173,12 @@ def _families(suite: RetentionSuite, engine: Engine, prompts: Prompts) -> tuple[
 
 
 def _line(row: Row) -> str:
-    """A row as a line of the table."""
+    """Format a row as a line of the table."""
     number = "{value:6.2f} [{low:.2f}, {high:.2f}]" if row["part"] == "text" else "{value:6.1%} [{low:.1%}, {high:.1%}]"
     unit = "tokens" if row["part"] == "text" else ""
     return f"{row['part']:<13} {row['name']:<40} {number.format(**row)}  n = {row['n']:,} {unit}".rstrip()
+
+
+RETENTION = SuiteDefinition("suite", "retention", RetentionSuite, _load, _measure)
+"""Returns `choice_accuracy`, the row of all questions; `rows` with `part`, `name`, `n`, `value` and its 95 % interval `low`, `high`;
+`answers` to instructions and problems; and `left_out`, what was not measured, if anything."""

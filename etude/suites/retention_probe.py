@@ -1,4 +1,4 @@
-"""The probe of what a model knew before: which text and questions, and how their likelihood is computed here."""
+"""The retention probe of a run: its text and questions, and their log-probs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,10 @@ from etude.tasks.task import Task
 
 
 def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path | None) -> Probe | None:
-    """The probe that is asked for: the user's files, or what ships where there are none; None where it is off."""
+    """Build the probe that the settings ask for, from the user's files or from those that ship; None if it is off.
+
+    Raises UserError for a file that can't be read.
+    """
     if not retention.probe:
         return None
     files = retention.text if retention.is_own else [str(OLD_KNOWLEDGE / "text.txt")]
@@ -25,7 +28,7 @@ def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path |
     window = min(retention.window_tokens, positions)
     return make_probe(
         "\n\n".join(texts),
-        questions_of(retention, data),
+        retention_questions(retention, data),
         tokenizer,
         window_tokens=window,
         text_tokens=retention.text_tokens,
@@ -33,8 +36,8 @@ def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path |
     )
 
 
-def questions_of(retention: Retention, data: Path | None) -> list[Task]:
-    """The questions that the probe asks; none where it is off."""
+def retention_questions(retention: Retention, data: Path | None) -> list[Task]:
+    """Load the questions of the probe; none if it is off."""
     files = (retention.choices if retention.is_own else [str(OLD_KNOWLEDGE / "questions.jsonl")]) if retention.probe else []
     columns = retention.columns if retention.is_own else {}
     sources = [TaskSource(path=[path], columns=columns, verifier="choice") for path in files]
@@ -42,7 +45,7 @@ def questions_of(retention: Retention, data: Path | None) -> list[Task]:
 
 
 def logprobs_of(model: Any, place: Device, machine: Machine) -> Logprobs:
-    """Likelihood under the model as it is trained: the same weights, precision and packing."""
+    """Return a function that computes log-probs as in training: the same weights, precision and packing."""
 
     def logprobs(pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
         examples = [Example(prompt, completion) for prompt, completion in pairs]
@@ -52,8 +55,9 @@ def logprobs_of(model: Any, place: Device, machine: Machine) -> Logprobs:
 
 
 def read_text(setting: str, path: str, data: Path | None) -> str:
-    """The text of a file in the current folder or the data folder; of rows (`etude.tasks.files`) the column `text`, parted by
-    empty lines.
+    """Read a text file in the current folder or the data folder; of rows (`etude.tasks.files`) the column `text`, joined by empty lines.
+
+    Raises UserError for a missing, empty or wrongly encoded file, and for rows without that column.
     """
     place = next((place for place in candidate_paths(path, data) if place.is_file()), None)
     if place is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.cards.practised import write_cards
+from etude.cards.practice_card import write_cards
 from etude.evaluation.report import write_report
 from etude.training.callback_list import CallbackList
 from etude.training.practice_run import PracticeRun

@@ -7,7 +7,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.evaluation.baselines import trivial_baselines
-from etude.evaluation.measure import Judge, Suite
+from etude.evaluation.measure import Suite, Verify
 from etude.evaluation.settings import Evaluation
 from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
@@ -61,7 +61,7 @@ class RunData:
         """Return the tasks of practice step `step`, counted from 1, every task once an epoch."""
         return batch_at(step, self.items, number, seed, "practice")
 
-    def render(self, settings: PracticeSettings, tokenizer: Any, room_tokens: int, positions: int, judge: Judge) -> None:
+    def render(self, settings: PracticeSettings, tokenizer: Any, room_tokens: int, positions: int, judge: Verify) -> None:
         """Make token ids of everything; a prompt has at most `room_tokens`, with its answer at most `positions`. Raises UserError."""
         self.items = list(zip(self.train, render_prompts(tokenizer, self.train, room_tokens), strict=True))
         self.demonstrations = render_demonstrations(tokenizer, self.shown, positions)
@@ -155,7 +155,7 @@ def _suite_name(path: str, taken: Sequence[str]) -> str:
     return name
 
 
-def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Judge) -> list[Suite]:
+def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Verify) -> list[Suite]:
     """The suites with their prompts and trivial baselines."""
     return [
         Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), *trivial_baselines(train, tasks, judge))
@@ -163,7 +163,7 @@ def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: in
     ]
 
 
-def check_golds(tasks: Sequence[Task], judge: Judge) -> None:
+def check_golds(tasks: Sequence[Task], judge: Verify) -> None:
     """Ask the math verifier whether it reads the gold answers, in the process that may be killed; the others were asked on loading."""
     asked = [(task.answer, task) for task in tasks if task.verifier == "math" and task.answer is not None]
     for (_, task), verdict in zip(asked, judge(asked), strict=True):

@@ -1,4 +1,4 @@
-"""What a person is told of a run that Ctrl-C or SIGTERM ended."""
+"""The note on a run that Ctrl-C or SIGTERM ended."""
 
 from etude.training.interruption import Interrupted
 from etude.training.run_folder import RunFolder
@@ -6,8 +6,8 @@ from etude.training.run_folder import RunFolder
 _ENDING = "; go on with --resume"
 
 
-def say_how_to_go_on(stop: Interrupted, folder: RunFolder) -> None:
-    """Complete the note of an interruption: where the run stopped and how it goes on, or that there is nothing to go on with."""
+def add_resume_note(stop: Interrupted, folder: RunFolder) -> None:
+    """Complete the note of an interruption: where the run stopped and how to resume it, or that nothing is kept."""
     if folder.is_begun:
         stop.note = f"{(stop.note or 'between the training steps').removesuffix(_ENDING)}{_ENDING}"
     else:

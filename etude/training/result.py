@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etude.evaluation.measure import compare
+from etude.evaluation.measure import compare_measurements
 from etude.evaluation.retention import compare_retention
 from etude.models.load import describe_weights
 from etude.training.settings import PracticeSettings
@@ -36,7 +36,7 @@ def result_of(
         "weights": describe_weights(settings.model),
         "evaluation": [{"model": model, **suite["row"]} for model, page in shown.items() for suite in page["suites"]],
         "paired": [
-            compare(first, second, before, after)
+            compare_measurements(first, second, before, after)
             for first, second in pairs
             for before, after in zip(pages[first]["suites"], pages[second]["suites"], strict=True)
         ],

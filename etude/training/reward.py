@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from etude.device.machine import Device
-from etude.evaluation.measure import Judge
-from etude.llm_client.local import ready
+from etude.evaluation.measure import Verify
+from etude.llm_client.local import open_chat_model
 from etude.rewards.agreement import AgreementFeedback
 from etude.rewards.combined import CombinedFeedback
 from etude.rewards.form import FormFeedback, Gate
@@ -42,7 +42,7 @@ class RunReward:
         if "judge" not in settings.feedback_parts or not settings.steps:
             own = Counter(dict.fromkeys(OWN_ANSWERS, 0)) if settings.feedback == "self_training" else None
             return RunReward(settings, outcome, None, agreement, own)
-        judge = cache(lambda: ready(settings.judge, place, settings.machine, build_messages("?")))
+        judge = cache(lambda: open_chat_model(settings.judge, place, settings.machine, build_messages("?")))
         if has_steps_left:
             judge()
         return RunReward(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge), agreement)
@@ -65,10 +65,10 @@ class RunReward:
             found |= more or {}
         return found
 
-    def judge(self, rate: Callable[[], float]) -> Judge:
+    def judge(self, rate: Callable[[], float]) -> Verify:
         """Scores attempts; `rate` says how often random scores are 1."""
         settings, actions = self.settings, self.settings.tasks.actions
-        kinds: dict[str, Callable[[], Judge]] = {
+        kinds: dict[str, Callable[[], Verify]] = {
             "outcome": lambda: self.outcome.judge,
             "random": lambda: RandomFeedback(settings.seed, rate()).judge,
             "form": lambda: FormFeedback(actions).judge,

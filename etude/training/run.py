@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.device.limits import within_limits
 from etude.device.machine import Device
 from etude.engine.protocols import PrefixEngine
@@ -22,7 +22,7 @@ from etude.learn.learner import Learner
 from etude.rewards.unscored import TooManyUnscored
 from etude.settings.configuration import to_plain_values
 from etude.training.checkpoints import Stateful, load_checkpoint, save_checkpoint
-from etude.training.interrupted import say_how_to_go_on
+from etude.training.interrupted import add_resume_note
 from etude.training.interruption import Interrupted, Interruption
 from etude.training.ledger import Ledger
 from etude.training.run_folder import RunFolder, read_progress
@@ -59,7 +59,7 @@ def open_run(
         with limits, Interruption() as interruption:
             yield Opened(folder, interruption)
     except Interrupted as stop:
-        say_how_to_go_on(stop, folder)
+        add_resume_note(stop, folder)
         raise
     except TooManyUnscored as problem:
         if folder.is_begun:
@@ -78,7 +78,7 @@ class Run:
     name: str
     folder: RunFolder
     data_folder: Path | None
-    reporter: Watcher
+    reporter: Reporter
     interruption: Interruption
     place: Device = field(init=False)
     model: Any = field(init=False)

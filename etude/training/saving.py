@@ -17,14 +17,16 @@ from etude.models.load import end_tokens, transformers_name
 from etude.models.portable import make_portable
 from etude.models.save import save_model
 from etude.rollouts.plain_template import plain_template
-from etude.training.asking import as_asked, remember
+from etude.training.generation_config import generation_config_of, save_generation_config
 from etude.training.settings import PracticeSettings
 
 
 def save_asked(model: Any, tokenizer: Any, folder: Path, settings: PracticeSettings) -> Path:
     """Write a Hugging Face folder of a model that practised, or practises, with these settings."""
-    save_model(model, told(tokenizer, settings), folder, generation=greedy(model, tokenizer, as_asked(settings)["max_new_tokens"]))
-    remember(folder, settings)
+    save_model(
+        model, told(tokenizer, settings), folder, generation=greedy(model, tokenizer, generation_config_of(settings)["max_new_tokens"])
+    )
+    save_generation_config(folder, settings)
     return folder
 
 
@@ -45,7 +47,7 @@ def save_adapters(model: Any, tokenizer: Any, run: Path, base: str, settings: Pr
     (told(tokenizer, settings) if settings else tokenizer).save_pretrained(partial)
     make_portable(partial, tokenizer)
     if settings:
-        remember(partial, settings)
+        save_generation_config(partial, settings)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
@@ -55,7 +57,7 @@ def told(tokenizer: Any, settings: PracticeSettings) -> Any:
     """The tokenizer with a chat template: its own, or a copy with the one by which a model without one was asked, where there is such."""
     if tokenizer.chat_template:
         return tokenizer
-    asked, copied = as_asked(settings), copy.copy(tokenizer)
+    asked, copied = generation_config_of(settings), copy.copy(tokenizer)
     copied.chat_template = plain_template(tokenizer, asked["system"], asked["instruction"])
     return copied
 

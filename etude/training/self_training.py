@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from etude.decoding.decode import Found, decode
+from etude.decoding.decode import DecodingResult, decode
 from etude.engine.completion import Completion, Logprobs
 from etude.rewards.own_answer import OwnAnswer, verdicts_by
 from etude.rewards.verdict import Verdict
@@ -43,13 +43,13 @@ class SelfTrainingSampler(Sampler):
         seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
         return RolloutBatch(step, groups, rewards, {"sampled_tokens": sum(each.sampled_tokens for each in found)}, seconds)
 
-    def _rewards(self, task: Task, found: Found) -> list[Verdict]:
+    def _rewards(self, task: Task, found: DecodingResult) -> list[Verdict]:
         how, answer = self.how, OwnAnswer(found.answer.text, found.answer.finish == "stop", found.answer.agreement)
         texts = [sample.text for sample in found.samples]
         return verdicts_by(answer, texts, task, min_share=how.min_share, by_tokens=how.by == "tokens", counts=self.counts)
 
 
-def _group(task: Task, prompt: tuple[int, ...], found: Found) -> Group:
+def _group(task: Task, prompt: tuple[int, ...], found: DecodingResult) -> Group:
     completions, answer = list(found.samples), found.answer
     if answer.text is not None:
         assert answer.finish is not None

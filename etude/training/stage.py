@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from etude.console.watching import Watcher
+from etude.console.reporter import Reporter
 from etude.training.interruption import Interrupted, Interruption
 
 
@@ -36,12 +36,12 @@ class Stage:
         return self.phase.replace("_", " ")
 
     def train(
-        self, done: int, save: Callable[[int], None], watcher: Watcher, interruption: Interruption, is_over: Callable[[], bool]
+        self, done: int, save: Callable[[int], None], reporter: Reporter, interruption: Interruption, is_over: Callable[[], bool]
     ) -> None:
         """Make the steps after `done`, until `is_over`; `save` is called with the steps done, on the way and where a signal ends it."""
         saved = done
         try:
-            for before in watcher.steps(self.name, range(done, self.total), total=self.total):
+            for before in reporter.steps(self.name, range(done, self.total), total=self.total):
                 if is_over():
                     break
                 step = before + 1

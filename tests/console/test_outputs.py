@@ -10,7 +10,7 @@ import pytest
 
 from etude.console.outputs import PAGE_MARK, check_output, is_pack, is_page, is_result, is_standard_output, write_output
 from etude.errors import UserError
-from etude.evaluation.report.answers import write_answers
+from etude.evaluation.report.answers_page import write_answers_page
 
 RESULT = json.dumps({"model": "tiny-random", "weights": "random", "evaluation": []})
 ANSWERS = json.dumps([{"prompt": "a", "completions": ["b"], "finish": ["stop"]}])
@@ -60,14 +60,14 @@ def test_null_and_an_open_file_are_written_into(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
-def test_standard_output_is_written_behind_what_was_printed(name, capfd):
+def test_standard_output_is_written_after_earlier_prints(name, capfd):
     print("first", flush=False)
     check_output("--json", name, is_result)
     write_output(name, "second\n")
     assert is_standard_output(name) and capfd.readouterr().out == "first\nsecond\n"
 
 
-def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     (tmp_path / "real.json").write_text(RESULT)
     (tmp_path / "real.json").chmod(0o600)
     (tmp_path / "link.json").symlink_to("real.json")
@@ -102,7 +102,7 @@ def test_a_result_and_an_empty_file_are_replaced(tmp_path, content):
 
 
 def test_pages_and_packs_are_known_by_their_content(tmp_path):
-    write_answers([], "majority", "model", tmp_path / "page.html")
+    write_answers_page([], "majority", "model", tmp_path / "page.html")
     (tmp_path / "other.html").write_text("<!doctype html><title>mine</title>")
     assert is_page(tmp_path / "page.html") and not is_page(tmp_path / "other.html") and PAGE_MARK in (tmp_path / "page.html").read_text()
     for name, inside in {"run.zip": "run/configuration.yaml", "other.zip": "photo.jpeg"}.items():

@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console as RichConsole
 
 from etude import cli
+from etude.console.reporter import Console
 from etude.console.terminal import VisibleFormatter, visible
-from etude.console.watching import Console
 from etude.errors import UserError
 
 EVIL = "x\x1b]0;OWNED\x07\x9b31m\r\u202ey\udcff"

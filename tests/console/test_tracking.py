@@ -4,8 +4,8 @@ import pytest
 from accelerate import tracking as accelerated
 
 from etude.cli import main
-from etude.console.tracking import Tracked
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
+from etude.console.tracking import TrackingReporter
 from etude.errors import UserError
 
 
@@ -75,6 +75,6 @@ def test_a_mistake_in_the_input_starts_no_tracker(tmp_path, capsys):
 
 def test_unknown_trackers_and_missing_packages_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match="unknown tracker 'tensorbord': did you mean 'tensorboard'"):
-        Tracked(Quiet(), ["tensorbord"], tmp_path, {})
+        TrackingReporter(Silent(), ["tensorbord"], tmp_path, {})
     with pytest.raises(UserError, match=r"--track comet_ml: its package is not installed: pip install comet-ml"):
-        Tracked(Quiet(), ["comet_ml"], tmp_path, {})
+        TrackingReporter(Silent(), ["comet_ml"], tmp_path, {})

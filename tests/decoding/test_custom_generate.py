@@ -64,7 +64,7 @@ def test_a_prompt_without_padding_is_taken_whole(model, chat_tokenizer):
         assert torch.equal(plain, found)
 
 
-def test_the_answer_is_sampled_where_generate_is_told_so(model, chat_tokenizer):
+def test_the_answer_is_sampled_with_do_sample(model, chat_tokenizer):
     inputs, own = inputs_of(chat_tokenizer), reliable("integrative_original", chat_tokenizer, QUESTIONS, k=1, seed=3)
     found = model.generate(**inputs, max_new_tokens=8, do_sample=True, temperature=0.9, top_k=7, custom_generate=own)
     engine, prompts = TransformersEngine(model, chat_tokenizer), [render_prompt(chat_tokenizer, Task(question)) for question in QUESTIONS]
@@ -79,7 +79,7 @@ def test_every_prompt_has_its_question(model, chat_tokenizer):
         model.generate(**inputs_of(chat_tokenizer), max_new_tokens=8, custom_generate=reliable("majority", chat_tokenizer, ["?"]))
 
 
-def test_a_question_without_an_answer_has_padding_behind_it(model, chat_tokenizer):
+def test_a_question_without_an_answer_is_followed_by_padding(model, chat_tokenizer):
     inputs = inputs_of(chat_tokenizer)
     own = reliable("abstain", chat_tokenizer, QUESTIONS, k=4, min_confidence=1.0, sampling=Sampling(temperature=5.0))
     found = model.generate(**inputs, max_new_tokens=8, do_sample=False, custom_generate=own)

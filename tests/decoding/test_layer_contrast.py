@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from etude.decoding.layer_contrast import NEVER, LayerContrast, contrasted_logprobs, divergence
-from etude.decoding.lens import Lens, Part, layers_of
+from etude.decoding.logit_lens import LayerPart, LogitLens, layer_numbers
 from etude.engine.completion import Stop
 from etude.engine.copied import CopiedContext
 from etude.engine.forward import find_forward
@@ -146,21 +146,26 @@ def test_layers_that_are_not_there_are_refused(llama, tokenizer, layers, said):
 
 def test_layers_have_names(model_of):
     plain, tied = model_of("llama", num_hidden_layers=8), model_of("qwen3", num_hidden_layers=8)
-    assert [layers_of(plain, name) for name in ("low", "high", "middle")] == [(0, 2), (4, 6), (4,)]
-    assert [layers_of(tied, name) for name in ("low", "high", "middle")] == [(2,), (4, 6), (4,)]
+    assert [layer_numbers(plain, name) for name in ("low", "high", "middle")] == [(0, 2), (4, 6), (4,)]
+    assert [layer_numbers(tied, name) for name in ("low", "high", "middle")] == [(2,), (4, 6), (4,)]
 
 
 def test_parts_are_all_layers_in_order(model_of):
     plain, tied = model_of("llama", num_hidden_layers=8), model_of("qwen3", num_hidden_layers=8)
-    assert [layers_of(plain, Part(number, 3)) for number in range(3)] == [(0,), (2,), (4, 6)]
-    assert [layers_of(tied, Part(number, 2)) for number in range(2)] == [(2,), (4, 6)]
-    assert [layers_of(tied, Part(number, 4)) for number in range(4)] == [(1,), (2, 3), (4, 5), (6, 7)]  # of all, since every other has 3
+    assert [layer_numbers(plain, LayerPart(number, 3)) for number in range(3)] == [(0,), (2,), (4, 6)]
+    assert [layer_numbers(tied, LayerPart(number, 2)) for number in range(2)] == [(2,), (4, 6)]
+    assert [layer_numbers(tied, LayerPart(number, 4)) for number in range(4)] == [
+        (1,),
+        (2, 3),
+        (4, 5),
+        (6, 7),
+    ]  # of all, since every other has 3
     with pytest.raises(UserError, match="is 8, but this model has 7 layers to make sets of"):
-        layers_of(tied, Part(0, 8))
+        layer_numbers(tied, LayerPart(0, 8))
 
 
-def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
-    lens = Lens(llama, (1,))
+def test_a_model_with_more_than_norm_and_head_after_its_last_layer_is_refused(llama):
+    lens = LogitLens(llama, (1,))
     with lens.reading(), torch.no_grad():
         logits = llama(torch.tensor([[1, 2, 3]])).logits[:, -1]
     lens.check(logits)
@@ -168,7 +173,7 @@ def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
         lens.check(torch.tanh(logits) * 2)
 
 
-def test_nothing_comes_before_what_a_view_opens_or_after_it(llama, tokenizer):
+def test_a_view_refuses_prefixes_before_and_after_it(llama, tokenizer):
     engine, view = TransformersEngine(llama, tokenizer), LayerContrast((1,))
     with pytest.raises(ValueError, match="a view opens whole prompts"):
         engine.open([[1]], engine.open([[2]]), view=view)
@@ -193,7 +198,7 @@ def test_what_a_view_opens_is_extended_by_it_however_often(model_of, tokenizer, 
 
 
 def test_a_lens_keeps_the_last_positions_alone(llama):
-    lens = Lens(llama, (0, 1))
+    lens = LogitLens(llama, (0, 1))
     with lens.reading(), torch.no_grad():
         llama(torch.tensor([list(range(4, 104))]))
     states = [lens.states(layer) for layer in (0, 1, 2)]
@@ -206,8 +211,8 @@ def test_a_lens_keeps_the_last_positions_alone(llama):
 def test_the_engines_own_pass_contrasts_as_transformers_does(model_of, family, choice, monkeypatch):
     model, view = model_of(family, num_hidden_layers=4), LayerContrast((0, 1, 3), choice=choice)
     shared = find_forward(model, model)
-    monkeypatch.setattr("etude.engine.prefill._PREFILL_TOKENS", 5)  # prompts in parts
-    monkeypatch.setattr("etude.decoding.lens._TOGETHER", 6)  # and two layers at once
+    monkeypatch.setattr("etude.engine.protocols._PREFILL_TOKENS", 5)  # prompts in parts
+    monkeypatch.setattr("etude.decoding.logit_lens._TOGETHER", 6)  # and two layers at once
     ways = [view.prefill(model, PROMPTS, 0, way) for way in (None, shared)]
     contexts = [opened.begin(torch.arange(3), 4, samples=4) for opened, _ in ways]
     found = [[logits] for _, logits in ways]
@@ -224,7 +229,7 @@ def test_the_engines_own_pass_contrasts_as_transformers_does(model_of, family, c
 def test_a_whole_forward_of_long_completions_is_read_in_parts(llama, monkeypatch):
     completions, how = [tuple(range(5, 5 + length)) for length in (9, 1, 4, 6, 2)], LayerContrast((0, 1), plausible=0.0)
     whole = contrasted_logprobs(llama, how, (3, 4), completions)
-    monkeypatch.setattr("etude.decoding.lens._TOGETHER", 8)
+    monkeypatch.setattr("etude.decoding.logit_lens._TOGETHER", 8)
     for one, other in zip(whole, contrasted_logprobs(llama, how, (3, 4), completions), strict=True):
         assert one == pytest.approx(other, abs=1e-4)
     assert contrasted_logprobs(llama, how, (4,), completions)[0][1:] != pytest.approx(whole[0][1:], abs=1e-4)  # the prompt is read

@@ -20,7 +20,7 @@ from etude.decoding.layer_candidates import layer_candidates
 from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static
 from etude.decoding.majority import majority
 from etude.decoding.methods import METHODS
-from etude.decoding.pool import Pool
+from etude.decoding.sample_pool import SamplePool
 from etude.decoding.self_reflection import WORDS, self_reflection
 from etude.decoding.settings import ReliableDecoding
 from etude.decoding.universal_self_consistency import universal_self_consistency
@@ -67,7 +67,7 @@ def own_logprobs(engine, pairs):
 
 def pool_of(engine, tasks=TASKS, temperature=1.0, **changes):
     prompts = [prompt for _, prompt in items_of(engine, tasks)]
-    return Pool(engine, tasks, prompts, samples=Sampling(temperature=temperature), **(asking(engine) | changes))
+    return SamplePool(engine, tasks, prompts, samples=Sampling(temperature=temperature), **(asking(engine) | changes))
 
 
 def texts_of(found):
@@ -168,7 +168,7 @@ def test_one_sample_may_be_the_greedy_one():
 # ---------------------------------------------------------------------- the pool
 
 
-def test_the_first_samples_are_the_same_however_many_are_asked_for(engine):
+def test_the_first_samples_do_not_depend_on_k(engine):
     few, many = pool_of(engine), pool_of(engine)
     two, then, five = few.samples(2), few.samples(5), many.samples(5)
     texts = [[[few.sample(each).text for each in own] for own in samples] for samples in (two, then, five)]
@@ -182,7 +182,7 @@ def test_the_first_samples_are_the_same_however_many_are_asked_for(engine):
 def inputs_by_hand(engine, pool, again):
     """<user>question<assistant>sample<end><user>again, question<assistant>, as ids."""
     inputs = []
-    for task, samples in zip(pool.tasks, pool.drawn, strict=True):
+    for task, samples in zip(pool.tasks, pool.taken, strict=True):
         question = task.question + (f"\n\n{task.instruction}" if task.instruction else "")
         words = engine.tokenizer(f"<user>{again}\n\n{question}<assistant>", add_special_tokens=False)["input_ids"]
         head = engine.tokenizer(f"<user>{question}<assistant>", add_special_tokens=False)["input_ids"]
@@ -200,7 +200,7 @@ def test_every_input_shows_the_model_a_sample_as_its_own_answer_and_asks_again(e
     assert found[0].text != engine.generate(pool.prompts, max_new_tokens=8, sampling=GREEDY)[0][0].text
 
 
-def test_only_what_stands_behind_a_sample_is_computed(engine):
+def test_only_tokens_after_a_sample_are_prefilled(engine):
     pool = pool_of(engine)
     drawn = pool.samples(3)
     behind = [[len(tokens) - len(sample.tokens) for tokens, sample in zip(own, samples, strict=True)]
@@ -211,7 +211,7 @@ def test_only_what_stands_behind_a_sample_is_computed(engine):
     assert engine.computed_tokens - before == sum(map(sum, behind)) + last_of_samples + decoded
 
 
-def test_in_one_message_the_sample_stands_between_the_question_and_itself(engine, monkeypatch):
+def test_in_one_message_the_sample_is_between_the_question_and_its_repetition(engine, monkeypatch):
     pool = says(pool_of(engine, TASKS[:2]), monkeypatch, ["<user>so", "four"])
     found = integrative(pool, 2, again="Again:", layout="one_message")
     text = "<user>{0}\n\n{1}\n\nAgain:\n\n{0}{2}<assistant>"
@@ -227,16 +227,16 @@ def test_a_question_is_answered_as_soon_as_its_samples_agree(engine, monkeypatch
     pool, order = pool_of(engine, tasks), {}
 
     def sample(prefix):
-        place = next(place for place, own in enumerate(pool.drawn) if any(each is prefix for each in own))
-        text = said[place][order.setdefault(id(prefix), [each is prefix for each in pool.drawn[place]].index(True))]
+        place = next(place for place, own in enumerate(pool.taken) if any(each is prefix for each in own))
+        text = said[place][order.setdefault(id(prefix), [each is prefix for each in pool.taken[place]].index(True))]
         return Completion(prefix.own_tokens, prefix.own_logprobs, text, "stop", 0, 0)
 
     monkeypatch.setattr(pool, "sample", sample)
     found = integrative(pool, 5, stop_agreed=True)
-    assert [len(own) for own in pool.drawn] == [2, 5, 5]
+    assert [len(own) for own in pool.taken] == [2, 5, 5]
     assert found[0].text == "4" and found[0].notes == ("its first 2 samples agree",) and not found[0].agreement
     plain = integrative(pool, 5)
-    assert [each.text for each in found[1:]] == [each.text for each in plain[1:]] and len(pool.drawn[0]) == 5
+    assert [each.text for each in found[1:]] == [each.text for each in plain[1:]] and len(pool.taken[0]) == 5
     monkeypatch.setitem(said, 1, ["6"] * 5)
     again = integrative(pool, 5, stop_agreed=True)
     assert [bool(each.notes) for each in again] == [True, True, False]
@@ -269,8 +269,8 @@ def test_unrelated_samples_are_those_of_the_next_question(engine):
     crossed = []
     for place, inputs in enumerate(own):
         head, other = pool.prompts[place], 1 - place
-        ends = [tokens[len(sample.tokens) + (sample.finish != "stop") :] for tokens, sample in zip(inputs, pool.drawn[place], strict=True)]
-        crossed.append([(*head, *said.own_tokens, *(() if said.finish == "stop" else (1,)), *ends[0]) for said in pool.drawn[other]])
+        ends = [tokens[len(sample.tokens) + (sample.finish != "stop") :] for tokens, sample in zip(inputs, pool.taken[place], strict=True)]
+        crossed.append([(*head, *said.own_tokens, *(() if said.finish == "stop" else (1,)), *ends[0]) for said in pool.taken[other]])
     assert [each.text for each in found] == joint_of(engine, crossed)
     with pytest.raises(UserError, match="ask two"):
         integrative_unrelated(pool_of(engine, TASKS[:1] * 2), 2)

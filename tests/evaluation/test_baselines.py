@@ -1,5 +1,5 @@
 from etude.evaluation.baselines import trivial_answers, trivial_baselines
-from etude.evaluation.wording import same_wording_answers
+from etude.evaluation.same_wording import same_wording_answers
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS

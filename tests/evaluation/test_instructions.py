@@ -38,11 +38,11 @@ def test_a_rule_tells_an_answer_that_keeps_it_from_a_near_miss(rule, argument):
         ("sentences", "2", 'It is green. They say "it is tall."', True),
     ],
 )
-def test_a_rule_goes_by_what_was_asked(rule, argument, text, follows):
+def test_each_rule_accepts_and_rejects_answers(rule, argument, text, follows):
     assert is_followed(text, Instruction("?", rule, argument)) == follows
 
 
-def test_every_rule_is_tried_and_asked_for_in_turn():
+def test_instructions_cycle_through_every_rule():
     assert {rule for rule, _ in KEPT} == set(RULES)
     asked = instructions(550)
     assert len({each.prompt for each in asked}) == 550

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from etude.errors import UserError
-from etude.evaluation.likelihood import SCORINGS, Asked, ask, cloze, question_of
+from etude.evaluation.likelihood import SCORINGS, LikelihoodQuestion, cloze_questions, question_from_task, score_questions
 from etude.tasks.choices import show_choices
 from etude.tasks.task import Task
 from etude.tiny import tiny_tokenizer
@@ -25,7 +25,7 @@ def spelled(pairs):
 
 
 def known(*choices, right=0):
-    return ask([Asked("Which?", choices, right)], TOKENIZER, spelled, room=200)
+    return score_questions([LikelihoodQuestion("Which?", choices, right)], TOKENIZER, spelled, room=200)
 
 
 def test_the_three_ways_of_scoring_by_hand():
@@ -41,27 +41,30 @@ def test_nats_are_those_of_the_right_choice_a_byte():
 
 
 def test_an_open_question_has_nats_and_no_choices():
-    found = ask([Asked("Which?", ("ab",), 0), Asked("Who?", ("c",), 0)], TOKENIZER, spelled, room=200)
+    found = score_questions([LikelihoodQuestion("Which?", ("ab",), 0), LikelihoodQuestion("Who?", ("c",), 0)], TOKENIZER, spelled, room=200)
     assert found.right == {} and found.nats == [1.25, 2.0]
 
 
 @pytest.mark.parametrize(
     ("questions", "sentence"),
     [
-        ([Asked("Which?", ("a", "b"), 0), Asked("Why?", ("c",), 0, "q:2")], "q:2 has no choices, where others have"),
-        ([Asked("Which?", ("a", " "), 0, "q:1")], "q:1 has an empty choice"),
+        (
+            [LikelihoodQuestion("Which?", ("a", "b"), 0), LikelihoodQuestion("Why?", ("c",), 0, "q:2")],
+            "q:2 has no choices, where others have",
+        ),
+        ([LikelihoodQuestion("Which?", ("a", " "), 0, "q:1")], "q:1 has an empty choice"),
     ],
 )
-def test_questions_that_cannot_be_asked_together_are_refused(questions, sentence):
+def test_questions_that_can_not_be_scored_together_are_refused(questions, sentence):
     with pytest.raises(UserError, match=sentence):
-        ask(questions, TOKENIZER, spelled, room=200)
+        score_questions(questions, TOKENIZER, spelled, room=200)
 
 
 def test_bytes_and_not_characters_are_counted():
     def flat(pairs):
         return [(-6.0,) * len(completion) for _, completion in pairs]
 
-    assert ask([Asked("?", ("\u00e9",), 0)], TOKENIZER, flat, room=50).nats == [6.0]  # two tokens, two bytes
+    assert score_questions([LikelihoodQuestion("?", ("\u00e9",), 0)], TOKENIZER, flat, room=50).nats == [6.0]  # two tokens, two bytes
 
 
 def test_a_long_question_loses_its_beginning_and_a_long_answer_is_refused():
@@ -71,19 +74,19 @@ def test_a_long_question_loses_its_beginning_and_a_long_answer_is_refused():
         seen.extend(pairs)
         return [(-1.0,) * len(completion) for _, completion in pairs]
 
-    ask([Asked("x" * 50 + "?", ("ab",), 0)], TOKENIZER, kept, room=13)
+    score_questions([LikelihoodQuestion("x" * 50 + "?", ("ab",), 0)], TOKENIZER, kept, room=13)
     assert [TOKENIZER.decode(part) for part in seen[0]] == ["x" * 9 + "?", " ab"]
     with pytest.raises(UserError, match="the answer 'ababababab' has 11 tokens; there is room for 1 to 10"):
-        ask([Asked("?", ("ab" * 5,), 0)], TOKENIZER, kept, room=11)
+        score_questions([LikelihoodQuestion("?", ("ab" * 5,), 0)], TOKENIZER, kept, room=11)
 
 
-def test_a_task_is_asked_without_letters_and_with_its_right_choice():
+def test_a_task_becomes_a_question_without_choice_letters():
     choices = ["a stone", "a pear"]
     task = Task(show_choices("Which is a fruit?", choices), "B", metadata={"choices": choices})
-    assert question_of(task) == Asked("Question: Which is a fruit?\nAnswer:", ("a stone", "a pear"), 1)
-    assert question_of(Task("Why?", "because")) == Asked("Question: Why?\nAnswer:", ("because",), 0)
+    assert question_from_task(task) == LikelihoodQuestion("Question: Which is a fruit?\nAnswer:", ("a stone", "a pear"), 1)
+    assert question_from_task(Task("Why?", "because")) == LikelihoodQuestion("Question: Why?\nAnswer:", ("because",), 0)
     with pytest.raises(UserError, match="has no answer"):
-        question_of(Task("Why?", origin="a.jsonl:1"))
+        question_from_task(Task("Why?", origin="a.jsonl:1"))
 
 
 def glossary(sections, terms):
@@ -91,18 +94,18 @@ def glossary(sections, terms):
     return [(f"g.jsonl:{number}", row) for number, row in enumerate(rows, 1)]
 
 
-def test_a_term_is_asked_for_among_three_others_of_its_section():
-    asked = cloze(glossary(("bones", "blood"), 6))
+def test_a_term_has_three_other_terms_of_its_section_as_choices():
+    asked = cloze_questions(glossary(("bones", "blood"), 6))
     assert len(asked) == 12
     for question, (_, row) in zip(asked, glossary(("bones", "blood"), 6), strict=True):
         assert question.prompt == f"Definition: {row['definition']}\nTerm:" and question.choices[question.right] == row["term"]
         assert len(set(question.choices)) == 4 and all(choice.startswith(row["section"]) for choice in question.choices)
     assert {question.right for question in asked} == {0, 1, 2, 3}
-    assert cloze(glossary(("bones", "blood"), 6)) == asked
+    assert cloze_questions(glossary(("bones", "blood"), 6)) == asked
 
 
 def test_a_small_section_takes_the_others_from_all_terms():
-    asked = cloze(glossary(("bones", "blood"), 2))
+    asked = cloze_questions(glossary(("bones", "blood"), 2))
     assert all(len(set(question.choices)) == 4 for question in asked)
 
 
@@ -115,7 +118,7 @@ def test_a_small_section_takes_the_others_from_all_terms():
 )
 def test_a_glossary_that_is_none_is_refused(rows, sentence):
     with pytest.raises(UserError, match=sentence):
-        cloze(rows)
+        cloze_questions(rows)
 
 
 def test_a_real_model_gives_the_log_probs_that_its_logits_say():
@@ -127,7 +130,10 @@ def test_a_real_model_gives_the_log_probs_that_its_logits_say():
     from etude.tiny import tiny_model
 
     model = tiny_model()
-    questions = [Asked("Which is it?", ("a stone", "a pear", "it"), 1), Asked("Which is that?", ("a pear", "no"), 0)]
+    questions = [
+        LikelihoodQuestion("Which is it?", ("a stone", "a pear", "it"), 1),
+        LikelihoodQuestion("Which is that?", ("a pear", "no"), 0),
+    ]
 
     def logprobs(pairs):
         return completion_logprobs(model, [Example(*pair) for pair in pairs])
@@ -138,7 +144,7 @@ def test_a_real_model_gives_the_log_probs_that_its_logits_say():
             each = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
         return float(each[-len(f" {choice}") :].sum())
 
-    found = ask(questions, TOKENIZER, logprobs, room=200)
+    found = score_questions(questions, TOKENIZER, logprobs, room=200)
     for place, question in enumerate(questions):
         sums = [slow(question.prompt, choice) for choice in question.choices]
         per_byte = [value / len(choice) for value, choice in zip(sums, question.choices, strict=True)]

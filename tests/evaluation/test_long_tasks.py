@@ -6,11 +6,11 @@ from random import Random
 import pytest
 
 from etude.errors import UserError
-from etude.evaluation.long.asked import asked, generators, haystack_of, pieces
-from etude.evaluation.long.facts import facts_of, stories_of
+from etude.evaluation.long.facts import babi_generator, read_babi
 from etude.evaluation.long.haystack import NOISE, Haystack, sentences_of
 from etude.evaluation.long.kinds import KINDS
 from etude.evaluation.long.task import LongTask
+from etude.evaluation.long.tokenized import generators_by_kind, make_haystack, make_tasks, tokenize_task
 
 TEXT = "\n\n".join(f"Once there were {number} cats. They sat on {number + 1} mats, and slept." for number in range(200))
 
@@ -26,7 +26,7 @@ def haystack():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokens", [300, 1000, 5000])
-def test_a_task_is_as_long_as_asked_and_says_its_answer(kind, tokens, haystack):
+def test_a_task_has_the_requested_length_and_contains_its_answer(kind, tokens, haystack):
     seen = set()
     for seed in range(5):
         task = KINDS[kind](Random(seed), haystack, tokens)
@@ -39,7 +39,7 @@ def test_a_task_is_as_long_as_asked_and_says_its_answer(kind, tokens, haystack):
     assert len(seen) == 5
 
 
-def test_what_is_asked_for_is_what_was_hidden(haystack):
+def test_the_question_asks_for_the_hidden_number(haystack):
     one = KINDS["single"](Random(0), haystack, 300)
     assert one.context.count("special magic number") == 1 and f"is: {one.answers[0]}." in one.context
     others = KINDS["multi_key"](Random(0), haystack, 300)
@@ -81,7 +81,7 @@ def test_sentences_keep_their_quotes_and_lose_their_markup():
         Haystack(NOISE, words).around(Random(0), ["a b c d"], 5)
 
 
-def test_a_sentence_that_is_too_long_is_begun_behind():
+def test_a_start_before_a_sentence_that_is_too_long_is_sampled_again():
     text = f"{NOISE} {'word ' * 60}end. {NOISE}"
     haystack, draw = Haystack(text, words), Random(3)
     for _ in range(50):
@@ -104,18 +104,18 @@ def test_facts_of_babi_lie_in_order_between_sentences(haystack, tmp_path):
         "1 Mary went home.\n2 John went out.\n3 Where is Mary? \thome\t1\n4 Mary left.\n"
         "5 Where is John? |out|2\n1 Eve sat.\n2 Who sat?\tEve\t1\n"
     )
-    assert stories_of(file) == [
+    assert read_babi(file) == [
         (["Mary went home.", "John went out."], "Where is Mary?", "home"),
         (["Mary went home.", "John went out.", "Mary left."], "Where is John?", "out"),
         (["Eve sat."], "Who sat?", "Eve"),
     ]
-    tasks = [facts_of(file)(Random(seed), haystack, 200) for seed in range(9)]
+    tasks = [babi_generator(file)(Random(seed), haystack, 200) for seed in range(9)]
     long = next(task for task in tasks if task.answers == ("out",))
     assert long.context.index("Mary went home.") < long.context.index("John went out.") < long.context.index("Mary left.")
     for content, message in (("no number\n", "begins with a number"), ("1 Mary went home.\n", "has no question")):
         file.write_text(content)
         with pytest.raises(UserError, match=message):
-            facts_of(file)
+            babi_generator(file)
 
 
 def test_meetings_and_stories_are_cut_to_a_length_around_what_answers(haystack, tmp_path):
@@ -127,7 +127,7 @@ def test_meetings_and_stories_are_cut_to_a_length_around_what_answers(haystack, 
         "questions": [{"question_text": "Why?", "responses": [{"response_text": "because"}]}],
     }
     (tmp_path / "s.jsonl").write_text(json.dumps(story) + "\n")
-    made = generators({"meetings": tmp_path / "m.jsonl", "stories": tmp_path / "s.jsonl"})
+    made = generators_by_kind({"meetings": tmp_path / "m.jsonl", "stories": tmp_path / "s.jsonl"})
     meeting = made["meetings"](Random(0), haystack, 60)
     assert meeting.context.split("\n")[0].startswith("S46") and "S52: turn 52" in meeting.context and words(meeting.context) <= 60
     story = made["stories"](Random(0), haystack, 60)
@@ -137,22 +137,22 @@ def test_meetings_and_stories_are_cut_to_a_length_around_what_answers(haystack, 
 
 def test_a_prompt_in_two_pieces_is_the_whole_one(tokenizer, chat_tokenizer):
     for each in (tokenizer, chat_tokenizer):
-        made = asked(each, "single", KINDS["single"], haystack_of([TEXT], each), tokens=400, n=3, seed=1)
-        more = asked(each, "single", KINDS["single"], haystack_of([TEXT], each), tokens=400, n=5, seed=1)
+        made = make_tasks(each, "single", KINDS["single"], make_haystack([TEXT], each), tokens=400, n=3, seed=1)
+        more = make_tasks(each, "single", KINDS["single"], make_haystack([TEXT], each), tokens=400, n=5, seed=1)
         assert more[:3] == made
         for one in made:
             assert 330 <= len(one.text) + len(one.question) <= 400
             whole = each.decode([*one.text, *one.question])
             assert one.task.context in whole and whole.endswith(one.task.begin)
-            assert (one.text, one.question) == pieces(each, one.task)
+            assert (one.text, one.question) == tokenize_task(each, one.task)
     with pytest.raises(UserError, match="set tokens to more"):
-        asked(tokenizer, "single", KINDS["single"], haystack_of([], tokenizer), tokens=150, n=1, seed=0)
+        make_tasks(tokenizer, "single", KINDS["single"], make_haystack([], tokenizer), tokens=150, n=1, seed=0)
 
 
 def test_a_text_is_cut_until_its_question_fits_however_long_its_sentences_are(chat_tokenizer):
     """Room that shrinks by the few tokens that are too much would not let go of a sentence."""
     long = " ".join(f"So it was on day {day}, and {'so it was then, and ' * 4}nobody knew why." for day in range(40))
-    haystack = haystack_of([long], chat_tokenizer)
+    haystack = make_haystack([long], chat_tokenizer)
     for tokens in range(700, 1000, 7):
-        (each,) = asked(chat_tokenizer, "single", KINDS["single"], haystack, tokens=tokens, n=1, seed=tokens)
+        (each,) = make_tasks(chat_tokenizer, "single", KINDS["single"], haystack, tokens=tokens, n=1, seed=tokens)
         assert tokens - 300 < len(each.text) + len(each.question) <= tokens

@@ -147,7 +147,7 @@ def test_page_tells_what_the_model_knew_before(make_run: MakeRun, tmp_path: Path
     assert "practice 24.50 +0.143 [-0.010, +0.300] 61.3 % [50.0, 71.0] none none 80" in text
 
 
-def test_new_skill_stands_against_old_knowledge_with_what_the_gate_did(make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_page_shows_skill_against_general_knowledge_and_the_gates_checks(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run()
     result = json.loads((folder / "result.json").read_text())
     result["retention"] = [{"model": model, **KNOWN, "choice_accuracy": known} for model, known in (("base", 0.6), ("practice", 0.5))]
@@ -157,7 +157,7 @@ def test_new_skill_stands_against_old_knowledge_with_what_the_gate_did(make_run:
         folder / "metrics.jsonl", [{**seen, "step": 1, "gate_passed": 1}, {**seen, "step": 2, "gate_passed": 0}, {"gate_passed": "?"}]
     )
     page = Page(write_report([folder], tmp_path / "page.html"))
-    assert "New skill against old knowledge" in page.text and "fell back to step 1" in page.text
+    assert "New skill against general knowledge" in page.text and "rolled back to step 1" in page.text
     labels = [attributes.get("aria-label") or "" for _, attributes in page.tags]
     assert any("base: 0.1 at 0.6; practice: 0.6 at 0.5" in label for label in labels)
     rings = [tag for tag, attributes in page.tags if attributes.get("class") == "fall"]
@@ -178,7 +178,7 @@ def test_sentence_claims_no_more_than_the_test(make_run: MakeRun, tmp_path: Path
     assert f"Practice {verb} greedy accuracy" in Page(write_report([run], tmp_path / "report.html")).text
 
 
-def test_a_baseline_that_is_as_good_as_practice_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_remark_names_a_baseline_as_good_as_practice(make_run: MakeRun, tmp_path: Path) -> None:
     page = Page(write_report([make_run(after=0.15)], tmp_path / "report.html"))
     assert "a trivial baseline (17.0 %) does at least as well as practice (15.0 %)" in page.text
 
@@ -220,7 +220,7 @@ def tree(*nodes: dict[str, Any]) -> dict[str, Any]:
     return {"task": "t", "question": HOSTILE, "answer": "4", "nodes": list(nodes)}
 
 
-def test_of_each_of_three_steps_one_tree_is_drawn_with_its_text_escaped(make_run: MakeRun, tmp_path: Path) -> None:
+def test_one_tree_of_each_of_three_steps_is_drawn_with_escaped_text(make_run: MakeRun, tmp_path: Path) -> None:
     run, right = make_run(), {"value": 1.0, "finish": "stop"}
     telling = tree(
         node(0, None, "", drawn=0), node(1, 0, HOSTILE, drawn=3), node(2, 1, "two", **right), node(3, 1, "four", value=0.0, finish="length")
@@ -397,7 +397,7 @@ def test_a_legend_names_no_curve_that_is_not_there(make_run: MakeRun, tmp_path: 
 
 
 @pytest.mark.parametrize(("largest", "top"), [(0.0, "100 %"), (0.004, "0.4 %"), (1.0, "100 %")])
-def test_small_shares_are_drawn_large(make_run: MakeRun, tmp_path: Path, largest: float, top: str) -> None:
+def test_charts_of_small_shares_are_zoomed(make_run: MakeRun, tmp_path: Path, largest: float, top: str) -> None:
     run = make_run()
     write_lines(run / "metrics.jsonl", [{"phase": "practice", "step": step, "clip_share": step * largest} for step in range(2)])
     (run / "timings.jsonl").unlink()
@@ -413,7 +413,7 @@ def test_long_curves_are_thinned(make_run: MakeRun, tmp_path: Path) -> None:
     assert all((attributes["d"] or "").count("L") <= 300 for tag, attributes in page.tags if tag == "path")
 
 
-def test_wrong_arguments_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
     with pytest.raises(UserError, match=f"1 to {MAX_RUNS} runs, got 0"):
@@ -444,9 +444,13 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
     write_lines(revised / "attempts" / "00001.jsonl.gz", [attempt(1, 0) | {"turns": turns}])
     page = write_report([make_run("a"), make_run("b", per_step=6), revised], tmp_path / "report.html")
     third = dom(page, "run=2", tmp_path / "profile")
-    assert "Turn 1, score 0, credit \u22120.5" in third and "Turn 2, score 1, credit +0.5" in third and third.count(">Told<") == 1
+    assert (
+        "Turn 1, score 0, advantage \u22120.5" in third
+        and "Turn 2, score 1, advantage +0.5" in third
+        and third.count(">Feedback to the model<") == 1
+    )
     everything = dom(page, "", tmp_path / "profile")
-    assert "36 of 36 attempts match; the first 20 are drawn. These are all attempts of the run." in everything
+    assert "36 of 36 attempts match; the first 20 are shown. These are all attempts of the run." in everything
     assert everything.count('<article class="attempt">') == 20
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in everything and "<script>alert" not in everything
     assert '<option value="right">right (12)</option>' in everything
@@ -457,7 +461,7 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
 
 @pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
-def test_tables_fit_a_desk_and_say_on_a_phone_that_there_is_more(make_run: MakeRun, tmp_path: Path) -> None:
+def test_tables_fit_a_wide_screen_and_scroll_on_a_phone(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     result = json.loads((run / "result.json").read_text())
     for each in result["evaluation"]:

@@ -13,7 +13,7 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.evaluation.report import reading, run_folder, write_report
+from etude.evaluation.report import bounded_reading, run_folder, write_report
 
 HUGE = "9" * 400
 ODD = [
@@ -155,7 +155,7 @@ def page_of(run: Path, tmp_path: Path) -> str:
     return write_report([run], tmp_path / "page.html").read_text()
 
 
-def test_the_page_names_the_file_and_the_place_of_what_is_of_another_type(tmp_path):
+def test_the_page_names_file_and_path_of_a_value_of_another_type(tmp_path):
     odd = documents()
     odd["result.json"]["evaluation"][1]["baselines"] = [1]
     odd["result.json"]["paired"] = "x"
@@ -191,7 +191,7 @@ def test_json_that_is_deep_is_left_out(tmp_path):
 
 def test_a_small_file_that_is_large_when_it_is_unpacked_takes_no_memory(tmp_path, monkeypatch):
     for name, number in {"MAX_BYTES": 200_000, "MAX_STREAM_BYTES": 200_000, "MAX_LINE_BYTES": 20_000}.items():
-        monkeypatch.setattr(reading, name, number)
+        monkeypatch.setattr(bounded_reading, name, number)
     run = write(tmp_path / "run", documents())
     (run / "attempts" / "00001.jsonl.gz").write_bytes(gzip.compress(b"1" * 30_000_000))  # one line
     (run / "attempts" / "00002.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 100_000))
@@ -215,7 +215,7 @@ def test_no_more_attempts_are_kept_than_memory_is_meant_for(tmp_path, monkeypatc
     monkeypatch.setattr(run_folder, "MAX_ATTEMPT_BYTES", 3_000)
     attempts = documents()["attempts/00001.jsonl.gz"]
     run = write(tmp_path / "run", {**documents(), "attempts/00001.jsonl.gz": attempts * 9, "attempts/00002.jsonl.gz": attempts})
-    assert "the attempts are longer than 0.003 MB: those behind attempts/00001.jsonl.gz are left out" in page_of(run, tmp_path)
+    assert "the attempts are longer than 0.003 MB: those after attempts/00001.jsonl.gz are left out" in page_of(run, tmp_path)
 
 
 def test_a_folder_that_holds_no_run_is_refused_and_nothing_is_written_in_it(tmp_path):

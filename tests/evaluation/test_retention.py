@@ -7,7 +7,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from etude.errors import UserError
-from etude.evaluation.retention import OLD_KNOWLEDGE, Probe, Question, compare_retention, make_probe, measure_retention
+from etude.evaluation.retention import OLD_KNOWLEDGE, ChoiceQuestion, Probe, compare_retention, make_probe, measure_retention
 from etude.tasks.choices import show_choices
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -28,7 +28,7 @@ def test_perplexity_is_the_exponential_of_the_mean_over_tokens_not_over_windows(
 
 
 def test_the_most_likely_choice_per_byte_is_the_answer():
-    short, long = Question((9,), ((1,), (1, 1)), (4, 10), 0), Question((9,), ((1,), (1, 1)), (4, 10), 1)
+    short, long = ChoiceQuestion((9,), ((1,), (1, 1)), (4, 10), 0), ChoiceQuestion((9,), ((1,), (1, 1)), (4, 10), 1)
     found = measure_retention(Probe([], [short, long]), uniform)  # log 1/2 over 4 bytes against log 1/4 over 10: the second
     assert found["right"] == "01"
     assert (found["row"]["choice_accuracy"], found["row"]["choices_n"]) == (0.5, 2)
@@ -51,7 +51,7 @@ def test_a_window_begins_with_what_the_tokenizer_puts_first_and_not_with_any_tok
     assert tokenizer.decode(window) == "<eos>abc"
 
 
-def test_questions_are_asked_without_letters_and_choices_follow_a_space():
+def test_questions_have_no_choice_letters_and_choices_follow_a_space():
     choices = ["a stone", "a pear"]
     task = Task(show_choices("Which is a fruit?", choices), "B", "choice", metadata={"choices": choices})
     tokenizer = tiny_tokenizer()
@@ -63,7 +63,7 @@ def test_questions_are_asked_without_letters_and_choices_follow_a_space():
         make_probe("ab", [task], tokenizer, window_tokens=4, text_tokens=9, room=40)
 
 
-def test_what_changed_is_told_in_nats_and_by_a_paired_test():
+def test_retention_is_compared_in_nats_and_by_a_paired_test():
     before = {"nats": [1.0, 2.0], "right": "1100"}
     same = compare_retention("base", "practice", before, before)
     assert (same["nats"], same["nats_low"], same["nats_high"], same["choices"]["p_value"]) == (0.0, 0.0, 0.0, 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etude.evaluation.baselines import trivial_baselines
-from etude.evaluation.measure import compare
+from etude.evaluation.measure import compare_measurements
 from etude.evaluation.report.axes import tick_label, ticks_of
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, reward_row, tells_more
 from etude.evaluation.statistics import paired_mean_test, wilson_interval
@@ -32,7 +32,7 @@ def test_unscored_answers_are_in_no_mean_and_make_a_verifier_of_0_and_1_no_grade
         ((0.5, 0.5), (0.7, 0.7), False),
     ],
 )
-def test_models_are_told_apart_by_reward_where_accuracy_can_not(before, after, leads):
+def test_models_are_compared_by_reward_if_accuracy_can_not_separate_them(before, after, leads):
     rows = [{"accuracy": accuracy, "mean_reward": reward, "n": 50, "unscored": 0} for accuracy, reward in (before, after)]
     assert leads_with_reward(*rows) is leads
 
@@ -42,7 +42,7 @@ def test_a_comparison_has_both_tests_and_says_which_leads():
         items = [{"score": score, "right": False, "sampled_reward": score} for score in scores]
         return {"suite": "sums", "items": items, "row": {"accuracy": 0.0, "n": 4, "unscored": 1, "mean_reward": 0.1}}
 
-    found = compare("base", "practice", page([0.1, 0.2, 0.0, None]), page([0.4, 0.2, 0.3, 0.5]))
+    found = compare_measurements("base", "practice", page([0.1, 0.2, 0.0, None]), page([0.4, 0.2, 0.3, 0.5]))
     assert found["leads"] == "mean_reward" and found["difference"] == 0.0 and found["p_value"] == 1.0
     assert found["reward_n"] == 3 and found["reward_difference"] == pytest.approx(0.2) and found["reward_p_value"] == 0.5
     assert found["sampled_reward_difference"] == pytest.approx(0.2)
@@ -50,11 +50,11 @@ def test_a_comparison_has_both_tests_and_says_which_leads():
 
 
 @pytest.mark.parametrize(("item", "right"), [({"score": 1.0}, True), ({"score": 20.0, "right": False}, False), ({"score": None}, False)])
-def test_an_item_is_right_by_what_its_page_says_and_an_old_one_from_1_on(item, right):
+def test_an_item_is_right_by_its_own_field_and_an_old_one_from_a_score_of_1(item, right):
     assert is_item_right(item) is right
 
 
-def test_random_signs_are_drawn_where_there_are_too_many_to_try():
+def test_random_signs_are_sampled_if_there_are_too_many_to_enumerate():
     """Against the normal approximation, which is good for 60 differences: z = 0.5 · √60 / 1."""
     differences = [0.5 + sign for sign in (-1.0, 1.0)] * 30
     test = paired_mean_test(differences)

@@ -35,7 +35,7 @@ def test_wilson_interval_touches_the_ends_exactly_and_keeps_a_width(n: int) -> N
     assert wilson_interval(n, n) == (pytest.approx(1 - high), 1.0)
 
 
-def test_wilson_interval_of_no_items_says_nothing() -> None:
+def test_wilson_interval_of_no_items_is_0_to_1() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
@@ -91,7 +91,7 @@ def test_mean_interval_encloses_the_mean_and_is_reproducible() -> None:
     assert low == pytest.approx(0.5 - spread, abs=0.01) and high == pytest.approx(0.5 + spread, abs=0.01)
 
 
-def test_mean_interval_does_not_depend_on_how_many_resamples_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mean_interval_does_not_depend_on_the_resamples_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [0.1, 0.4, 0.7, 0.2, 0.9]
     whole = mean_interval(values, resamples=501)
     monkeypatch.setattr("etude.evaluation.statistics._DRAWS_AT_ONCE", 35)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from etude.evaluation.descriptive import Described, describe
+from etude.evaluation.text_counts import TextCounts, count_text
 from etude.evaluation.truthful import choice_scores, ranked, rouge_l, truth, truth_by
 
 
@@ -51,12 +51,12 @@ def test_choices_are_scored_by_the_best_the_mass_and_the_share_of_true_ones():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", Described(0, 0)),
-        ("Paris.", Described(1, 0)),
-        ("In Paris, Paris and Rome", Described(5, 2)),
-        ("It cost 1,000. Then 1,000 more! Ann paid", Described(8, 1)),
-        ("one\nTwo THREE", Described(3, 1)),
+        ("", TextCounts(0, 0)),
+        ("Paris.", TextCounts(1, 0)),
+        ("In Paris, Paris and Rome", TextCounts(5, 2)),
+        ("It cost 1,000. Then 1,000 more! Ann paid", TextCounts(8, 1)),
+        ("one\nTwo THREE", TextCounts(3, 1)),
     ],
 )
 def test_words_are_counted_and_names_and_numbers_once(text, found):
-    assert describe(text) == found
+    assert count_text(text) == found

@@ -171,7 +171,7 @@ def test_a_configuration_that_no_run_wrote_is_left_out(text, tmp_path, caplog, c
     (run / "configuration.yaml").write_bytes(text.encode("latin-1"))
     assert main(["report", str(run), "--pack", str(tmp_path / "out.zip")]) == 2
     said = capsys.readouterr().err
-    assert "nothing that tells of the run in" in said and "configuration.yaml is not readable" in said
+    assert "nothing of the run in" in said and "configuration.yaml is not readable" in said
     (run / "metrics.jsonl").touch()
     assert main(["report", str(run), "--pack", str(tmp_path / "out.zip")]) == 0
     assert "configuration.yaml is not readable and left out" in caplog.text

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from etude.callbacks.entropy_bonus import EntropyBonus
 from etude.errors import UserError
 from etude.learn.batches import pack
-from etude.learn.entropy import EntropyBonus, EntropySettings
 from etude.learn.example import Example
 from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
 from etude.learn.logprobs import token_logprobs

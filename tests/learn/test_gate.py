@@ -2,8 +2,8 @@
 
 import pytest
 
+from etude.callbacks.gate import GateSettings
 from etude.errors import UserError
-from etude.learn.gate import Gate, GateSettings
 
 BEFORE = {"choice_accuracy": 0.5, "perplexity": 20.0}
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from etude.callbacks.implicit_reward import ImplicitRewardSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings, token_returns, told_apart
+from etude.learn.implicit_reward import ImplicitReward, token_returns
 from etude.learn.learner import Optimiser
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA

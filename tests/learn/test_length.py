@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from etude.learn.length import NO_CONTROL, LengthControl, controlled, over_length
-from etude.learn.lessons import by_credit, token_weights
 
+from etude.callbacks.overlong_penalty import over_length
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.learn.credit import CREDIT
 from etude.learn.settings import Learning
+from etude.learn.training_examples import by_credit
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task

@@ -6,8 +6,8 @@ from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.learn.batches import pack
-from etude.learn.lessons import by_credit, by_imitation
 from etude.learn.logprobs import token_logprobs
+from etude.learn.training_examples import by_credit, by_imitation
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import HINTED, Attempt, Group
 from etude.rollouts.samples import sample_groups

@@ -6,13 +6,14 @@ import math
 import pytest
 import torch
 
+from etude.callbacks.replay import ReplaySettings
 from etude.errors import UserError
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
 from etude.learn.logprobs import Outputs
 from etude.learn.losses import negative_log_likelihood
 from etude.learn.losses.tokens import Tokens
-from etude.learn.replay import Replay, ReplaySettings, divergence, draw, replay_stream
+from etude.learn.replay import Replay, divergence, draw
 
 PIECES = [Example((5,), (6, 7, 8)), Example((9,), (10, 11)), Example((12, 13), (14, 15, 16, 17))]
 SETTINGS = ReplaySettings(path=["x"], ratio=0.5)

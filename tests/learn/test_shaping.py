@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from etude.learn.lessons import by_credit
 
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.learn.credit import pass_at_k
 from etude.learn.settings import Learning
 from etude.learn.shaping import SHAPING, novelty, novelty_embedding, shaped, unlikeliness
+from etude.learn.training_examples import by_credit
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task

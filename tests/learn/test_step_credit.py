@@ -2,10 +2,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from etude.learn.lessons import by_credit, token_weights
 
 from etude.learn.credit import CREDIT
 from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.training_examples import by_credit
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.beginnings import parted

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 
+from etude.callbacks.replay import ReplaySettings
 from etude.kernels.update import kernels_for
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
@@ -15,7 +16,7 @@ from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.learn.losses.preference import PreferenceLoss
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
-from etude.learn.replay import ReplaySettings, divergence, replay_stream
+from etude.learn.replay import divergence
 from etude.learn.sequences import LIKELIHOOD
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA

@@ -4,7 +4,7 @@ import pytest
 
 from etude.learn.batches import pack
 from etude.learn.credit import CREDIT
-from etude.learn.lessons import by_credit, by_imitation, token_weights
+from etude.learn.training_examples import by_credit, by_imitation
 from etude.learn.turn_credit import returns, turn_credit, turns_with_signal
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source

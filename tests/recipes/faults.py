@@ -24,7 +24,7 @@ from kills import RUN, contents, fork, start
 
 COMMAND = "import sys\nfrom etude.cli import main\n{before}\nsys.exit(main(sys.argv[1:]))"
 AT_STEP_3 = """
-from etude.recipes.practice import Practice
+
 real = Practice.learn
 def learn(self, step, *rest):
     if step == 3:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from etude.cli import main
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.device.machine import Machine
 from etude.errors import UserError
 from etude.knowledge.documents import Corpus
@@ -22,7 +22,7 @@ from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
 from etude.recipes.estimate_adapt import estimate_adaptation
 from etude.settings.configuration import to_plain_values
-from etude.suites.domain import DomainSuite, parse_domain
+from etude.suites.domain import DOMAIN, DomainSuite
 from etude.training.interruption import Interrupted
 
 COLUMNS = {"question": "q", "choices": "options", "answer": "a"}
@@ -51,7 +51,7 @@ def row_of(result, part):
     return next(change for change in result["changes"] if change["part"] == part)
 
 
-def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(towns, tmp_path):
+def test_adaptation_learns_the_domain_and_writes_every_output(towns, tmp_path):
     result = run(towns, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=20_000)))
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     knowledge = [row for row in metrics if row["phase"] == "knowledge"]
@@ -65,7 +65,7 @@ def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(towns
     assert "of 24 documents (pages.jsonl, selection: all) and general text, with solved tasks" in card
     assert f"| choices | questions.jsonl | {result['before'][0]['value']:.1%} |" in card
     page = (tmp_path / "run/report.html").read_text()
-    assert "Adaptation " in page and "What was learned of the domain, and what was kept" in page and "questions.jsonl" in page
+    assert "Adaptation " in page and "Domain and general knowledge, before and after" in page and "questions.jsonl" in page
     assert 'id="attempts" hidden' in page and "are missing" not in page
     assert all(f">{stage}</h3>" in page for stage in ("Knowledge", "Tasks"))
     from transformers import AutoModelForCausalLM
@@ -88,7 +88,7 @@ def test_every_order_reads_as_many_tokens_and_two_stages_read_what_one_mixed_sta
     assert read["tasks_only"]["tasks"] == read["knowledge_only"]["text"] == 5400
 
 
-class Stops(Quiet):
+class Stops(Silent):
     """Ends the run in the stage and before the step that it is told."""
 
     def __init__(self, phase, step):
@@ -103,7 +103,7 @@ class Stops(Quiet):
 def test_who_is_stopped_goes_on_to_the_same_bytes(at, towns, tmp_path):
     whole = run(towns, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(towns, tmp_path / "run", watcher=Stops(*at))
+        run(towns, tmp_path / "run", reporter=Stops(*at))
     assert run(towns, tmp_path / "run", resume=True) == whole
     for name in ("model/model.safetensors", "metrics.jsonl", "result.json", "selection/selected.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -121,7 +121,7 @@ def test_tasks_are_read_in_passages_with_sentences_of_the_text(towns, tmp_path):
     assert asked == sum(len(passage["sources"]) - 1 for passage in passages)
 
 
-def test_what_is_asked_later_is_not_read(towns, tmp_path):
+def test_training_text_excludes_documents_with_suite_questions(towns, tmp_path):
     rows = [json.loads(line) for line in (towns / "questions.jsonl").read_text().splitlines()]
     leaking = [
         {"text": f"They say at school: {row['q']} And who knows it may sit down and have his bread with the rest of us."} for row in rows
@@ -193,16 +193,16 @@ def test_text_may_be_selected_by_likelihood(towns, tmp_path):
 def test_questions_of_the_suite_are_left_out_of_the_tasks(towns, tmp_path):
     said = []
 
-    class Hears(Quiet):
+    class Hears(Silent):
         def say(self, text):
             said.append(text)
 
     tasks = SolvedTasks(path=["questions.jsonl"], columns=COLUMNS)
     study = replace(SETTINGS.study, tokens=800)
-    n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), watcher=Hears())["before"][0]["n"]
-    assert f"tasks: {n} of 24 are asked in the suite and were left out" in said
+    n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), reporter=Hears())["before"][0]["n"]
+    assert f"tasks: {n} of 24 are in the suite and were left out" in said
     suite = replace(SETTINGS.suite, split_by=None)
-    with pytest.raises(UserError, match="all tasks are asked in the suite"):
+    with pytest.raises(UserError, match="all tasks are in the suite"):
         run(towns, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))
 
 
@@ -250,9 +250,9 @@ def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(j
     monkeypatch.setenv("PASS_KEY", "open-sesame")
     server, said = judge_server(answer), []
     settings = by_model(server, key_variable="PASS_KEY", concurrency=1)
-    watcher = Quiet()
-    watcher.say = said.append
-    result = run(towns, tmp_path / "run", settings, watcher=watcher)
+    reporter = Silent()
+    reporter.say = said.append
+    result = run(towns, tmp_path / "run", settings, reporter=reporter)
     assert result["status"] == "finished" and server.headers[0]["Authorization"] == "Bearer open-sesame"
     rows = rows_in(tmp_path / "run")
     reasons = ["the reply has not the form that was asked for", "no reply", "contradicts the gold answer"]
@@ -286,7 +286,7 @@ def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_s
     assert result["after"] == whole["after"]
 
 
-def test_what_nobody_answered_is_not_asked_again_once_something_was_learned(judge_server, towns, tmp_path):
+def test_assignments_without_a_reply_are_not_asked_again_after_training_began(judge_server, towns, tmp_path):
     replies = [0]
 
     def answer(body):
@@ -295,7 +295,7 @@ def test_what_nobody_answered_is_not_asked_again_once_something_was_learned(judg
 
     server = judge_server(answer)
     with pytest.raises(Interrupted):
-        run(towns, tmp_path / "run", by_model(server, concurrency=1), watcher=Stops("knowledge", 5))
+        run(towns, tmp_path / "run", by_model(server, concurrency=1), reporter=Stops("knowledge", 5))
     before = (tmp_path / "run/passages.jsonl").read_bytes()
     assert rows_in(tmp_path / "run")[1]["rejected"] == "no reply"
     server.shutdown()  # which is not needed any more
@@ -327,7 +327,7 @@ def test_open_tasks_are_read_beside_those_with_choices(towns, tmp_path):
     assert SolvedTasks().kinds() == [] and len(replace(kinds, open_where={}).kinds()) == 1
 
 
-def test_the_recipe_on_what_python_says_runs_on_this_machine_alone(tmp_path):
+def test_the_python_recipe_runs_offline(tmp_path):
     write(tmp_path / "sets")
     small = {"model": "tiny-random", "study.tokens": 2000, "suite.text_tokens": 200, "corpus.max_words": 60, "study.window_tokens": 64}
     result = adapt("python", small, run=tmp_path / "run", data=tmp_path / "sets")
@@ -335,7 +335,7 @@ def test_the_recipe_on_what_python_says_runs_on_this_machine_alone(tmp_path):
     assert any("text" in row and "What does " in row["text"] for row in rows_in(tmp_path / "run"))
 
 
-def test_a_dry_run_says_what_it_will_take_and_leaves_nothing(towns, capsys):
+def test_a_dry_run_estimates_the_cost_and_writes_nothing(towns, capsys):
     (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt"} | to_plain_values(SETTINGS)))
     assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--run", str(towns / "run"), "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -349,9 +349,9 @@ def test_text_is_graded_by_a_server_before_it_is_read(judge_server, towns, tmp_p
     server = judge_server(
         lambda body: "ready" if is_trial(body) else "Grade: 4" if "iron" in body["messages"][-1]["content"] else "Grade: 2"
     )
-    said, watcher = [], Quiet()
-    watcher.say = said.append
-    run(towns, tmp_path / "run", replace(SETTINGS, grader=Grader(model="x", url=server.url)), watcher=watcher)
+    said, reporter = [], Silent()
+    reporter.say = said.append
+    run(towns, tmp_path / "run", replace(SETTINGS, grader=Grader(model="x", url=server.url)), reporter=reporter)
     rows = [json.loads(line) for line in (tmp_path / "run/selection/selected.jsonl").read_text().splitlines()]
     assert 0 < len(rows) < 24 and all("iron" in row["text"] for row in rows)
     assert any(f"{24 - len(rows)} are graded below 3 and 0 not at all" in line for line in said)
@@ -369,7 +369,7 @@ NOBODY, OWN = "http://127.0.0.1:9/v1", PassageWriter(how="attempts", temperature
         ({"tasks": replace(SETTINGS.tasks, verifier="reasoning_gym"), "writer": OWN}, "has the verifier reasoning_gym"),
     ],
 )
-def test_who_cannot_be_asked_is_named_before_a_folder_is_made(change, sentence, towns, tmp_path, monkeypatch):
+def test_an_unreachable_chat_model_is_refused_before_the_run_folder_exists(change, sentence, towns, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(UserError, match=sentence):
         run(towns, tmp_path / "run", replace(PASSAGES, **change))
@@ -391,7 +391,7 @@ def test_a_path_that_is_wrong_is_named_before_a_package_that_is_missing(towns, t
     assert not (tmp_path / "run").exists()
 
 
-def test_who_stops_an_adaptation_before_it_began_is_told_that_there_is_nothing_to_go_on_with(towns, tmp_path, monkeypatch):
+def test_an_adaptation_stopped_before_it_began_keeps_nothing_to_resume(towns, tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise Interrupted(2)
 
@@ -407,7 +407,7 @@ def test_who_stops_an_adaptation_before_it_began_is_told_that_there_is_nothing_t
 
 def test_an_adaptation_does_not_go_on_with_other_inputs(towns, tmp_path):
     with pytest.raises(Interrupted):
-        run(towns, tmp_path / "run", watcher=Stops("knowledge", 3))
+        run(towns, tmp_path / "run", reporter=Stops("knowledge", 3))
     for name, called in (("questions.jsonl", "the solved tasks"), ("tale.txt", "the general text")):
         before = (towns / name).read_text()
         (towns / name).write_text(before.replace("Town1?", "Town01?").replace("wren", "owl"))
@@ -421,4 +421,4 @@ def test_the_machine_of_an_adaptation_is_set_in_one_place(towns, capsys):
     (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt", **to_plain_values(SETTINGS)}))
     assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--suite.machine.device", "cuda:7", "--dry-run"]) == 2
     assert "suite.machine.device" in capsys.readouterr().err
-    assert parse_domain("domain", ["--machine.device", "cuda:7"]).machine.device == "cuda:7"
+    assert DOMAIN.parse("domain", ["--machine.device", "cuda:7"]).machine.device == "cuda:7"

@@ -11,7 +11,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
 from etude.models.load import load_model
-from etude.recipes.answering import AnswerSearch, answered
+from etude.recipes.answering import AnswerSearch, search_answers
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
 from etude.rollouts.samples import sample_groups
@@ -38,7 +38,7 @@ def found_by(model, method, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_search_gives_one_answer_and_says_what_it_took(model, method):
+def test_a_search_returns_one_answer_and_its_cost(model, method):
     rows = found_by(model, method)
     assert rows == found_by(model, method)
     for row in rows:
@@ -52,7 +52,7 @@ def test_the_answer_of_most_samples_is_their_majority(model):
     loaded, tokenizer = load_model(model)
     engine, tasks, prompts = TransformersEngine(loaded, tokenizer), [Task("a"), Task("b")], [[9, 10, 11], [20, 21]]
     sizes = {"num_samples": 7, "max_new_tokens": 3, "sampling": HOT}
-    found = answered(
+    found = search_answers(
         engine, list(zip(tasks, map(tuple, prompts), strict=True)), AnswerSearch("samples"), **sizes, names=(4,), room_tokens=99
     )
     for answer, group in zip(found, sample_groups(engine, tasks, [tuple(p) for p in prompts], **sizes, names=(4,)), strict=True):
@@ -65,13 +65,15 @@ def test_the_answer_of_most_samples_is_their_majority(model):
 def test_the_likeliest_answer_is_chosen_by_value(model):
     loaded, tokenizer = load_model(model)
     how = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,), "room_tokens": 99}
-    (answer,) = answered(TransformersEngine(loaded, tokenizer), [(Task("a"), (9, 10, 11))], AnswerSearch("samples", choose="value"), **how)
+    (answer,) = search_answers(
+        TransformersEngine(loaded, tokenizer), [(Task("a"), (9, 10, 11))], AnswerSearch("samples", choose="value"), **how
+    )
     means = {answer.tree.text_of(node): sum(node.own_logprobs) / len(node.own_logprobs) for node in answer.tree.ends()}
     assert means[answer.text] == max(means.values())
 
 
 @pytest.mark.parametrize("method", [*METHODS, "refine"])
-def test_an_evaluation_says_how_good_searched_answers_are_and_what_they_cost(model, method):
+def test_an_evaluation_reports_accuracy_and_cost_of_a_search(model, method):
     settings = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3} | FLOAT32
     plain = evaluate(model, settings)["evaluation"][0]
     row = evaluate(model, settings | {"search.method": method, "search.steps.end": "tokens", "search.steps.max_tokens": 2})["evaluation"][0]
@@ -94,7 +96,10 @@ def test_the_commands_take_a_search_by_its_name(model, capsys, tmp_path):
     [
         ({"search": AnswerSearch("samples"), "sampling": HOT}, "set num_samples to 2 or more"),
         ({"search": AnswerSearch("mcts")}, "at temperature 0 all are equal: set sampling.temperature above 0"),
-        ({"search": AnswerSearch("refine"), "sampling": HOT, "num_samples": 3}, "refine revises one answer, but num_samples is 3"),
+        (
+            {"search": AnswerSearch("refine"), "sampling": HOT, "num_samples": 3},
+            "search.method refine and num_samples 3 exclude each other",
+        ),
         ({"search": AnswerSearch("refine"), "stop": ["x"]}, "stop and search.method refine exclude each other"),
         ({"search": AnswerSearch("beam"), "sampling": HOT, "stop": ["x"]}, "stop and search.method beam exclude each other"),
     ],
@@ -115,18 +120,18 @@ def test_an_answer_is_revised_at_temperature_0_too(model):
     assert three["search"]["tokens"] > one["search"]["tokens"]
 
 
-def test_words_are_told_behind_the_answer_as_it_was_sampled(model):
+def test_refinement_words_follow_the_sampled_answer(model):
     loaded, tokenizer = load_model(model)
     engine, items = TransformersEngine(loaded, tokenizer), [(Task("a"), (9, 10, 11)), (Task("b"), (20, 21))]
     how = {"num_samples": 1, "max_new_tokens": 3, "sampling": GREEDY, "names": (4,)}
     search = AnswerSearch("refine", words="Sure?")
-    for (_, prompt), answer in zip(items, answered(engine, items, search, **how, room_tokens=99), strict=True):
+    for (_, prompt), answer in zip(items, search_answers(engine, items, search, **how, room_tokens=99), strict=True):
         ((first,),) = engine.generate([prompt], max_new_tokens=3, sampling=GREEDY)
         end = () if first.finish == "stop" else (tokenizer.eos_token_id,)
         prefix = (*prompt, *first.tokens, *end, *tokenizer("\nSure?\n")["input_ids"])
         ((second,),) = engine.generate([prefix], max_new_tokens=3, sampling=GREEDY)
         assert (answer.text, answer.sampled_tokens) == (second.text, len(first.tokens) + len(second.tokens))
-    alone = answered(engine, items, search, **how, room_tokens=5)
+    alone = search_answers(engine, items, search, **how, room_tokens=5)
     assert [len(answer.found["turns"]) for answer in alone] == [1, 1]
 
 

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 import etude
 from etude import UserError, evaluate, generate, practice
-from etude.recipes.calls import without_bars
+from etude.recipes.calls import without_progress_bars
 from etude.settings.arguments import arguments_from
 from etude.tiny import tiny_model
 from etude.training.settings import PracticeSettings
@@ -96,7 +96,7 @@ def test_progress_bars_of_libraries_are_off_in_a_call_and_as_before_after_it(fin
         generate(finished / "model", "repeat c", SHORT)
         assert logging.is_progress_bar_enabled() and capsys.readouterr().err == ""
         logging.disable_progress_bar()
-        with without_bars():
+        with without_progress_bars():
             pass
         assert not logging.is_progress_bar_enabled()
     finally:

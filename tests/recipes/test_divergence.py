@@ -7,7 +7,7 @@ import torch
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.evaluation.divergence import FILE, as_rows, forward_divergence, from_rows, sampled, with_start
+from etude.evaluation.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
 from etude.tiny import tiny_model, tiny_tokenizer
 
 

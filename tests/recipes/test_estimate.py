@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.recipes import divergence, estimate, measuring, practice
+from etude.recipes import estimate, practice
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
 from etude.training import checkpoints

@@ -7,7 +7,7 @@ from etude.cli import main
 from etude.errors import UserError
 from etude.recipes.evaluate import evaluate, parse_evaluate
 from etude.recipes.generate import parse_generate
-from etude.training.asking import FILE
+from etude.training.generation_config import FILE
 
 FLOAT32 = {"machine.precision": "float32"}
 SAMPLED = {"evaluation.pass_n": 5, "evaluation.num_samples": 2}
@@ -25,7 +25,7 @@ def test_a_saved_model_measures_as_its_run_said(small, letter_files):
     assert found["items"]["test"] == page["suites"][0]["items"]
 
 
-def test_a_saved_model_remembers_how_it_was_asked_and_options_come_first(small, tmp_path):
+def test_a_models_generation_config_is_used_and_options_override_it(small, tmp_path):
     small(tmp_path / "run", {"system": "Repeat.", "explore.max_new_tokens": 3, "explore.sampling.temperature": 0.5, "steps": 2})
     for folder in ("model", "checkpoints/step-00002", "checkpoints/warm_start"):
         model = str(tmp_path / "run" / folder)

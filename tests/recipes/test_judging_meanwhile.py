@@ -9,7 +9,6 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.recipes.exploring import Meanwhile
 from etude.rewards.outcome import OutcomeFeedback
 from etude.training.ledger import Ledger
 from etude.training.run_folder import read_jsonl

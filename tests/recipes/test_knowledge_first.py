@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from etude.cli import main
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.recipes.practice import practice
 from etude.training.interruption import Interrupted
@@ -55,7 +55,7 @@ def test_one_recipe_runs_knowledge_warm_start_practice_and_evaluation(recipe, to
     files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("run", "alone", "run/knowledge")]
     assert files[0] == files[1] != files[2]
     page = (tmp_path / "run/report.html").read_text()
-    assert "What was learned of the domain, and what was kept" in page and "warm start" in page
+    assert "Domain and general knowledge, before and after" in page and "warm start" in page
 
 
 def test_the_adaptation_has_practices_model_and_seed_and_the_settings_that_it_is_given(recipe, towns, tmp_path):
@@ -68,28 +68,28 @@ def test_the_adaptation_has_practices_model_and_seed_and_the_settings_that_it_is
 def test_who_is_stopped_while_it_adapts_goes_on_there(recipe, towns, tmp_path):
     whole = practice(str(recipe), run=tmp_path / "whole", data=towns)
 
-    class Stops(Quiet):
+    class Stops(Silent):
         def step(self, phase, step, metrics, timings):
             if (phase, step) == ("knowledge", 2):
                 raise Interrupted(15)
 
     with pytest.raises(Interrupted):
-        practice(str(recipe), run=tmp_path / "run", data=towns, watcher=Stops())
+        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops())
     said = []
-    watcher = Quiet()
-    watcher.say = said.append
-    assert practice(str(recipe), run=tmp_path / "run", data=towns, resume=True, watcher=watcher) == whole
+    reporter = Silent()
+    reporter.say = said.append
+    assert practice(str(recipe), run=tmp_path / "run", data=towns, resume=True, reporter=reporter) == whole
     assert any(line.startswith("knowledge: going on from step ") for line in said)
 
 
 def test_another_machine_reaches_the_adaptation_and_other_settings_of_it_are_refused(recipe, towns, tmp_path):
-    class Stops(Quiet):
+    class Stops(Silent):
         def step(self, phase, step, metrics, timings):
             if (phase, step) == ("warm_start", 1):
                 raise Interrupted(15)
 
     with pytest.raises(Interrupted) as stop:
-        practice(str(recipe), run=tmp_path / "run", data=towns, watcher=Stops())
+        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops())
     assert stop.value.note.count("--resume") == 1
     kept = (towns / "towns.yaml").read_text()
     (towns / "towns.yaml").write_text(kept.replace("tokens: 1500", "tokens: 1600"))
@@ -106,7 +106,7 @@ def test_a_page_that_is_missing_is_made_again_with_its_knowledge(recipe, towns, 
     practice(str(recipe), run=tmp_path / "run", data=towns)
     (tmp_path / "run/report.html").unlink()
     practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
-    assert "What was learned of the domain, and what was kept" in (tmp_path / "run/report.html").read_text()
+    assert "Domain and general knowledge, before and after" in (tmp_path / "run/report.html").read_text()
 
 
 def test_a_file_of_the_adaptation_that_is_missing_leaves_no_folder(recipe, towns, tmp_path):

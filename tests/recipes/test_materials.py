@@ -10,7 +10,6 @@ from etude.errors import UserError
 from etude.evaluation.settings import Evaluation
 from etude.rewards.judge import Judging
 from etude.tasks.sources import TaskSource
-from etude.training.data import gather
 from etude.training.settings import PracticeSettings
 
 

@@ -3,17 +3,18 @@
 from dataclasses import fields
 
 import pytest
-from etude.recipes.no_effect import unread_of_search, without_effect
 
 from etude.cli import main
 from etude.engine.sampling import Sampling
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
+from etude.recipes.no_effect_adapt import without_effect
 from etude.rollouts.search.settings import SEARCHES, Search
 from etude.rollouts.steps import Steps
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration, shipped_configurations
+from etude.settings.unused import unread_of_search
 from etude.training.parse import parse_practice
 
 
@@ -130,12 +131,12 @@ def test_what_a_search_for_answers_does_not_read_is_told(changes, unread):
 )
 def test_generate_tells_it(caplog, given, said):
     assert main(f"generate tiny-random --prompt a {given}".split()) == 0
-    assert f"without effect: {said}" in caplog.text
+    assert f"unused settings: {said}" in caplog.text
 
 
 def test_a_run_tells_it_when_it_begins(tmp_path, capsys):
-    from etude.console.watching import Console
+    from etude.console.reporter import Console
     from etude.recipes.practice import practice
 
-    practice("tiny", {"steps": 0, "n": 16, "learn.turn_discount": 0.5}, run=tmp_path / "run", watcher=Console())
-    assert "without effect: learn.turn_discount: explore.search.method is samples" in capsys.readouterr().out
+    practice("tiny", {"steps": 0, "n": 16, "learn.turn_discount": 0.5}, run=tmp_path / "run", reporter=Console())
+    assert "unused settings: learn.turn_discount: explore.search.method is samples" in capsys.readouterr().out

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from etude.recipes.exploring import Exploring
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from etude.cli import main
-from etude.console.watching import Console, Quiet
+from etude.console.reporter import Console, Silent
 from etude.errors import UserError
-from etude.recipes.practice import Practice, practice
+from etude.recipes.practice import practice
 from etude.rollouts.samples import sample_groups
 from etude.tasks.sources import TaskSource
 from etude.training.run_folder import read_jsonl
@@ -32,7 +31,7 @@ class Killed(BaseException):
     """Not an Exception, so that nothing catches it."""
 
 
-class Kill(Quiet):
+class Kill(Silent):
     """Stops the run at a step, or when a model is about to be measured."""
 
     def __init__(self, phase: str, step: int) -> None:
@@ -172,7 +171,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(small, finis
 def test_a_killed_run_resumes_to_the_same_bytes(small, small_arguments, finished, tmp_path, kill):
     folder = tmp_path / "run"
     with pytest.raises(Killed):
-        small(folder, watcher=Kill(*kill))
+        small(folder, reporter=Kill(*kill))
     assert not (folder / "result.json").exists()
     if kill[1]:
         with (folder / "metrics.jsonl").open("a") as file:
@@ -199,12 +198,12 @@ def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, f
         sampled.append(names[1])
         return sample_groups(engine, tasks, *rest, names=names, **options)
 
-    class Listening(Quiet):
+    class Listening(Silent):
         def say(self, text):
             said.append(text)
 
     monkeypatch.setattr("etude.recipes.exploring.sample_groups", counted)
-    small(folder, resume=True, watcher=Listening())
+    small(folder, resume=True, reporter=Listening())
     assert sampled == [4]
     assert any("practice: going on from step 2 of 4" in line and "the attempts of steps 3 to 3 are kept" in line for line in said)
     assert_same(finished, folder)
@@ -222,7 +221,7 @@ def test_a_run_that_was_asked_to_end_is_checkpointed_where_it_stands_and_resumes
                 os.kill(os.getpid(), signal.SIGTERM)
 
     folder = tmp_path / "run"
-    monkeypatch.setattr("etude.console.watching.Console", Asked)
+    monkeypatch.setattr("etude.console.reporter.Console", Asked)
     assert main([*small_arguments, "--run", str(folder)]) == 143
     total = 20 if phase == "warm_start" else 4
     line = f"etude: stopped by SIGTERM after {phase.replace('_', ' ')} step 3 of {total}; go on with --resume\n"
@@ -241,7 +240,7 @@ def test_a_run_that_is_asked_to_end_while_it_measures_ends_at_once(small_argumen
             os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("went on")
 
-    monkeypatch.setattr("etude.console.watching.Console", Asked)
+    monkeypatch.setattr("etude.console.reporter.Console", Asked)
     assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 130
     assert "stopped by SIGINT between the training steps; go on with --resume" in capsys.readouterr().err
     small(tmp_path / "run", resume=True)
@@ -268,7 +267,7 @@ def test_a_killed_lora_run_resumes_to_the_same_bytes(small, finished, tmp_path):
     lora = {"model": str(finished / "model"), "learn.lora.rank": 4, "warm_start.steps": 2}
     small(tmp_path / "whole", lora)
     with pytest.raises(Killed):
-        small(tmp_path / "killed", lora, watcher=Kill("practice", 3))
+        small(tmp_path / "killed", lora, reporter=Kill("practice", 3))
     small(tmp_path / "killed", lora, resume=True)
     assert_same(tmp_path / "whole", tmp_path / "killed")
     warm, after = (load_file(tmp_path / "whole" / name / "model.safetensors") for name in ("checkpoints/warm_start", "model"))
@@ -281,7 +280,7 @@ def test_a_killed_lora_run_with_dropout_resumes_to_the_same_bytes(small, finishe
     lora |= {"learn.method": "imitation", "warm_start.steps": 2}
     small(tmp_path / "whole", lora)
     with pytest.raises(Killed):
-        small(tmp_path / "killed", lora, watcher=Kill("practice", 3))
+        small(tmp_path / "killed", lora, reporter=Kill("practice", 3))
     small(tmp_path / "killed", lora, resume=True)
     assert_same(tmp_path / "whole", tmp_path / "killed")
     for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -297,7 +296,7 @@ def test_only_the_last_checkpoints_are_kept(small, tmp_path):
 def killed_once(small, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("killed") / "run"
     with pytest.raises(Killed):
-        small(folder, watcher=Kill("practice", 3))
+        small(folder, reporter=Kill("practice", 3))
     return folder
 
 
@@ -357,11 +356,11 @@ def test_a_line_of_the_log_that_was_damaged_is_no_end_of_the_log(small, killed, 
     (killed / "metrics.jsonl").write_bytes(b"\n".join([*lines[:20], *lines[21:]]))
     said = []
 
-    class Listens(Quiet):
+    class Listens(Silent):
         def say(self, text):
             said.append(text)
 
-    small(killed, resume=True, watcher=Listens())
+    small(killed, resume=True, reporter=Listens())
     assert "metrics.jsonl lacks practice step 1: the run goes on without these numbers" in said
     expected = [row for row in read_jsonl(finished / "metrics.jsonl") if (row["phase"], row["step"]) != ("practice", 1)]
     assert read_jsonl(killed / "metrics.jsonl") == expected
@@ -425,7 +424,7 @@ def test_a_run_is_not_resumed_on_other_evaluation_items(small, letter_files, tmp
     test = letter_files / "test.jsonl"
     files = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"]}
     with pytest.raises(Killed):
-        small(tmp_path / "run", files, watcher=Kill("practice", 3))
+        small(tmp_path / "run", files, reporter=Kill("practice", 3))
     lines = test.read_text().splitlines()
     test.write_text("\n".join([*lines[1:], lines[0]]) + "\n")
     with pytest.raises(UserError, match=r"--resume: the evaluation test changed since the run in .* began"):
@@ -597,11 +596,11 @@ def test_the_word_problems_recipe_runs_on_files_of_its_form(tmp_path):
 def test_demonstrations_that_practice_has_no_room_for_are_said(small, tmp_path):
     said = []
 
-    class Listening(Quiet):
+    class Listening(Silent):
         def say(self, text: str) -> None:
             said.append(text)
 
-    small(tmp_path / "run", {"explore.max_new_tokens": 1, "steps": 1}, watcher=Listening())
+    small(tmp_path / "run", {"explore.max_new_tokens": 1, "steps": 1}, reporter=Listening())
     assert len(said) == 1 and "demonstrations are longer than explore.max_new_tokens 1" in said[0]
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from etude.recipes.alarm import Alarm
-from etude.recipes.believing import without_labelled
 from safetensors.torch import load_file
 
-from etude.console.watching import Quiet
+from etude.callbacks.vote_calibration import without_labelled
+from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.settings.configuration import find_configuration
@@ -116,12 +115,12 @@ def test_practice_falls_back_to_what_was_sound_and_a_killed_run_does_too(small, 
 def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
     said = []
 
-    class Listening(Quiet):
+    class Listening(Silent):
         def say(self, text):
             said.append(text)
 
     short = CONSTANT | {"steps": 8}
-    warned = small(tmp_path / "warned", short, watcher=Listening())
+    warned = small(tmp_path / "warned", short, reporter=Listening())
     off = small(tmp_path / "off", short | {"collapse.action": "off"})
     assert sum("collapse at step" in line for line in said) == 1 and "collapse" in warned and "collapse" not in off
     assert {**warned, "collapse": None} == {**off, "collapse": None}

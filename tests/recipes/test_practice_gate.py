@@ -5,19 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from etude.recipes.exploring import Exploring
-from etude.recipes.gating import Gating
-from etude.recipes.no_effect import without_effect
-from etude.recipes.replaying import pieces_of
 from safetensors.torch import load_file
 
+from etude.callbacks.replay import ReplaySettings, pieces_of
 from etude.errors import UserError
-from etude.evaluation.divergence import FILE, GATE_FILE
 from etude.evaluation.settings import Retention
-from etude.learn.replay import ReplaySettings
+from etude.recipes.no_effect_adapt import without_effect
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
-from etude.suites.retention_probe import questions_of
+from etude.suites.retention_probe import retention_questions
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 
@@ -72,7 +68,7 @@ def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numb
     assert [row["key"] for row in first] != [row["key"] for row in again]
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"warm_start", "step-00004"}
     page = (tmp_path / "run/report.html").read_text()
-    assert "fell back to step 2" in page and page.count('class="fall"') >= 1
+    assert "rolled back to step 2" in page and page.count('class="fall"') >= 1
 
 
 def test_what_practice_ends_with_is_what_passed_last(small, tmp_path, seen):
@@ -145,7 +141,7 @@ def test_a_gate_by_divergence_needs_no_old_knowledge_and_holds_while_it_is_near(
     prompts, evaluated = ({tuple(each["prompt"]) for row in rows for each in row} for rows in (own, shown))
     assert len(prompts) == len(own) == 5 and not prompts & evaluated  # nothing of the evaluation decides in training
     page = (tmp_path / "far/report.html").read_text()
-    assert "Divergence from the start" in page and f"<td>{looks[0]['forward_kl']:.2f}</td><td>held</td>" in page
+    assert "Divergence from the initial model" in page and f"<td>{looks[0]['forward_kl']:.2f}</td><td>passed</td>" in page
 
 
 def test_a_gate_by_divergence_goes_back_to_the_start_and_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3):
@@ -180,7 +176,7 @@ def test_what_is_asked_elsewhere_is_not_replayed(tmp_path, monkeypatch, chat_tok
     Path("known.jsonl").write_text(json.dumps(rows[0]))
     Path("shown.jsonl").write_text("\n".join(json.dumps({**row, "choices": None} if "choices" in row else row) for row in rows))
     how = ReplaySettings(path=["shown.jsonl"], ratio=0.5)
-    asked = questions_of(Retention(choices=["known.jsonl"]), None)
+    asked = retention_questions(Retention(choices=["known.jsonl"]), None)
     assert len(pieces_of(how, chat_tokenizer, 500, None, [])) == 2 and len(pieces_of(how, chat_tokenizer, 500, None, asked)) == 1
 
 

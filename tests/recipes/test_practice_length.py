@@ -39,7 +39,7 @@ def test_every_model_of_a_run_is_measured_behind_thoughts(run):
         assert (none["token_budget.tokens"], none["extended"], none["cut"], short["token_budget.tokens"]) == (0, 0.0, 1.0, 3)
         assert none["own_tokens"] <= 2 and short["accuracy_low"] <= short["accuracy"] <= short["accuracy_high"]
     page = (run / "report.html").read_text()
-    assert "Behind a thought of fixed length" in page and page.count("Tokens of thought") == 1
+    assert "After a thought of fixed length" in page and page.count("Tokens of thought") == 1
 
 
 def test_the_saved_model_is_measured_as_its_run_said(run):

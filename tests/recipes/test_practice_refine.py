@@ -5,7 +5,6 @@ import itertools
 import json
 
 import pytest
-from etude.recipes.exploring import Exploring, Timed
 
 from etude.cli import main
 from etude.engine.completion import Completion
@@ -15,7 +14,6 @@ from etude.recipes.practice import practice
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.refinement import CHECK, Refinement
-from etude.rollouts.revising import refined
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
 from etude.training.parse import parse_practice

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from etude.recipes.exploring import Exploring
 
-from etude.console.watching import Console
+from etude.console.reporter import Console
 from etude.errors import UserError
 from etude.recipes.evaluate import evaluate
 from etude.recipes.practice import practice
@@ -75,7 +74,7 @@ def test_rewards_from_minus_5_to_30_are_learned_from_and_right_is_where_the_veri
 
 
 def test_a_gain_that_accuracy_can_not_tell_stands_in_the_page_the_tables_and_the_card(small, mine, tmp_path, capsys):
-    result = small(tmp_path / "run", mine("shares") | LEARN, watcher=Console())
+    result = small(tmp_path / "run", mine("shares") | LEARN, reporter=Console())
     before, after = of(result, "base"), of(result, "practice")
     assert before["accuracy"] == after["accuracy"] == 0.0 and after["mean_reward"] > before["mean_reward"]
     assert result["paired"][0]["leads"] == "mean_reward" and result["paired"][0]["reward_p_value"] < 0.05
@@ -118,11 +117,11 @@ def test_a_verifier_that_begins_to_fail_stops_the_step_which_is_made_anew_on_res
 
 def test_odd_answers_stop_nothing_where_that_is_allowed_and_the_console_says_why_they_have_no_score(small, mine, tmp_path, capsys):
     settings = mine("odd") | {"warm_start.steps": 0, "steps": 1, "max_unscored_share": 1.0}
-    result = small(tmp_path / "run", settings, watcher=Console())
+    result = small(tmp_path / "run", settings, reporter=Console())
     assert result["unscored"]["reason"] == "the verifier raised ValueError: an odd number" and result["unscored"]["practice"] > 0
     said = capsys.readouterr().out
     assert "unscored (the verifier raised ValueError: an odd number)" in said
-    assert "made the verifier crash), most often: the verifier raised ValueError: an odd number" in said
+    assert "crashed the verifier); most frequent reason: the verifier raised ValueError: an odd number" in said
 
 
 def test_an_evaluation_stops_where_the_verifier_fails(mine, tmp_path):

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from etude.errors import UserError
-from etude.recipes import searching
 from etude.recipes.practice import practice
 from etude.rewards.verdict import Verdict
 from etude.rollouts.search.worth import Outcomes

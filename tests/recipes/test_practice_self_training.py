@@ -84,7 +84,7 @@ def test_an_answer_that_is_not_sure_is_not_learned_from(small, tmp_path):
     counts = result["feedback_counts"]
     assert 0 < counts["own_answers_abstained"] <= counts["own_answers"] == 12
     page = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
-    assert "Own answers" in page and "whose answer teaches nothing" in page and "groups with a right attempt" not in page
+    assert "Pseudo-labels" in page and "left out for low agreement" in page and "groups with a right attempt" not in page
     abstained = [group for group in groups_of(tmp_path / "run") if all(row["score"] is None for row in group)]
     assert abstained and all("teaches nothing" in row["message"] for row in abstained[0])
 

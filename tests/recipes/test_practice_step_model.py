@@ -5,7 +5,6 @@ import gzip
 import json
 
 import pytest
-from etude.recipes.exploring import Exploring
 
 from etude.device.machine import Device, Machine
 from etude.errors import UserError

@@ -14,7 +14,7 @@ from etude.engine.decoding import DecodingBatch
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.report.answers import write_answers
+from etude.evaluation.report.answers_page import write_answers_page
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, _pieces, generate
@@ -37,7 +37,7 @@ def generated(model, method, questions=QUESTIONS, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_gives_one_answer_with_what_it_was_made_of(model, method):
+def test_a_method_returns_one_answer_with_its_samples(model, method):
     rows = generated(model, method)
     assert rows == generated(model, method)
     for row in rows:
@@ -54,7 +54,7 @@ def test_a_method_gives_one_answer_with_what_it_was_made_of(model, method):
 
 
 @pytest.mark.parametrize("method", ["majority", "integrative", "integrative_original"])
-def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_costs(model, method):
+def test_an_evaluation_reports_a_methods_gain_over_greedy_and_its_cost(model, method):
     plain = evaluate(model, EVALUATED)
     found = evaluate(model, EVALUATED | {"decoding.method": method, "decoding.k": 3})
     row, items = found["evaluation"][0], found["items"]["tiny"]
@@ -69,7 +69,7 @@ def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_co
 
 
 @pytest.mark.parametrize("method", ["none", "majority"])
-def test_rows_are_told_in_order_while_others_are_still_answered(model, method, monkeypatch):
+def test_finished_rows_are_reported_in_order(model, method, monkeypatch):
     questions = [f"repeat {letter * size}: {letter}" for letter, size in zip("abcdef", (30, 1, 40, 2, 20, 3), strict=True)]
     told, before = [], []
 
@@ -86,7 +86,7 @@ def test_rows_are_told_in_order_while_others_are_still_answered(model, method, m
     assert before[0] == 0 < before[-1] < len(questions)
 
 
-def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, capsys, tmp_path):
+def test_a_judge_on_a_server_compares_answers(model, judge_server, capsys, tmp_path):
     server = judge_server(lambda body: "Better: first")
     given = {
         "decoding.method": "majority",
@@ -103,7 +103,7 @@ def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, 
     options = [word for name, value in (EVALUATED | given).items() for word in (f"--{name}", str(value))]
     assert main(["evaluate", model, *options]) == 0
     said = capsys.readouterr().out
-    assert ", preferred in 50.0% [50.0%, 50.0%] of 20, 100.0% by the order alone" in said and " words for " in said
+    assert ", preferred by the judge in 50.0% [50.0%, 50.0%] of 20, 100.0% decided by the order alone" in said and " words for " in said
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, 
         ({"decoding.method": "majority", "judge.model": "x", "judge.how": "rubric"}, "here answers are compared"),
     ],
 )
-def test_a_judge_that_has_nothing_to_compare_is_told_in_a_sentence(model, given, words):
+def test_a_judge_with_nothing_to_compare_is_refused(model, given, words):
     with pytest.raises(UserError, match=words):
         evaluate(model, EVALUATED | given)
 
 
-def test_what_answers_say_is_counted_beside_what_is_right(model):
+def test_words_and_details_of_answers_are_counted(model):
     found = evaluate(model, EVALUATED | {"decoding.method": "integrative_original", "decoding.k": 1})
     row, items = found["evaluation"][0], found["items"]["tiny"]
     assert row["decoding_greedy_words"] == row["decoding_words"] == sum(len(item["text"].split()) for item in items) / 20
@@ -159,24 +159,24 @@ def test_a_page_shows_samples_and_agreement_and_escapes_what_was_written(tmp_pat
         {"prompt": "none?", "completions": [], "finish": [], "decoding": facts | {"agreement": [], "notes": ["too long"]}},
         {"prompt": "plain?", "completions": ["five"], "finish": ["stop"], "decoding": facts | {"agreement": [], "samples": []}},
     ]
-    text = write_answers(rows, "integrative", "toy", tmp_path / "new" / "page.html").read_text()
+    text = write_answers_page(rows, "integrative", "toy", tmp_path / "new" / "page.html").read_text()
     assert '<span class="token a10" title="100 %">&lt;i&gt;</span><span class="token a5" title="50 %">4</span>' in text
     assert "<b>" not in text and "<i>" not in text and "&lt;b&gt;four&lt;/b&gt;" in text and "<li>(nothing)</li>" in text
     assert "2 &lt; 3?" in text and "none: too long" in text and ">five<" in text and "<script" not in text
-    assert "its inputs agree on 50 % of it, confidence 0.50" in text
+    assert "agreement of the inputs 50 %, confidence 0.50" in text
 
 
 def test_the_command_writes_the_page(model, tmp_path, capsys):
     given = ["--prompt", QUESTIONS[0], "--max_new_tokens", "4", "--page", str(tmp_path / "page.html")]
     assert main(["generate", model, *given, "--method", "integrative", "--k", "2"]) == 0
-    assert "Made of 2 samples" in (tmp_path / "page.html").read_text()
+    assert "2 samples; " in (tmp_path / "page.html").read_text()
     assert main(["generate", model, *given]) == 2
-    assert "--page shows answers that were made of several: choose a --method" in capsys.readouterr().err
+    assert "--page shows the answers of a decoding method: choose a --method" in capsys.readouterr().err
     assert main(["generate", model, *given[:-1], str(tmp_path), "--method", "majority"]) == 2
     assert "is a folder: name a file in it" in capsys.readouterr().err
 
 
-def test_a_character_of_several_tokens_stands_with_its_last(llama, tokenizer):
+def test_a_character_of_several_tokens_is_with_its_last(llama, tokenizer):
     engine = TransformersEngine(llama, tokenizer)
     ids = tokenizer("aé本!", add_special_tokens=False)["input_ids"]
     assert _pieces(engine, ids, "aé本!") == ["a", "", "é", "", "", "本", "!"]
@@ -196,7 +196,7 @@ def test_tokens_and_agreement_end_where_a_stop_string_cut_the_answer():
 
 
 def test_a_question_without_an_answer_is_said_and_its_row_is_empty(model, caplog, monkeypatch):
-    monkeypatch.setattr("etude.decoding.inputs.render_feedback", lambda tokenizer, words: tuple([5] * 5000))
+    monkeypatch.setattr("etude.decoding.joint_inputs.render_feedback", lambda tokenizer, words: tuple([5] * 5000))
     with caplog.at_level(logging.WARNING):
         rows = generated(model, "integrative")
     assert [(row["completions"], row["finish"]) for row in rows] == [([], []), ([], [])]
@@ -208,8 +208,8 @@ def test_a_setting_that_the_method_does_not_read_is_named(model, caplog):
         settings = GenerateSettings(decoding=ReliableDecoding("majority", again="Again."), machine=Machine(precision="float32"))
         generate(model, QUESTIONS[:1], settings)
         generate(model, QUESTIONS[:1], replace(settings, sampling=Sampling(temperature=2.0)))
-    assert "without effect: decoding.again: decoding.method is majority" in caplog.text
-    assert "without effect: sampling.temperature: decoding.method majority chooses a sample (decoding.sampling)" in caplog.text
+    assert "unused settings: decoding.again: decoding.method is majority" in caplog.text
+    assert "unused settings: sampling.temperature: decoding.method majority chooses a sample (decoding.sampling)" in caplog.text
 
 
 @pytest.mark.parametrize(

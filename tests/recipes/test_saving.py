@@ -9,8 +9,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from etude.callbacks.replay import ReplaySettings
 from etude.errors import UserError
-from etude.learn.replay import ReplaySettings
 from etude.learn.settings import Learning
 from etude.models.load import convert, load_model
 from etude.models.lora_settings import LoRA

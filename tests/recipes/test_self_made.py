@@ -1,9 +1,7 @@
 """Problems that the policy writes: what is made of a step, by an engine that says what it is told; and whole runs."""
 
 import pytest
-from etude.rollouts.self_made.settings import SelfMade
 
-from etude.callbacks.synthetic_tasks import SelfMaking, self_making_for
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.rewards.verdict import Verdict
@@ -12,7 +10,7 @@ from etude.rollouts.settings import Exploration
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
-from etude.training.ledger import Judged, Ledger
+from etude.training.ledger import Ledger
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 

@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from etude.callbacks.implicit_reward import ImplicitRewardSettings
 from etude.engine.completion import Completion
-from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Learner
 from etude.learn.losses import POLICY_LOSSES
 from etude.learn.settings import Learning
-from etude.recipes.step import added_credit, learn_from, observed
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import HINTED, Attempt, Group
 from etude.tasks.task import Task
-from etude.training.ledger import Judged
+from etude.training.rollout_metrics import observed
 
 
 class Recorder:

@@ -14,9 +14,9 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.models.load import load_model
+from etude.models.load import load_model, save_model
 from etude.models.save import save_model
-from etude.recipes.answering import AnswerSearch, answered
+from etude.recipes.answering import AnswerSearch, search_answers
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
 from etude.rollouts.search.beam import beam
@@ -109,7 +109,7 @@ def test_a_saved_step_model_that_is_damaged_or_of_another_model_is_told(saved, l
 def answers_of(folder, how, by_step_model):
     model, tokenizer = load_model(str(folder))
     options = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,), "room_tokens": 99, "by_step_model": by_step_model}
-    return answered(TransformersEngine(model, tokenizer), [(Task("a"), (9, 10, 11)), (Task("b"), (20, 21))], how, **options)
+    return search_answers(TransformersEngine(model, tokenizer), [(Task("a"), (9, 10, 11)), (Task("b"), (20, 21))], how, **options)
 
 
 @pytest.mark.parametrize("choose", ["step_model", "weighted"])

@@ -2,7 +2,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.rollouts import collapse
-from etude.rollouts.collapse import CollapseAlarm, CollapseWatch, agreement_metrics, collapse_in, is_sound
+from etude.rollouts.collapse import CollapseWatch, agreement_metrics, collapse_in, is_sound
 
 HOW = CollapseAlarm(window=2)
 WELL = {"vote_share": 0.5, "constant_share": 0.1, "distinct_majorities": 1.0, "entropy": 0.8, "completion_tokens": 20.0}

@@ -10,7 +10,7 @@ from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.learn.learner import Learner, Optimiser
-from etude.learn.lessons import by_credit
+from etude.learn.training_examples import by_credit
 from etude.randomness import seed_for
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source

@@ -6,8 +6,8 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.suites.domain import DomainSuite, evaluate_domain, line, parse_domain, questions_of_suite, said_row
-from etude.suites.domain_changes import change_in_words, changes
+from etude.suites.domain import DOMAIN, DomainSuite, line, load_questions, said_row
+from etude.suites.domain_changes import format_change, paired_changes
 
 OWN = {
     "questions": ["questions.jsonl"],
@@ -47,8 +47,8 @@ def sets(tmp_path):
     return tmp_path
 
 
-def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
-    test = evaluate_domain("tiny-random", "domain", OWN, data=sets)["rows"]
+def test_every_part_has_its_rows_and_only_the_split_is_measured(sets):
+    test = DOMAIN.evaluate("tiny-random", "domain", OWN, data=sets)["rows"]
     parts = [(row["part"], row["name"]) for row in test]
     assert parts == [
         ("choices", "questions.jsonl"),
@@ -63,11 +63,7 @@ def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
     assert all(row["low"] <= row["value"] <= row["high"] for row in test)
     assert test[0]["n"] == test[1]["n"]
     asked = [
-        {
-            each.origin
-            for own in questions_of_suite(parse_domain("domain", [*words_of(OWN), "--split", split]), sets).values()
-            for each in own
-        }
+        {each.origin for own in load_questions(DOMAIN.parse("domain", [*words_of(OWN), "--split", split]), sets).values() for each in own}
         for split in ("train", "dev", "test")
     ]
     of_domain = [{origin for origin in own if origin.startswith("questions")} for own in asked]
@@ -77,21 +73,21 @@ def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
 
 
 def test_terms_and_open_questions_are_answered_in_words(sets):
-    found = evaluate_domain("tiny-random", "domain", OWN | {"said_n": 4}, data=sets)["rows"]
+    found = DOMAIN.evaluate("tiny-random", "domain", OWN | {"said_n": 4}, data=sets)["rows"]
     said = [row for row in found if row["part"] == "said"]
     assert [(row["name"], row["n"]) for row in said] == [("questions.jsonl", 4), ("terms.jsonl", 4)]
     assert all(len(row["f1s"]) == 4 and row["low"] <= row["value"] <= row["high"] for row in said)
-    assert "said" not in {row["part"] for row in evaluate_domain("tiny-random", "domain", OWN, data=sets)["rows"]}
+    assert "said" not in {row["part"] for row in DOMAIN.evaluate("tiny-random", "domain", OWN, data=sets)["rows"]}
 
 
 def test_an_answer_in_words_counts_by_the_words_that_it_shares(sets):
-    asked = questions_of_suite(parse_domain("domain", words_of(OWN)), sets)["cloze", "terms.jsonl"][:3]
+    asked = load_questions(DOMAIN.parse("domain", words_of(OWN)), sets)["cloze", "terms.jsonl"][:3]
     row = said_row("terms.jsonl", asked, lambda prompts: ["Term 0.", "the term", "no idea"])
     assert row["f1s"] == [1.0, 0.6667, 0.0] and row["exact"] == 1 / 3 and row["value"] == pytest.approx(5 / 9)
     assert asked[0].prompt == "Definition: what 0 is\nTerm:" and line(row).endswith("F1, 33.3% exact  n = 3")
-    (change,) = changes([row], [row | {"f1s": [1.0, 1.0, 0.5], "value": 2.5 / 3}])
+    (change,) = paired_changes([row], [row | {"f1s": [1.0, 1.0, 0.5], "value": 2.5 / 3}])
     assert change["difference"] == pytest.approx(0.8333 / 3, abs=1e-3) and "nats" not in change
-    assert "points" in change_in_words(change) and change_in_words(change).endswith("of F1 (n = 3)")
+    assert "points" in format_change(change) and format_change(change).endswith("of F1 (n = 3)")
 
 
 def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_path, capsys):
@@ -109,18 +105,18 @@ def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_pat
 
 
 def test_terms_are_picked_at_equal_distances(sets):
-    found = evaluate_domain("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
+    found = DOMAIN.evaluate("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
     assert (found["rows"][0]["part"], found["rows"][0]["n"]) == ("cloze", 3)
 
 
-def test_terms_of_a_section_are_asked_in_the_split_of_its_questions(sets):
+def test_terms_are_in_the_split_of_their_sections_questions(sets):
     rows = [{"section": f"s{number // 5}", "term": f"term {number}", "definition": f"what {number} is"} for number in range(150)]
     (sets / "terms.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     suite = {"questions": ["questions.jsonl"], "columns": {"question": "q", "choices": "options", "answer": "a"}}
     found = {}
     for split in ("train", "dev", "test"):
         how = DomainSuite(**suite, choices_where={"type": "mcq"}, split_by="section", split=split, glossary=["terms.jsonl"])
-        asked = questions_of_suite(how, sets)
+        asked = load_questions(how, sets)
         of_questions = {question.origin.rpartition(":")[2] for question in asked["choices", "questions.jsonl"]}
         found[split] = [int(question.origin.rpartition(":")[2]) for question in asked["cloze", "terms.jsonl"]]
         assert {str((line - 1) // 5 + 1) for line in found[split]} == of_questions
@@ -141,11 +137,11 @@ def test_terms_of_a_section_are_asked_in_the_split_of_its_questions(sets):
 def test_wrong_settings_are_named(overrides, sentence, sets):
     words = words_of(OWN)
     with pytest.raises(UserError, match=sentence):
-        evaluate_domain("tiny-random", parse_domain("domain", [*words, *overrides]), data=sets)
+        DOMAIN.evaluate("tiny-random", DOMAIN.parse("domain", [*words, *overrides]), data=sets)
 
 
-def test_without_files_what_ships_is_asked():
-    rows = evaluate_domain("tiny-random", DomainSuite(window_tokens=64, text_tokens=300))["rows"]
+def test_without_files_the_shipped_questions_are_measured():
+    rows = DOMAIN.evaluate("tiny-random", DomainSuite(window_tokens=64, text_tokens=300))["rows"]
     assert [(row["part"], row["name"], row["n"] > 60) for row in rows] == [
         ("far", "common knowledge", True),
         ("text", "common knowledge", True),

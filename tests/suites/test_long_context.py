@@ -10,9 +10,9 @@ from matplotlib.image import imread
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.evaluation.report import kept
-from etude.evaluation.report.kept import Shown
-from etude.suites.long_context import LongSuite, evaluate_long
+from etude.evaluation.report import kv_cache_page
+from etude.evaluation.report.kv_cache_page import ShownTask
+from etude.suites.long_context import LONG_CONTEXT, LongSuite
 
 SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "machine.precision": "float32"}
 
@@ -21,9 +21,9 @@ SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "mac
 @pytest.mark.parametrize("view", ["snapkv", "kvzip", "arkvale"])
 def test_a_view_that_keeps_all_finds_what_the_full_context_finds(view, question):
     how = SMALL | {"question": question, "engine.view": view}
-    found = evaluate_long("tiny-random", "long", how | {"engine.keep_ratio": 1.0})
+    found = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"engine.keep_ratio": 1.0})
     assert [item["view_text"] for item in found["items"]] == [item["full_text"] for item in found["items"]]
-    small = evaluate_long("tiny-random", "long", how | {"engine.keep_ratio": 0.15})
+    small = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"engine.keep_ratio": 0.15})
     assert [item["full_text"] for item in small["items"]] == [item["full_text"] for item in found["items"]]
     assert [item["view_text"] for item in small["items"]] != [item["full_text"] for item in found["items"]]
     assert small["view"] == f"{view} 0.15"
@@ -44,11 +44,11 @@ def test_a_page_shows_what_is_kept_over_the_text_and_by_head(view, tmp_path):
     how = SMALL | {"tokens": [234, 240], "n": 2, "engine.view": view, "engine.keep_ratio": 0.3}
     if view == "quest":
         how |= {"engine.page_tokens": 8, "engine.offload": "file", "engine.ahead_pages": 2}
-    found = evaluate_long("tiny-random", "long", how, page=tmp_path / "new" / "kept.html")
+    found = LONG_CONTEXT.evaluate("tiny-random", "long", how, page=tmp_path / "new" / "kept.html")
     assert found == json.loads(json.dumps(found)), "what the page is made of is no part of the result"
     text = (tmp_path / "new" / "kept.html").read_text()
     assert "<script" not in text and "<h1>" + view in text and text.count("data:image/png;base64,") == 2
-    assert text.count("<polyline") == 4 and "tokens beside the model" in text
+    assert text.count("<polyline") == 4 and "tokens in the cache" in text
     assert ("read at a time" in text) == (view == "quest") and "magic number" in text
     for item in found["items"]:
         assert item["full_token_seconds"] > 0 and item["held"] == pytest.approx(item["view_tokens"] / item["full_tokens"])
@@ -60,8 +60,8 @@ def test_a_page_escapes_texts_and_bins_those_that_are_wider_than_a_picture(tmp_p
     item = {"question": "<b>?", "answers": ["<i>"], "full": 1.0, "view": 0.0, "full_text": "<u>", "view_text": "<s>"}
     share = np.zeros((2, 3, 2500))
     share[:, :, :5], share[1, :, 5:8] = 1.0, 1.0
-    shown = Shown("single", item, ["<a>"] * 2500, share)
-    told = kept._contents(shown)
+    shown = ShownTask("single", item, ["<a>"] * 2500, share)
+    told = kv_cache_page._contents(shown)
     assert [piece["shade"] for piece in told["pieces"]] == [10, 5, 0] and told["pieces"][1]["text"] == "<a>" * 3
     assert told["by_layer"] == [pytest.approx(5 / 2500), pytest.approx(8 / 2500)]
     picture = imread(BytesIO(base64.b64decode(told["picture"])))
@@ -69,14 +69,14 @@ def test_a_page_escapes_texts_and_bins_those_that_are_wider_than_a_picture(tmp_p
     assert picture[0, 0].tolist() != picture[0, 2].tolist() and picture[0, 2].tolist() == picture[0, 833].tolist()
     row = {"kind": "single", "tokens": 2500, "n": 1, "held": 0.1} | {f"gain{end}": 0.0 for end in ("", "_low", "_high")}
     row |= {f"{way}{part}": 0.5 for way in ("full", "view") for part in ("", "_token_seconds", "_tokens")}
-    page = kept.write_kept({"model": "a/b", "view": "<x>", "rows": [row]}, [shown], tmp_path / "page.html", reads=False)
+    page = kv_cache_page.write_kv_cache_page({"model": "a/b", "view": "<x>", "rows": [row]}, [shown], tmp_path / "page.html", reads=False)
     text = page.read_text()
     assert not any(tag in text for tag in ("<b>?", "<i>", "<u>", "<s>", "<a>", "<x>")) and "&lt;a&gt;" in text and "<polyline" not in text
 
 
 def test_a_page_needs_a_policy_and_the_suite_of_long_texts(tmp_path, capsys):
     with pytest.raises(UserError, match="a page shows what a policy keeps: choose one"):
-        evaluate_long("tiny-random", "long", SMALL, page=tmp_path / "page.html")
+        LONG_CONTEXT.evaluate("tiny-random", "long", SMALL, page=tmp_path / "page.html")
     assert main(["evaluate", "tiny-random", "--suite", "long", "--page", str(tmp_path)]) != 0
     assert "is a folder: name a file in it" in capsys.readouterr().err
 
@@ -91,6 +91,8 @@ def test_wrong_suites_are_said_in_a_sentence():
         with pytest.raises(UserError, match=message):
             LongSuite(**changes)
     with pytest.raises(UserError, match="rerotate is not for this suite"):
-        evaluate_long("tiny-random", "long", SMALL | {"engine.view": "streaming", "engine.budget_tokens": 20, "engine.rerotate": True})
+        LONG_CONTEXT.evaluate(
+            "tiny-random", "long", SMALL | {"engine.view": "streaming", "engine.budget_tokens": 20, "engine.rerotate": True}
+        )
     with pytest.raises(UserError, match="more than the model's 256 positions"):
-        evaluate_long("tiny-random", "long", SMALL | {"tokens": [1000]})
+        LONG_CONTEXT.evaluate("tiny-random", "long", SMALL | {"tokens": [1000]})

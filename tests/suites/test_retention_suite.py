@@ -6,7 +6,7 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.suites.retention import RetentionSuite, evaluate_suite, parse_suite
+from etude.suites.retention import RETENTION, RetentionSuite
 
 SMALL = {"instructions": 11, "families": ["gcd"], "family_n": 3, "max_new_tokens": 4, "text_tokens": 300, "machine.precision": "float32"}
 
@@ -31,7 +31,7 @@ OWN = {
 
 
 def test_every_part_has_rows_with_intervals_and_all_questions_come_together(sets, tmp_path):
-    found = evaluate_suite("tiny-random", "retention", SMALL | OWN, data=sets)
+    found = RETENTION.evaluate("tiny-random", "retention", SMALL | OWN, data=sets)
     parts = [(row["part"], row["name"], row["n"]) for row in found["rows"]]
     assert parts[:4] == [
         ("choices", "common knowledge", 80),
@@ -51,7 +51,7 @@ def test_every_part_has_rows_with_intervals_and_all_questions_come_together(sets
     assert len(found["answers"]["instructions"]) == 11 and len(found["answers"]["gcd"]) == 3
     json.dumps(found)
     with pytest.raises(UserError, match=r"path 'birds\.jsonl' is not a file"):
-        evaluate_suite("tiny-random", "retention", SMALL | OWN, data=tmp_path.parent)
+        RETENTION.evaluate("tiny-random", "retention", SMALL | OWN, data=tmp_path.parent)
 
 
 def test_without_data_what_ships_is_measured_and_the_rest_is_named(tmp_path, capsys):
@@ -67,10 +67,10 @@ def test_without_data_what_ships_is_measured_and_the_rest_is_named(tmp_path, cap
 def test_a_suite_is_found_by_name_or_file_and_its_settings_are_checked(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("command: suite\nfamilies: [gcd]\nfamily_parameters:\n  gcd: {max_value: 9}\n")
-    assert parse_suite(str(mine), ["--family_n", "2"]) == RetentionSuite(
+    assert RETENTION.parse(str(mine), ["--family_n", "2"]) == RetentionSuite(
         families=["gcd"], family_parameters={"gcd": {"max_value": 9}}, family_n=2
     )
     with pytest.raises(UserError, match="did you mean 'retention'"):
-        parse_suite("retentoin", [])
+        RETENTION.parse("retentoin", [])
     with pytest.raises(UserError, match="window_tokens must be at least 3, got 2"):
-        parse_suite("retention", ["--window_tokens", "2"])
+        RETENTION.parse("retention", ["--window_tokens", "2"])

@@ -6,13 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from etude.recipes.exploring import Exploring
 
 from etude.errors import UserError
 from etude.learn.example import Example
 from etude.tasks.comparisons import Comparison
 from etude.tasks.task import Task
-from etude.training.data import Materials
 from etude.training.inputs import inputs_of, verifiers_of
 
 VERIFIER = "def judge(text, task):\n    return text.startswith(task.answer)\n"

@@ -12,7 +12,7 @@ from etude.errors import UserError
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task
-from etude.training.ledger import Judged, Ledger
+from etude.training.ledger import Ledger
 
 TASKS = [Task("What is 2 + 2?", "4", metadata={"n": 1}), Task("What is 3 + 3?", "6")]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from etude.console.watching import Quiet
+from etude.console.reporter import Silent
 from etude.training.interruption import Interrupted, Interruption
 from etude.training.stage import Stage
 
@@ -20,7 +20,7 @@ def test_what_prepares_a_step_and_what_learns_from_it_are_told_the_same_number(d
         prepare=lambda step: prepared.append(step) or f"of step {step}",
         update=lambda step, found: updated.append((step, found)),
     )
-    stage.train(done, saved.append, Quiet(), Interruption())
+    stage.train(done, saved.append, Silent(), Interruption())
     assert prepared == steps and updated == [(step, f"of step {step}") for step in steps]
     assert saved == [step for step in steps if step in (2, 3)]
 
@@ -33,5 +33,5 @@ def test_a_stage_that_is_stopped_saves_the_step_that_was_done():
     saved = []
     stage = Stage("warm_start", "warm-", -5, 5, 0, False, prepare=stopped, update=lambda step, _: None)
     with pytest.raises(Interrupted) as stop:
-        stage.train(0, saved.append, Quiet(), Interruption())
+        stage.train(0, saved.append, Silent(), Interruption())
     assert saved == [2] and stop.value.note == "after warm start step 2 of 5"

@@ -1,1 +1,1 @@
-"""Tasks whose answer lies somewhere in a long text, made to any length by seed."""
+"""Long-context tasks: the answer is hidden in a long text, generated to any length by seed."""

@@ -1,4 +1,4 @@
-"""Facts of bAbI between the sentences of a book (BABILong, Kuratov et al. 2024, NeurIPS, arXiv 2406.10149)."""
+"""bAbI facts hidden between the sentences of a book (BABILong, Kuratov et al. 2024, NeurIPS, arXiv 2406.10149)."""
 
 import re
 from collections.abc import Callable
@@ -13,32 +13,38 @@ Story = tuple[list[str], str, str]
 """Facts in order, a question, its answer."""
 
 
-def facts_of(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
-    """Stories of a bAbI file; each is asked one of its questions, with the facts before it. Raises UserError for a file that has none."""
-    stories = stories_of(path)
+def babi_generator(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
+    """Return a generator that asks a question of a bAbI story, with the facts before it.
 
-    def facts(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
-        told, question, answer = draw.choice(stories)
-        context, depths = haystack.around(draw, told, tokens)
+    Raises UserError for a file without questions.
+    """
+    stories = read_babi(path)
+
+    def task_from_babi(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
+        facts, question, answer = draw.choice(stories)
+        context, depths = haystack.around(draw, facts, tokens)
         return LongTask("facts", context, question, "The answer is", (answer,), depth=depths[-1])
 
-    return facts
+    return task_from_babi
 
 
-def stories_of(path: Path) -> list[Story]:
-    """Every question of a file with the facts before it."""
+def read_babi(path: Path) -> list[Story]:
+    """Read every question of a bAbI file with the facts before it.
+
+    Raises UserError for a file of another format or without questions.
+    """
     found: list[Story] = []
-    told: list[str] = []
+    facts: list[str] = []
     for line in path.read_text(encoding="utf8").splitlines():
         number, _, text = line.partition(" ")
         if not number.isdigit():
             raise UserError(f"{path} is no file of bAbI: a line begins with a number, but one is {line[:60]!r}")
-        told = [] if number == "1" else told
-        question, *rest = re.split(r"[\t|]", text)  # the set is about with either
+        facts = [] if number == "1" else facts
+        question, *rest = re.split(r"[\t|]", text)  # copies of the data set use either separator
         if rest:
-            found.append((list(told), question.strip(), rest[0].replace(",", " ").strip()))
+            found.append((list(facts), question.strip(), rest[0].replace(",", " ").strip()))
         else:
-            told.append(text.strip())
+            facts.append(text.strip())
     if not found:
         raise UserError(f"{path} has no question: name a file of bAbI")
     return found

@@ -1,4 +1,4 @@
-"""Text to hide something in: sentences of books, or of nothing in particular."""
+"""Haystacks: filler text to hide something in, sentences of books or noise."""
 
 import re
 from bisect import bisect_right
@@ -9,21 +9,21 @@ from random import Random
 from etude.errors import UserError
 
 Count = Callable[[str], int]
-"""A text's tokens."""
+"""Text -> number of tokens."""
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-"""What RULER (Hsieh et al. 2024, arXiv 2404.06654) fills a text with that is to say nothing."""
+"""The filler text of RULER (Hsieh et al. 2024, arXiv 2404.06654)."""
 
 
 _BEGINNINGS = 100
-"""How many are drawn before a text is said to have no room."""
+"""Start positions that are tried before a text is said to have no room."""
 
 
 class Haystack:
-    """Sentences in order, and how many tokens each takes."""
+    """The sentences of a text in order, with the tokens of each."""
 
     def __init__(self, text: str, count: Count) -> None:
-        """Raises UserError for a text without a sentence."""
+        """Split the text. Raises UserError for a text without a sentence."""
         self.sentences = sentences_of(text)
         if not self.sentences:
             raise UserError("the text to hide things in has no sentence: name files with text")
@@ -32,9 +32,10 @@ class Haystack:
         self._ends = list(accumulate(self._tokens))
 
     def around(self, draw: Random, hidden: Sequence[str], tokens: int) -> tuple[str, list[float]]:
-        """Sentences from a random one on, from the beginning again behind the last one, with what is hidden between them, in order and at
-        random places: about `tokens` tokens and no more; and the depth of each, from 0 to 1. Where the next sentence is so long that less
-        than half of the room would be filled, another beginning is drawn. Raises UserError where it does not fit.
+        """Hide texts at random places between about `tokens` tokens of sentences; return the text and each depth from 0 to 1.
+
+        The sentences start at a random one and wrap around at the end of the haystack. If the next sentence is so long that less than half
+        of the room would be filled, another start is sampled. The hidden texts keep their order. Raises UserError if they do not fit.
         """
         own = [self.count(f" {each}") for each in hidden]
         free = tokens - sum(own)
@@ -53,7 +54,7 @@ class Haystack:
         return " ".join([*parts, *sentences[last:]]), [place / len(sentences) for place in places]
 
     def _from(self, first: int, tokens: int) -> list[int]:
-        """As many sentences from this one on as have room, by their places."""
+        """Return the indices of as many sentences from this one on as fit."""
         count, before = len(self.sentences), self._ends[first] - self._tokens[first]
         whole, rest = divmod(tokens, self._ends[-1])
         chosen = [*range(first, count), *range(first)] * whole
@@ -64,7 +65,7 @@ class Haystack:
 
 
 def sentences_of(text: str) -> list[str]:
-    """Without markup, each on one line.
+    """Split a text into sentences, without markup, each on one line.
 
     >>> sentences_of("# One\\n\\nHe said: \\"Go.\\" She\\nwent. ")
     ['One', 'He said: "Go."', 'She went.']

@@ -1,4 +1,4 @@
-"""The kinds of task by name."""
+"""Table of the long-context task kinds."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -11,7 +11,7 @@ from etude.evaluation.long.variables import variables
 from etude.evaluation.long.words import common, frequent
 
 Generator = Callable[[Random, Haystack, int], LongTask]
-"""Random numbers, a text to hide things in, and how many tokens the text is to have."""
+"""(random generator, haystack, length of the text in tokens) -> a task."""
 
 KINDS: Mapping[str, Generator] = {
     "single": single,
@@ -22,5 +22,5 @@ KINDS: Mapping[str, Generator] = {
     "frequent": frequent,
     "instructions": instructions,
 }
-"""Those that need no file of their own; beside them `facts` (bAbI), `meetings` (QMSum) and `stories` (SQuALITY)."""
+"""The kinds that need no file. The others are `facts` (bAbI), `meetings` (QMSum) and `stories` (SQuALITY)."""
 FROM_FILES = ("facts", "meetings", "stories")

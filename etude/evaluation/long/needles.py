@@ -1,8 +1,8 @@
-"""Needles: a number that goes by a name, somewhere in the text (RULER, Hsieh et al. 2024, arXiv 2404.06654, its "niah" tasks).
+"""Needle in a haystack: a number under a name, hidden in the text (RULER, Hsieh et al. 2024, arXiv 2404.06654, its "niah" tasks).
 
-single        one
-multi_key     one is asked for among others with other names
-multi_value   several of one name are asked for
+single        one needle
+multi_key     one needle, hidden among needles with other names
+multi_value   several numbers under one name
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Questions about meetings and stories, cut to a length: QMSum by the spans that answer them, SQuALITY from the beginning.
+"""Questions about meetings (QMSum, text around the answering spans) and stories (SQuALITY, text from the beginning), cut to a length.
 
 QMSum: Zhong et al. 2021, NAACL, arXiv 2104.05938. SQuALITY: Wang et al. 2022, EMNLP, arXiv 2205.11465.
 """
@@ -16,8 +16,11 @@ from etude.tasks.files import file_rows
 Generator = Callable[[Random, Haystack, int], LongTask]
 
 
-def meetings_of(path: Path) -> Generator:
-    """A meeting's turns around what answers a question about it."""
+def qmsum_generator(path: Path) -> Generator:
+    """Return a generator of QMSum tasks: the turns around the span that answers a question about a meeting.
+
+    Raises UserError for a file without questions.
+    """
     asked = [(row, query) for row in _rows(path) for query in row["specific_query_list"]]
     if not asked:
         raise UserError(f"{path} has no question: name a file of QMSum")
@@ -32,8 +35,11 @@ def meetings_of(path: Path) -> Generator:
     return meetings
 
 
-def stories_of(path: Path) -> Generator:
-    """The first part of a story."""
+def squality_generator(path: Path) -> Generator:
+    """Return a generator of SQuALITY tasks: a question about the first part of a story.
+
+    Raises UserError for a row without a paragraph that fits.
+    """
     asked = [(row["document"], question) for row in _rows(path) for question in row["questions"]]
     if not asked:
         raise UserError(f"{path} has no question: name a file of SQuALITY")
@@ -53,7 +59,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _around(parts: list[str], first: int, last: int, tokens: int, count: Count) -> str:
-    """Parts from the first one on, then those before it and behind the last one in turn, as long as they fit."""
+    """Take the parts `first` to `last`, then in turn those before and after them, as long as they fit."""
     chosen: list[int] = []
     room = tokens
     outside = [place for step in range(1, len(parts)) for place in (first - step, last + step) if 0 <= place < len(parts)]

@@ -1,4 +1,4 @@
-"""One long text and what is asked of it."""
+"""A long-context task: a text, a question and its answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,40 +9,41 @@ from etude.tasks.aliases import plain_words
 
 @dataclass(frozen=True)
 class LongTask:
-    """The question comes behind the text, so that a text can be read without knowing it."""
+    """A long text followed by a question, so that the text can be prefilled without knowing the question."""
 
     kind: str
     context: str
     question: str
     begin: str
-    """How the answer begins, which the model goes on with; "" leaves it to the model."""
+    """The beginning of the answer, which the model continues; "" leaves it to the model."""
     answers: tuple[str, ...]
-    """All of which are to be said; of a task by likeness, references of which one is enough."""
+    """All must be said; of a task by likeness, references of which the closest counts."""
     by_likeness: bool = False
-    """Whether an answer is measured by ROUGE-L, not by what it says word for word."""
+    """Score by ROUGE-L instead of exact words."""
     depth: float | None = None
-    """Where in the text the answer lies, from 0 to 1; of several the first."""
+    """Position of the (first) answer in the text, from 0 to 1."""
 
     def score(self, text: str) -> float:
-        """The share of the answers that the text says, in [0, 1]; by likeness the largest ROUGE-L with any."""
+        """Return the share of the answers that the text contains, in [0, 1]; by likeness the largest ROUGE-L with any."""
         if self.by_likeness:
             return max(rouge_l(plain_words(text), plain_words(answer)) for answer in self.answers)
-        return sum(says(text, answer) for answer in self.answers) / len(self.answers)
+        return sum(contains_answer(text, answer) for answer in self.answers) / len(self.answers)
 
 
-def says(text: str, answer: str) -> bool:
-    """Whether the words of an answer stand in a text, in a row.
+def contains_answer(text: str, answer: str) -> bool:
+    """Return whether the words of an answer occur in a text, consecutively.
 
-    >>> says("It is 4231.", "4231"), says("It is 42310.", "4231"), says("In the big park", "the park")
+    >>> contains_answer("It is 4231.", "4231"), contains_answer("It is 42310.", "4231"), contains_answer("In the big park", "the park")
     (True, False, False)
     """
     words, wanted = plain_words(text), plain_words(answer)
     return any(words[start : start + len(wanted)] == wanted for start in range(len(words) - len(wanted) + 1))
 
 
-def listed(items: Sequence[str]) -> str:
-    """
-    >>> listed(["a"]), listed(["a", "b", "c"])
+def join_with_and(items: Sequence[str]) -> str:
+    """Join items with commas and a final "and".
+
+    >>> join_with_and(["a"]), join_with_and(["a", "b", "c"])
     ('a', 'a, b and c')
     """
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

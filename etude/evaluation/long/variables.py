@@ -1,4 +1,4 @@
-"""Variable tracking: a number is handed from one variable to the next, somewhere in the text (RULER's "vt")."""
+"""Variable tracking: a number is passed from one variable to the next, at several places of the text (RULER's "vt")."""
 
 from itertools import pairwise
 from random import Random
@@ -11,7 +11,7 @@ _HOPS = 3
 
 
 def variables(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
-    """All names of the chain are asked for."""
+    """Make a task that asks for all variables of the chain."""
     names: list[str] = []
     while len(names) < _HOPS + 1:
         name = "".join(draw.sample(ascii_uppercase, 4))

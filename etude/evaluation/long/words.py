@@ -1,7 +1,7 @@
-"""Words that come often, among others (RULER's "cwe" and "fwe"): what no single place of the text says.
+"""Frequent words: aggregate over the whole text (RULER's "cwe" and "fwe"), which no single place answers.
 
 common     five words thirty times each, others three times
-frequent   made-up words, as often as Zipf's law has it, alpha = 2; the three most frequent
+frequent   made-up words with Zipf frequencies, alpha = 2; asks for the three most frequent
 """
 
 from random import Random
@@ -15,7 +15,7 @@ _SYLLABLES = ("ba", "co", "di", "fe", "gu", "ha", "ki", "lo", "mu", "na", "po", 
 
 
 def common(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
-    """Of the haystack only how many tokens a text has."""
+    """Make a task that asks for the five common words; the haystack only counts tokens."""
     made = _made(draw)
     wanted = [next(made) for _ in range(_COMMON)]
     said = [word for word in wanted for _ in range(_TIMES)]
@@ -30,7 +30,7 @@ def common(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
 
 
 def frequent(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
-    """Of the haystack only how many tokens a text has."""
+    """Make a task that asks for the three most frequent words; the haystack only counts tokens."""
     made = _made(draw)
     words = [next(made) for _ in range(200)]
     weights = [1 / rank**_ALPHA for rank in range(1, len(words) + 1)]
@@ -44,7 +44,7 @@ def frequent(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
 def _made(draw: Random):  # type: ignore[no-untyped-def]  # a generator of words
     seen: set[str] = set()
     while True:
-        longest = 3 if len(seen) < 2000 else 5  # of which there are a million
+        longest = 3 if len(seen) < 2000 else 5  # there are a million such words
         word = "".join(draw.choices(_SYLLABLES, k=draw.randint(2, longest)))
         if word not in seen:
             seen.add(word)

@@ -1,4 +1,4 @@
-"""The attempts that the page's script browses, as JSON that is safe inside `<script>`; long texts lose their middle."""
+"""Attempts for the page's script, as JSON that is safe inside `<script>`; long texts are clipped in the middle."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from etude.evaluation.report.numbers import is_number, number_or_none
+from etude.evaluation.report.number_format import is_number, number_or_none
 from etude.evaluation.report.run_folder import Run
 from etude.evaluation.rewards import is_item_right
 
 MAX_TEXT = 4000
 """Characters of one text."""
 MAX_BYTES = 10_000_000
-"""Of all attempts together as JSON; beyond that the limit of one text is lowered."""
+"""All attempts together as JSON; above it the limit of one text is lowered."""
 _MIN_TEXT = 60
 
 
 def attempts_json(runs: Sequence[Run]) -> Markup:
-    """The attempts for the page's script; every question is stored once. Safe inside `<script>`: no `<`, `>` or `&` is left."""
+    """Encode the attempts for the page's script, every question once. Safe inside `<script>`: no `<`, `>` or `&` is left."""
     limit = MAX_TEXT
     while len((text := _escaped(runs, limit)).encode("utf-8", errors="replace")) > MAX_BYTES and limit > _MIN_TEXT:
         limit //= 2
@@ -52,7 +52,7 @@ def _run_json(run: Run, limit: int) -> dict[str, Any]:
 
 
 def _turns(turns: Any, limit: int) -> list[dict[str, Any]]:
-    """Of an attempt that was revised, what was written in each turn and what the model was told of it."""
+    """Return text, feedback, score and credit of each turn of a revised attempt."""
     return [
         {
             "text": clip(turn.get("text"), limit),
@@ -65,14 +65,14 @@ def _turns(turns: Any, limit: int) -> list[dict[str, Any]]:
 
 
 def outcome_of(judged: Mapping[str, Any]) -> str:
-    """Of a row with `score` and, by the verifier's threshold, `right`: any other score counts as wrong; None is unscored, never wrong."""
+    """Classify a row with `score` and `right` (by the verifier's threshold) as right, wrong or unscored; None is unscored, never wrong."""
     if not is_number(judged.get("score")):
         return "unscored"
     return "right" if is_item_right(judged) else "wrong"
 
 
 def clip(text: Any, limit: int) -> str:
-    """The text, with its middle left out where it is longer than the limit (the answer is usually at the end)."""
+    """Cut the middle out of a text longer than the limit (the answer is usually at the end)."""
     text = "" if text is None else str(text)
     if len(text) <= limit:
         return text

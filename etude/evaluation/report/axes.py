@@ -1,28 +1,28 @@
-"""Axes: values -> pixels of a chart, round ticks and their labels, and the path of a curve."""
+"""Chart axes: the scale from values to pixels, round ticks and their labels, and the path of a curve."""
 
 from collections.abc import Callable
 from math import ceil, floor, log10
 
 from etude.evaluation.report.curves import Points
-from etude.evaluation.report.numbers import MINUS, THIN_SPACE
+from etude.evaluation.report.number_format import MINUS, THIN_SPACE
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 350, 10, 172
-"""Where a chart's axes lie, in the 360 x 210 pixels that the template gives it."""
+"""The edges of a chart's plot area, in the template's 360 x 210 pixels."""
 _SMALLEST = 1e-100
-"""A span below which all values count as one."""
+"""A span below which all values count as equal."""
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """The map from [low, high] to [start, end], to a tenth of a pixel; the middle where low = high."""
+    """Return the map from [low, high] to [start, end], rounded to a tenth of a pixel; the middle if low = high."""
     span = high - low
     return lambda value: round(start + (end - start) * ((value - low) / span if span else 0.5), 1)
 
 
 def ticks_of(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Three to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]; 0 is one of them where it is near."""
+    """Return three to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high], with 0 if it is near."""
     if 0 < low < 0.6 * high:
         low = 0.0
-    if high - low <= max(_SMALLEST, 1e-9 * max(abs(low), abs(high))):  # equal but for rounding: no ticks fit between
+    if high - low <= max(_SMALLEST, 1e-9 * max(abs(low), abs(high))):  # equal up to rounding: no ticks fit between them
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     rough = (high - low) / 4
     power = 10.0 ** floor(log10(rough))
@@ -32,7 +32,7 @@ def ticks_of(low: float, high: float, *, whole: bool = False) -> list[float]:
 
 
 def tick_label(value: float, step: float, is_share: bool) -> str:
-    """The value with as many digits as ticks that are `step` apart need."""
+    """Format a tick with as many digits as ticks that are `step` apart need."""
     if is_share:
         return f"{100 * value:.0f}{THIN_SPACE}%" if step >= 0.01 else f"{100 * value:g}{THIN_SPACE}%"
     if step >= 1000:
@@ -43,7 +43,7 @@ def tick_label(value: float, step: float, is_share: bool) -> str:
 
 
 def path_data(points: Points, across: Callable[[float], float], up: Callable[[float], float]) -> str:
-    """SVG path data; a missing value breaks the line, a lonely point is a dot."""
+    """Return SVG path data; a missing value breaks the line, an isolated point is a dot."""
     path, is_open = [], False
     for i, (step, value) in enumerate(points):
         if value is None:

@@ -1,4 +1,4 @@
-"""The same evaluation items as every model of a run answered them."""
+"""Evaluation items side by side: the answers of every model of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from etude.evaluation.report.attempts import MAX_TEXT, clip, outcome_of
 from etude.evaluation.report.run_folder import MODELS, Run
 
 MAX_ITEMS = 30
-"""Evaluation items shown before and after, for each suite."""
+"""Evaluation items shown for each suite."""
 
 
 def before_and_after(run: Run) -> list[dict[str, Any]]:
-    """The first items of every suite that all models answered, with what each wrote."""
+    """Collect the first items of every suite that all models answered, with each answer."""
     suites = []
     names = dict.fromkeys(suite.get("suite") for page in run.evaluation.values() for suite in page.get("suites") or ())
     for name in names:

@@ -1,4 +1,4 @@
-"""Charts: geometry in Python, drawn as SVG by the template, so that it is escaped and styled there."""
+"""Charts: computes the geometry; the template renders it as SVG, so that it is escaped and styled there."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from etude.evaluation.report.run_folder import Run
 
 
 def charts_of(runs: Sequence[Run], phase: str) -> list[dict[str, Any]]:
-    """The panels of a phase that have anything to draw."""
+    """Return the charts of a phase that have data."""
     return [chart for panel in PANELS if (chart := _chart(panel, runs, phase))]
 
 
@@ -50,31 +50,31 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
 
 
 def _legend(panel: Panel, drawn: Sequence[tuple[int, int, Points]]) -> list[str]:
-    """What is drawn, by name; a panel of one measure needs no names."""
+    """Return the names of the curves; a panel of one curve needs none."""
     return list(panel.measures.values())[: 1 + max(key_index for _, key_index, _ in drawn)] if len(panel.measures) > 1 else []
 
 
 def _falls(panel: Panel, run: Run, phase: str, points: Points) -> list[tuple[float, float]]:
-    """The points of steps behind which practice fell back."""
+    """Return the points of steps after which practice was rolled back."""
     rows = [row for row in run.steps if row.get("phase") == phase and row.get("gate_passed") == 0] if panel.marks_falls else []
     fallen = {row.get("step") for row in rows}
     return [(step, value) for step, value in points if step in fallen and value is not None]
 
 
 def _value_ticks(panel: Panel, low: float, high: float) -> list[float]:
-    """Shares from 0 to 100 %, or to the largest where the panel is zoomed; anything else as far as it reaches."""
+    """Choose the ticks of the value axis: shares from 0 to 100 %, or to the largest if the panel is zoomed; other values by their range."""
     if not (panel.is_share and 0 <= low <= high <= 1):
         return ticks_of(low, high)
     return ticks_of(0.0, high) if panel.is_zoomed and high > 0 else [0, 0.25, 0.5, 0.75, 1]
 
 
 def _chart_label(panel: Panel, runs: Sequence[Run], drawn: Sequence[tuple[int, int, Points]]) -> str:
-    """What the chart shows, for those who do not see it."""
+    """Describe the chart in a sentence for screen readers."""
     names = list(panel.measures.values())
-    told = []
+    parts = []
     for run_index, key_index, points in drawn:
         (first, start), *_, (last, end) = [point for point in points if point[1] is not None] * 2
         who = f"{runs[run_index].name}, " if len(runs) > 1 else ""
-        told.append(f"{who}{names[key_index]}: {start:.3g} at step {first}, {end:.3g} at step {last}")
+        parts.append(f"{who}{names[key_index]}: {start:.3g} at step {first}, {end:.3g} at step {last}")
     unit = f" ({panel.unit})" if panel.unit else ""
-    return f"{panel.title}{unit} by step. {'; '.join(told)}."
+    return f"{panel.title}{unit} by step. {'; '.join(parts)}."

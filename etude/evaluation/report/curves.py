@@ -1,10 +1,10 @@
-"""Curves: the steps of a run -> points of one measure, smoothed and thinned."""
+"""Curves: the points of one metric over a run's steps, smoothed and thinned."""
 
 from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from etude.evaluation.report.numbers import is_number, number_or_none
+from etude.evaluation.report.number_format import is_number, number_or_none
 from etude.evaluation.report.run_folder import Run
 
 Points = list[tuple[float, float | None]]
@@ -13,7 +13,7 @@ _MAX_POINTS = 300
 
 
 def points_of(run: Run, phase: str, key: str) -> Points:
-    """(step, value or None) in the order of the steps; where a step was written twice, the later line counts."""
+    """Return (step, value or None) in the order of the steps; if a step was written twice, the later line counts."""
     found: dict[float, float | None] = {}
     for row in run.steps:
         if row.get("phase") != phase or not is_number(row.get("step")):
@@ -25,7 +25,7 @@ def points_of(run: Run, phase: str, key: str) -> Points:
 
 
 def with_derived(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with what is drawn and not logged: `loss`, whichever loss the phase has, and `groups_without_signal_share`."""
+    """Add metrics that are drawn but not logged: `loss`, whichever loss the phase has, and `groups_without_signal_share`."""
     measures = dict(row)
     for loss in ("policy_loss", "imitate_loss", "preference_loss"):
         if loss in row:
@@ -37,7 +37,7 @@ def with_derived(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def running_mean(points: Points, window: int) -> Points:
-    """The mean of the `window` steps around each step, of those that have a value."""
+    """Return the mean of the `window` steps around each step, ignoring missing values."""
     means: Points = []
     for i, (step, _) in enumerate(points):
         near = [value for _, value in points[max(0, i - window // 2) : i + window // 2 + 1] if value is not None]
@@ -46,7 +46,7 @@ def running_mean(points: Points, window: int) -> Points:
 
 
 def thin(points: Points) -> Points:
-    """At most about 300 points: neighbours are averaged."""
+    """Average neighbours down to about 300 points."""
     size = ceil(len(points) / _MAX_POINTS)
     if size == 1:
         return points

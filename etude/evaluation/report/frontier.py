@@ -1,6 +1,7 @@
-"""New skill against old knowledge: a point for every model of a run, joined in the order in which they came about, and one for every look
-of its gate, whose skill is that of the step's attempts, where these are scored by who knows what is right. Skill is accuracy, or mean
-reward where accuracy can't tell the models apart (`etude.evaluation.rewards.leads_with_reward`).
+"""Charts of new skill against general knowledge: a point for every model of a run, in order, and a ring for every check of its gate.
+
+The skill of a gate check is that of the step's attempts, if verifiers score them. Skill is accuracy, or mean reward if accuracy can't tell
+the models apart (`etude.evaluation.rewards.leads_with_reward`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
-from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.number_format import is_number
 from etude.evaluation.report.run_folder import MODELS, Run
 from etude.evaluation.rewards import tells_more
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """One way to tell what a model knows of old, and how its chart is called."""
+    """A metric of general knowledge, with its name in the chart."""
 
     key: str
     name: str
@@ -23,18 +24,18 @@ class Knowledge:
 
 
 KNOWLEDGE = (
-    Knowledge("choice_accuracy", "old questions right", True),
-    Knowledge("perplexity", "the perplexity of old text", False),
+    Knowledge("choice_accuracy", "general-knowledge questions right", True),
+    Knowledge("perplexity", "perplexity of general text", False),
 )
 
 
 def frontiers_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """A chart for each kind of knowledge that two models or more were measured on."""
+    """Return a chart for each knowledge metric that at least two models have."""
     return [chart for kind in KNOWLEDGE if (chart := _chart(kind, runs))]
 
 
-def looks_of(run: Run) -> list[Mapping[str, Any]]:
-    """What the gate saw and did, by step."""
+def gate_checks(run: Run) -> list[Mapping[str, Any]]:
+    """Return the metrics rows of the gate's checks, by step."""
     return [row for row in run.steps if is_number(row.get("gate_passed")) and is_number(row.get("gate_held"))]
 
 
@@ -68,13 +69,13 @@ def _chart(kind: Knowledge, runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def _leads_with_reward(run: Run) -> bool:
-    """Whether the models of a run are told apart by mean reward, on its first suite."""
+    """Return whether a run's models are compared by mean reward on its first suite."""
     first: Mapping[str, Any] = next(iter(run.result.get("paired") or ()), {})
     return first.get("leads") == "mean_reward"
 
 
 def _models(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, float]]:
-    """(name, knowledge, skill on the first suite) of the models that have both."""
+    """Return (name, knowledge, skill on the first suite) of the models that have both."""
     suite = next((row.get("suite") for row in run.rows), None)
     skill = {row.get("model"): row.get(skill_key) for row in run.rows if row.get("suite") == suite}
     known = {row.get("model"): row.get(kind.key) for row in run.result.get("retention") or ()}
@@ -83,28 +84,28 @@ def _models(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float,
 
 
 def _looks(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, float]]:
-    """By step, where verifiers score attempts: agreement and random scores are no skill."""
+    """Return (name, knowledge, skill) of each gate check, if verifiers score attempts: agreement and random scores are no skill."""
     if run.feedback != "outcome":
         return []
-    is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then a mean score is no share of right attempts
+    is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then the mean score is not an accuracy
     skill = "pass_at_1" if is_graded else "score"
-    found = [(_told(row), row.get(f"old_{kind.key}"), row.get(skill)) for row in looks_of(run)]
+    found = [(_told(row), row.get(f"old_{kind.key}"), row.get(skill)) for row in gate_checks(run)]
     return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    return f"step {row.get('step')}, {outcome_of(row)}"
+    return f"step {row.get('step')}, {gate_outcome(row)}"
 
 
-def outcome_of(row: Mapping[str, Any]) -> str:
-    """What the gate did behind a step."""
-    return "held" if row["gate_passed"] else f"fell back to step {row['gate_held']}"
+def gate_outcome(row: Mapping[str, Any]) -> str:
+    """Say what the gate did after a step."""
+    return "passed" if row["gate_passed"] else f"rolled back to step {row['gate_held']}"
 
 
 def _label(title: str, runs: Sequence[Run], models: Sequence[Sequence[tuple[str, float, float]]]) -> str:
-    """What the chart shows, for those who do not see it."""
-    told = []
+    """Describe the chart in a sentence for screen readers."""
+    parts = []
     for run, of_run in zip(runs, models, strict=True):
         who = f"{run.name}, " if len(runs) > 1 else ""
-        told += [f"{who}{name}: {can:.3g} at {knows:.3g}" for name, knows, can in of_run]
-    return f"{title}. {'; '.join(told)}."
+        parts += [f"{who}{name}: {can:.3g} at {knows:.3g}" for name, knows, can in of_run]
+    return f"{title}. {'; '.join(parts)}."

@@ -14,8 +14,8 @@ from etude.errors import UserError
 from etude.evaluation.report.attempts import attempts_json
 from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
 from etude.evaluation.report.charts import charts_of
-from etude.evaluation.report.frontier import frontiers_of, looks_of, outcome_of
-from etude.evaluation.report.numbers import (
+from etude.evaluation.report.frontier import frontiers_of, gate_checks, gate_outcome
+from etude.evaluation.report.number_format import (
     interval,
     is_number,
     nats,
@@ -31,9 +31,9 @@ from etude.evaluation.report.numbers import (
     reward_interval,
 )
 from etude.evaluation.report.run_folder import MODELS, Run, read_run
-from etude.evaluation.report.tables import changes_of, retention_of, suites_of, thoughts_of
-from etude.evaluation.report.trees import pictures_of
-from etude.evaluation.report.words import remarks_on, spaced, summary
+from etude.evaluation.report.sentences import remarks_on, spaced, summary
+from etude.evaluation.report.tables import domain_change_rows, retention_rows, suite_tables, thought_rows
+from etude.evaluation.report.trees import tree_pictures
 from etude.training.run_folder import check_is_run
 
 PHASES = {
@@ -46,7 +46,7 @@ PHASES = {
     "practice": "Practice",
 }
 MAX_RUNS = 8
-"""As many as there are colours that can be told apart."""
+"""The number of colours that can be distinguished."""
 MAX_ATTEMPTS = 10_000
 """Attempts on a page, all runs together."""
 
@@ -54,7 +54,8 @@ MAX_ATTEMPTS = 10_000
 def write_report(runs: Sequence[Path], page: Path) -> Path:
     """Write the page of one run, or of up to eight side by side, and return its path.
 
-    A run that is unfinished, or lacks files, is shown as far as it got.
+    A run that is unfinished or lacks files is shown as far as it got. Raises UserError for too many runs, for a folder that is no run, and
+    if `page` is a folder.
     """
     if not 1 <= len(runs) <= MAX_RUNS:
         raise UserError(f"a report shows 1 to {MAX_RUNS} runs, got {len(runs)}: name fewer run folders")
@@ -69,7 +70,7 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
 
 
 def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
-    """Fill a template of this folder, and write it where `page` says (`etude.console.outputs`)."""
+    """Render a template of this folder to `page` (`etude.console.outputs`)."""
     text = _environment().get_template(template).render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_output(page, text)
@@ -77,31 +78,31 @@ def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
 
 
 def _contents(runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything that the template names."""
-    suites = suites_of(runs)
+    """Collect everything that the template shows."""
+    suites = suite_tables(runs)
     return {
         "runs": runs,
         "summaries": [summary(run) for run in runs],
         "remarks": [remarks_on(run) for run in runs],
         "suites": suites,
         "has_rewards": any(suite["has_rewards"] for suite in suites),
-        "retention": retention_of(runs),
-        "changes": changes_of(runs),
-        "thoughts": thoughts_of(runs),
+        "retention": retention_rows(runs),
+        "changes": domain_change_rows(runs),
+        "thoughts": thought_rows(runs),
         "frontiers": frontiers_of(runs),
-        "looks": [looks_of(run) for run in runs],
+        "gate_checks": [gate_checks(run) for run in runs],
         "has_attempts": not all(run.is_adaptation for run in runs),
         "has_paired": any(run.result.get("paired") for run in runs),
         "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
         "before_and_after": [before_and_after(run) for run in runs],
-        "trees": [pictures_of(run) for run in runs],
+        "trees": [tree_pictures(run) for run in runs],
         "attempts": attempts_json(runs),
         "models": MODELS,
     }
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with the parent's where two would be equal."""
+    """Return the folders' names, with the parent's if two would be equal."""
     names = [folder.resolve().name for folder in folders]
     return [
         f"{folder.resolve().parent.name}/{name}" if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)
@@ -110,7 +111,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 @cache
 def _environment() -> Environment:
-    """Made once, since it compiles the templates."""
+    """Build the Jinja environment once, since it compiles the templates."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -132,12 +133,12 @@ def _environment() -> Environment:
         "nats_interval": nats_interval,
         "reward_interval": reward_interval,
         "reward_change_interval": reward_change_interval,
-        "outcome_of": outcome_of,
+        "gate_outcome": gate_outcome,
         "max_items": MAX_ITEMS,
     }
     return environment
 
 
 def _content_hash(script: str) -> str:
-    """The source expression of the Content-Security-Policy that allows exactly this inline script."""
+    """Return the Content-Security-Policy source expression that allows exactly this inline script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""Which charts there are, and what each draws."""
+"""The report's chart panels: which metrics each shows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: what it draws and in which unit ("" where there is none)."""
+    """A chart panel: its title, metrics and unit ("" without one)."""
 
     title: str
     unit: str
     measures: Mapping[str, str]
-    """Key in `metrics.jsonl` or `timings.jsonl`, or of `curves.with_derived` -> its name in the legend; the second is dashed."""
+    """Key in `metrics.jsonl` or `timings.jsonl`, or of `curves.with_derived` -> its name in the legend; the second curve is dashed."""
     is_zoomed: bool = False
-    """Whether the axis of a share ends a little above its largest value: for shares that are small where all is well."""
+    """Let the axis of a share end a little above its largest value: for shares that are small if all is well."""
 
     marks_falls: bool = False
-    """Whether steps behind which the gate had practice fall back are marked."""
+    """Mark the steps after which the gate rolled practice back."""
 
     @property
     def is_share(self) -> bool:
@@ -25,49 +25,51 @@ class Panel:
 
 PANELS = (
     Panel("Mean reward", "of sampled attempts", {"score": "mean reward"}),
-    Panel("Right", "share", {"pass_at_1": "sampled attempts that are right", "pass_at_group": "groups with a right attempt"}),
-    Panel("Refinement", "share", {"score_first": "mean reward of first turns", "corrected": "wrong first answers that were put right"}),
+    Panel("Correct attempts", "share", {"pass_at_1": "attempts that are right", "pass_at_group": "groups with a right attempt"}),
+    Panel("Refinement", "share", {"score_first": "mean reward of first turns", "corrected": "wrong first answers that were corrected"}),
     Panel("Entropy", "nats per token", {"entropy": "entropy"}),
     Panel("Diversity", "share of a group's attempts", {"distinct_answers": "different answers", "distinct_forms": "different forms"}),
     Panel("pass@k", "share of groups", {f"pass_at_{k}": f"k = {k}" for k in (1, 2, 4, 8, 16, 32)}),
     Panel(
         "Agreement",
         "share",
-        {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the commonest majority answer"},
+        {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the most frequent majority answer"},
     ),
     Panel(
-        "Own answers",
+        "Pseudo-labels",
         "tasks of a step",
-        {"own_answers": "answered from several attempts", "own_answers_abstained": "whose answer teaches nothing"},
+        {"own_answers": "answered from several attempts", "own_answers_abstained": "left out for low agreement"},
     ),
     Panel(
-        "Own problems",
-        "problems of a step",
-        {"made": "written", "made_valid": "without a flaw", "made_rewarded": "neither too hard nor too easy"},
+        "Synthetic tasks",
+        "tasks of a step",
+        {"made": "written", "made_valid": "valid", "made_rewarded": "neither too hard nor too easy"},
     ),
     Panel(
         "Curriculum",
-        "share of the tasks that were visited",
+        "share of the visited tasks",
         {"pool_hard": "hard: right in a quarter at most", "pool_medium": "medium", "pool_easy": "easy: right in over three quarters"},
     ),
     Panel("Level", "of difficulty", {"level": "level"}),
     Panel("Completion length", "tokens", {"completion_tokens": "tokens"}),
-    Panel("Contexts", "MiB", {"context_mib": "the most that a batch held under its view"}),
-    Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),
+    Panel("KV cache", "MiB", {"context_mib": "peak of a batch under its policy"}),
+    Panel(
+        "Groups with zero advantage", "share of groups", {"groups_without_signal_share": "groups whose attempts all have the same reward"}
+    ),
     Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),
     Panel("Truncated", "share of sampled attempts", {"truncated": "cut off at the length limit"}),
-    Panel("Length control", "share of sampled attempts", {"penalised": "score lowered for its length", "masked": "cut off and left out"}),
+    Panel("Length control", "share of sampled attempts", {"penalised": "reward lowered for length", "masked": "truncated and left out"}),
     Panel("Clipped", "share of completion tokens", {"clip_share": "tokens whose ratio is clipped"}, is_zoomed=True),
     Panel("Loss", "", {"loss": "loss"}),
     Panel("Gradient norm", "", {"gradient_norm": "norm before clipping"}),
     Panel(
         "Step model",
-        "share of pairs of attempts put in order",
-        {"step_model_auc_within": "at one task", "step_model_auc": "of all"},
+        "share of pairs of attempts ordered correctly",
+        {"step_model_auc_within": "at one task", "step_model_auc": "of all tasks"},
     ),
-    Panel("Old knowledge", "share of questions right", {"old_choice_accuracy": "questions right"}, is_zoomed=True, marks_falls=True),
-    Panel("Old text", "perplexity", {"old_perplexity": "perplexity"}, marks_falls=True),
-    Panel("Divergence from the start", "nats an answer", {"forward_kl": "KL(start || now)"}, marks_falls=True),
+    Panel("General knowledge", "share of questions right", {"old_choice_accuracy": "questions right"}, is_zoomed=True, marks_falls=True),
+    Panel("General text", "perplexity", {"old_perplexity": "perplexity"}, marks_falls=True),
+    Panel("Divergence from the initial model", "nats an answer", {"forward_kl": "KL(start || now)"}, marks_falls=True),
     Panel("Replay", "nats per token", {"replay_nats": "replayed tokens"}),
     Panel("Speed", "tokens per second", {"tokens_per_second": "tokens per second"}),
 )

@@ -1,4 +1,4 @@
-"""Read a run folder, finished or not: whatever is missing, torn or unreadable becomes an empty value and a note."""
+"""Read a run folder, finished or not: a missing, torn or unreadable file becomes an empty value and a note."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,23 +7,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from etude.evaluation.report.reading import place, read_bytes, read_lines, value_of
-from etude.evaluation.report.shapes import ANSWERS, RESULT, fitted, told
+from etude.evaluation.report.bounded_reading import display_name, parse_json, read_bytes, read_lines
+from etude.evaluation.report.schema import ANSWERS, RESULT, conforming, describe_rejected
 from etude.evaluation.rewards import is_item_right
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
-"""The models of a run in the order in which they came about, and how the page calls them."""
+"""The models of a run in order, with their names on the page."""
 
 MAX_NODES = 150
-"""Of a tree that is drawn; a larger one is left out."""
+"""Nodes of a tree on the page; larger trees are left out."""
 MAX_ATTEMPT_BYTES = 256_000_000
-"""Of the attempts of a run that are kept in memory."""
+"""Attempts of a run that are kept in memory."""
 _MAX_CONFIGURATION_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds, read once; a file that is missing is an empty value and a line in `notes`."""
+    """The contents of a run folder, read once; a missing file is an empty value and a line in `notes`."""
 
     name: str
     configuration: str
@@ -34,9 +34,9 @@ class Run:
     evaluation: Mapping[str, Mapping[str, Any]]
     attempts: Sequence[Mapping[str, Any]]
     num_attempts: int
-    """In the folder; `attempts` may be a sample of them."""
+    """Attempts in the folder; `attempts` may be a sample of them."""
     trees: Sequence[Mapping[str, Any]]
-    """Of the first, the middle and the last step, where attempts were searched for: the one that tells most."""
+    """The most informative search tree of the first, the middle and the last step, if attempts came from a search."""
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -45,18 +45,18 @@ class Run:
 
     @property
     def is_adaptation(self) -> bool:
-        """Whether it read text, and so has neither attempts nor answers."""
+        """Return whether the run is an adaptation, which has neither attempts nor answers."""
         return is_adaptation(self.configuration)
 
     @property
     def feedback(self) -> str:
-        """What scored the attempts of practice."""
+        """Return the name of the feedback that scored the attempts of practice."""
         found = re.search(r"^feedback: (\w+)$", self.configuration, re.MULTILINE)
         return found[1] if found else "outcome"
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
-        """The evaluation rows of `result.json`, or of the models evaluated so far."""
+        """Return the evaluation rows of `result.json`, or of the models evaluated so far."""
         rows = self.result.get("evaluation")
         if rows is None:
             rows = [
@@ -68,12 +68,12 @@ class Run:
 
 
 def is_adaptation(configuration: str) -> bool:
-    """Whether these settings are of a run that adapts a model."""
+    """Return whether this configuration is of a run that adapts a model."""
     return re.search(r"^study:$", configuration, re.MULTILINE) is not None
 
 
 def _expected(configuration: str) -> list[str]:
-    """The models that a run with these settings evaluates: without those of stages of 0 steps."""
+    """List the models that a run with these settings evaluates: all but those of stages of 0 steps."""
     sections = {"warm_start": "warm_start", "preference": "preferences"}
     skipped = {
         model for model, section in sections.items() if re.search(rf"^{section}:\n(?:[ -].*\n)*?  steps: 0$", configuration, re.MULTILINE)
@@ -105,7 +105,7 @@ def read_run(folder: Path, name: str, max_attempts: int) -> Run:
 
 
 def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dict[str, Any]], int]:
-    """At most `limit` attempts, whole steps where they fit, spread evenly from the first step to the last; and how many there are."""
+    """Read at most `limit` attempts, whole steps if they fit, spread evenly over the steps; also return how many there are."""
     files = sorted(folder.glob("*.jsonl.gz"))
     if not files:
         notes.append("attempts are missing")
@@ -122,7 +122,7 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
     for file in chosen:
         attempts += islice(_read_rows(file, notes, left), each)
         if left[0] < 0:
-            notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those behind {place(file)} are left out")
+            notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those after {display_name(file)} are left out")
             break
     return attempts, sum(counts)
 
@@ -130,50 +130,50 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
 def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     files = sorted(folder.glob("*.jsonl.gz"))
     chosen = dict.fromkeys(files[number] for number in (0, len(files) // 2, -1)) if files else {}
-    found = [(file.name.split(".")[0], telling_tree(_read_rows(file, notes))) for file in chosen]
+    found = [(file.name.split(".")[0], most_informative_tree(_read_rows(file, notes))) for file in chosen]
     return [{**tree, "step": int(step)} for step, tree in found if tree and step.isdecimal()]
 
 
-def telling_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
+def most_informative_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Choose a step's most informative tree: with correct and wrong answers, and of these the largest that can be shown."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
         ends = [node for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)]
         return len({is_item_right({**node, "score": node["value"]}) for node in ends}) == 2, len(row["nodes"])
 
-    drawn = (row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES)
-    drawn = (row for row in drawn if all(isinstance(node, dict) for node in row["nodes"]))
-    return max(drawn, key=tells, default=None)
+    shown = (row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES)
+    shown = (row for row in shown if all(isinstance(node, dict) for node in row["nodes"]))
+    return max(shown, key=tells, default=None)
 
 
 def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The object in a file, without what is of another type than its shape says, or {}; each with a note."""
+    """Read the object in a file, without values of another type than its schema, or {}; each problem adds a note."""
     raw = read_bytes(path, notes)
     if raw is None:
         return {}
     try:
-        found = value_of(raw)
+        found = parse_json(raw)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        notes.append(f"{place(path)} is not readable")
+        notes.append(f"{display_name(path)} is not readable")
         return {}
     odd: list[str] = []
-    found = fitted(found, shape, "", odd)
+    found = conforming(found, shape, "", odd)
     if odd:
-        notes.append(f"{place(path)}: {told(odd)}")
+        notes.append(f"{display_name(path)}: {describe_rejected(odd)}")
     return found
 
 
 def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file (gzip by its name); the torn last line of a killed run is a note, not an error.
+    """Yield the objects of a JSON Lines file (gzip by its name); the torn last line of a killed run adds a note.
 
     `left` holds how many bytes of lines may still be read, and counts down below zero.
     """
     torn = 0
     for line in read_lines(path, notes):
         try:
-            row = value_of(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if left is not None:
@@ -185,9 +185,9 @@ def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> I
         else:
             torn += 1
     if torn:
-        notes.append(f"{place(path)} has {torn} unreadable {'line' if torn == 1 else 'lines'}")
+        notes.append(f"{display_name(path)} has {torn} unreadable {'line' if torn == 1 else 'lines'}")
 
 
 def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a step what curves are drawn of."""
+    """Return the scalar metrics of a step, which curves are made of."""
     return {name: value for name, value in row.items() if isinstance(value, str | int | float) or value is None}

@@ -1,16 +1,16 @@
-"""The table of every suite: models, then trivial baselines, with one cell a run; with mean rewards where they tell more than accuracies."""
+"""Tables of the page: for every suite the models, then trivial baselines, one cell a run; mean rewards if they say more than accuracies."""
 
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.number_format import is_number
 from etude.evaluation.report.run_folder import MODELS, Run
 from etude.evaluation.rewards import tells_more
 
 
-def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """For every suite the rows of its table (models, then baselines), each with one cell a run; the best baseline of a run is marked."""
+def suite_tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Build the table of every suite (models, then baselines), one cell a run; a run's best baseline is marked."""
     tables = []
     for suite in dict.fromkeys(row.get("suite") for run in runs for row in run.rows):
         of_runs = [{row.get("model"): row for row in run.rows if row.get("suite") == suite} for run in runs]
@@ -39,8 +39,8 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return tables
 
 
-def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row for every model of every run that was probed for what it knew before, with its change from the base model."""
+def retention_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return a row of general knowledge for every model of every run, with its change from the base model."""
     rows = []
     for run in runs:
         changes = {pair.get("second"): pair for pair in run.result.get("retention_paired") or ()}
@@ -50,44 +50,44 @@ def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def changes_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What became of every part of a domain's suite in every run that adapted a model."""
+def domain_change_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the change of every part of the domain suite in every run that adapted a model."""
     return [{"run": run.name, "row": row} for run in runs for row in run.result.get("changes") or () if isinstance(row, Mapping)]
 
 
-def thoughts_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One line for every model of every run and suite whose answers behind thoughts of fixed lengths were measured, with their rows."""
+def thought_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return a row for every model, suite and thought length that was measured."""
     return [
         {
             "run": run.name,
             "suite": row.get("suite"),
             "name": MODELS.get(str(row.get("model")), row.get("model")),
             "row": row,
-            "behind": behind,
+            "after": after,
         }
         for run in runs
         for row in run.rows
-        for behind in row.get("thought") or ()
+        for after in row.get("thought") or ()
     ]
 
 
 def num_samples(row: Mapping[str, Any]) -> int | None:
-    """The k of a row's pass@k."""
+    """Return the k of a row's pass@k."""
     return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdecimal() and len(name) < 16), None)
 
 
 def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """The trivial baselines of an evaluation row that have a value, by name."""
+    """Return the trivial baselines of an evaluation row that have a value, by name."""
     named = {"most_frequent": row.get("baseline_constant"), **(row.get("baselines") or {})}
     return {name.replace("_", " "): value for name, value in named.items() if is_number(value)}
 
 
 def baseline_rewards_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """The mean rewards of the trivial baselines that answer every task, by name."""
+    """Return the mean rewards of the trivial baselines that answer every task, by name."""
     return {name.replace("_", " "): value for name, value in (row.get("baseline_rewards") or {}).items() if is_number(value)}
 
 
 def _best(accuracies: Mapping[str, float], rewards: Mapping[str, float]) -> list[str]:
-    """The rules of the highest accuracy, and of these the ones of the highest mean reward."""
+    """Return the rules with the highest accuracy, and of these those with the highest mean reward."""
     ranks = {name: (accuracy, rewards.get(name, -inf)) for name, accuracy in accuracies.items()}
     return [name for name, rank in ranks.items() if rank == max(ranks.values())]

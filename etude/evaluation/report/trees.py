@@ -1,8 +1,7 @@
-"""Pictures of searches: geometry in Python, drawn as SVG by the template, so that it is escaped and styled there.
+"""Pictures of search trees: computes the geometry; the template renders it as SVG, so that it is escaped and styled there.
 
-A tree grows to the right, a column a step; answers that ended stand below each other. A node is the fuller the higher the mean of the
-values found behind it, from 0 to 1, or from the tree's lowest value to its highest where some lie elsewhere, a line the wider the more
-continuations went along it.
+A tree grows to the right, one column a step; finished answers are stacked. A node is filled by the mean value below it, from 0 to 1, or
+from the tree's lowest to its highest value if some are outside. A line is wider the more continuations went along it.
 """
 
 from collections.abc import Mapping
@@ -11,15 +10,15 @@ from math import sqrt
 from typing import Any
 
 from etude.evaluation.report.attempts import clip, outcome_of
-from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.number_format import is_number
 from etude.evaluation.report.run_folder import Run
 
 _COLUMN, _ROW, _MARGIN, _LETTERS = 190, 34, 16, 27
 _MAX_TEXT = 600
 
 
-def pictures_of(run: Run) -> list[dict[str, Any]]:
-    """A picture of each tree that the run kept for its page; one that is damaged has none."""
+def tree_pictures(run: Run) -> list[dict[str, Any]]:
+    """Build a picture of each tree that the run kept for its page; damaged trees are skipped."""
     found = []
     for tree in run.trees:
         with suppress(ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
@@ -72,7 +71,7 @@ def _mean(node: Mapping[str, Any]) -> Any:
 
 def _drawn(node: Mapping[str, Any], x: float, y: float, low: float, high: float) -> dict[str, Any]:
     text, mean = clip(node.get("text"), _MAX_TEXT), _mean(node)
-    facts = [f"drawn {node['drawn']} times, {node['tokens']} tokens"] if node["parent"] is not None else ["the prompt"]
+    facts = [f"sampled {node['drawn']} times, {node['tokens']} tokens"] if node["parent"] is not None else ["the prompt"]
     facts += [f"mean value {mean:.2f} of {node['visits']} visits"] if is_number(mean) else ["no value"]
     short = " ".join(text.split())
     return {

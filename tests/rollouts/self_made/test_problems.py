@@ -1,9 +1,9 @@
 import pytest
-from etude.rollouts.self_made.problems import FLAWS, asking, flaw_of, leaks, read_problem
-from etude.rollouts.self_made.prompts import writing_of_problem, writing_of_variant
-from etude.rollouts.self_made.settings import SelfMade, Window
 
 from etude.errors import UserError
+from etude.rollouts.synthetic.problems import asking, flaw_of, leaks, read_problem
+from etude.rollouts.synthetic.prompts import writing_of_problem, writing_of_variant
+from etude.rollouts.synthetic.settings import Window
 from etude.tasks.task import Task
 
 PENS = Task("Ann has 7 pens and gives 2 to Bob. How many are left?", "5", "numeric")
