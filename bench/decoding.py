@@ -29,10 +29,11 @@ from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
+from etude.files import read_jsonl
 from etude.models.load import load_model
 from etude.rollouts.prompts import render_prompts
 from etude.tasks.task import Task
-from etude.training.run_folder import environment, read_jsonl
+from etude.training.run_folder import environment
 from experiments.benchmark import Argument, Benchmark
 from experiments.tables import markdown
 from experiments.turns import spread

@@ -14,11 +14,12 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
+from etude.files import read_jsonl
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
 from etude.training.ledger import Ledger
 from etude.training.parse import parse_practice
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
 from experiments.benchmark import Argument, Benchmark
 from experiments.cells import made_here
 from experiments.prepared_run import WRITES_CHECKPOINTS, prepared_run

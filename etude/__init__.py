@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from etude.recipes.generate import generate
     from etude.recipes.practice import practice
     from etude.tasks.task import Task
+    from etude.training.callback import Callback, Decision
 
 __version__ = "0.1.0"
-__all__ = ["Task", "UserError", "adapt", "evaluate", "generate", "practice"]
+__all__ = ["Callback", "Decision", "Task", "UserError", "adapt", "evaluate", "generate", "practice"]
 
 _HOMES = {
+    "Callback": "etude.training.callback",
+    "Decision": "etude.training.callback",
     "Task": "etude.tasks.task",
     "UserError": "etude.errors",
     "adapt": "etude.recipes.adapt",

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from etude.console.outputs import check_output, is_pack, is_page, is_standard_output, write_output
+from etude.console.options import EVERYWHERE, Options, options_help, refuse_options, take_option, take_options
 from etude.console.terminal import VisibleFormatter, visible
 from etude.errors import UserError, unknown
 from etude.models.hub import check_available
+from etude.outputs import check_output, is_pack, is_page, is_standard_output, write_output
 from etude.settings.configuration import to_plain_values
-from etude.settings.options import EVERYWHERE, Options, options_help, refuse_options, take_option, take_options
 from etude.training.interruption import Interrupted, Interruption
 
 USAGE = f"""etude: language models get better by practising
@@ -252,7 +252,7 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     refuse_options([str(run) for run in runs], usage)
     if not runs:
         raise UserError(f"report needs the folder of a run, such as runs/quickstart: {usage}")
-    from etude.training.run_folder import check_is_run
+    from etude.evaluation.report.run_folder import check_is_run
 
     for run in runs:
         check_is_run(run)

@@ -28,12 +28,13 @@ import yaml
 
 from etude.console.reporter import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
+from etude.files import read_jsonl
 from etude.recipes.practice import practice_named
+from etude.renamed import renamed_metrics, with_defaults
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration, flatten, to_plain_values
 from etude.training.parse import parse_practice, practice_defaults
-from etude.training.renamed import renamed_metrics, with_defaults
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
 from etude.training.settings import PracticeSettings
 from experiments.cells import Cell, Options, refuse_others
 from experiments.divergence import divergence_of

@@ -47,6 +47,6 @@ def _below(rows: Sequence[Row]) -> str:
     items = ", ".join(f"{row['n']:,} items of {row['set']}" for row in rows if row["id"] == rows[0]["id"])
     sampled = next((row["pass_n"] for row in rows if "pass_n" in row), 0)
     return (
-        f"Greedy: {items}, {seeds_of(rows)}; what is drawn: the first {sampled:.0f} of each seed. "
+        f"Greedy: {items}, {seeds_of(rows)}; sampled answers: the first {sampled:.0f} of each seed. "
         "Intervals (95 %) and p are over items, of these runs; how runs differ stands under each seed."
     )

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etude.errors import UserError
+from etude.files import write_atomically
+from etude.renamed import with_defaults
 from etude.settings.configuration import flatten
-from etude.training.renamed import with_defaults
-from etude.training.run_folder import differing, environment, may_change, write_atomically
+from etude.training.run_folder import differing, environment, may_change
 
 Cell = dict[str, Any]
 

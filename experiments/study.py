@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.training.run_folder import write_atomically
+from etude.files import write_atomically
 from experiments import figures, pages
 from experiments.cells import Cell, Options
 from experiments.measures import Verdict

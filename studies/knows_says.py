@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 from etude.console.reporter import Console
 from etude.device.machine import resolve_device
+from etude.files import write_atomically
 from etude.randomness import seed_for
 from etude.settings.configuration import to_plain_values
 from etude.suites.latent_knowledge import LATENT_KNOWLEDGE, LatentKnowledge, method_line
@@ -34,7 +35,6 @@ from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
 from etude.training.parse import practice_defaults
-from etude.training.run_folder import write_atomically
 from etude.training.settings import PracticeSettings
 from experiments.arms import TINY_RUN, run_of, settings_of
 from experiments.cells import Cell, Options, compute, made_here

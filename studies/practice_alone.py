@@ -38,11 +38,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from etude.files import read_jsonl, write_atomically
 from etude.randomness import seed_for
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
-from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
+from etude.training.run_folder import RunFolder
 from experiments.arms import TINY_RUN, Arms, reduce_arms, steps_of
 from experiments.arms_table import arms_table
 from experiments.cells import Cell, Options, compute

@@ -51,8 +51,8 @@ from etude.rollouts.prompts import render_prompts
 from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import logprobs_of, probe_for
 from etude.tasks.sources import load_tasks
+from etude.tasks.task import with_system
 from etude.training.checkpoints import load_checkpoint
-from etude.training.data import with_system
 from etude.training.run_folder import RunFolder, environment
 from etude.training.saving import save_asked
 from etude.training.settings import PracticeSettings, WarmStart

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
+from etude.files import read_jsonl, write_atomically
 from etude.knowledge.documents import Corpus, read_documents
 from etude.knowledge.scorers import METHODS, Scorer
 from etude.knowledge.selection import Selection, select
@@ -33,7 +34,7 @@ from etude.models.load import load_model
 from etude.randomness import seed_for
 from etude.recipes.perplexity import Perplexity
 from etude.tasks.files import file_rows
-from etude.training.run_folder import environment, read_jsonl, write_atomically
+from etude.training.run_folder import environment
 from experiments.cells import Cell, Options, Table, compute
 from experiments.figures import list_rows, save
 from experiments.measures import Verdict, decided, gain, in_points, lacking, share, undecided

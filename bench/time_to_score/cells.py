@@ -111,7 +111,7 @@ def begun(arm: str, run: PreparedRun, weights: Path, scratch: Path, stack: ExitS
 
 
 def dev_suite(run: PreparedRun, items: int) -> Suite:
-    """Return the suite that the run is measured on, apart from the test suite and from training (`etude.training.data.gather`)."""
+    """Return the suite that the run is measured on, apart from the test suite and from training (`etude.training.data.load_data`)."""
     (suite,) = run.suites
     tested = {task.key for task in load_tasks(run.settings.tasks, split="test", n=TEST_ITEMS, seed=run.settings.seed)}
     kept = [place for place, task in enumerate(suite.tasks) if task.key not in tested][:items]

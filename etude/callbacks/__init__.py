@@ -4,10 +4,12 @@ The order of the table is the order of calls: values of steps before reward shap
 before what adds groups; what ends a run before what looks at its last step.
 """
 
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
 from etude.errors import UserError
+from etude.renamed import OWNERS
 from etude.tasks.functions import load_function
 
 CALLBACKS = {
@@ -31,16 +33,35 @@ CALLBACKS = {
 """Name in settings → class."""
 
 
+TAKEN = (
+    *("optimizer", "adapters", "run", *OWNERS),
+    *("recipe", "status", "seed", "weights", "evaluation", "paired", "retention", "retention_paired", "tasks", "feedback_counts"),
+    "unscored",
+)
+"""Names of other parts of checkpoints, and of `result.json`, which no callback may have."""
+
+
 def callback_class(name: str, own: str | None = None) -> type[Any]:
     """Return the class of a callback of the table, or of a user's `own`, `FILE.py:CLASS` or `package.module:CLASS`. Raises UserError."""
     if own is None:
         module, class_name = CALLBACKS[name].split(":")
         return getattr(import_module(module), class_name)  # type: ignore[no-any-return]
-    found = load_function(own)
-    if not isinstance(found, type) or not hasattr(found, "Settings"):
-        raise UserError(f"callbacks.{name}: {own} must be a class that extends etude.Callback, got {found!r}")
+    try:
+        found = load_function(own, "class")
+    except UserError as error:
+        raise UserError(f"callbacks.{name}: {error}") from error
+    _check_own(name, own, found)
     found.name = name  # type: ignore[attr-defined]
-    return found
+    return found  # type: ignore[return-value]
+
+
+def _check_own(name: str, own: str, found: Any) -> None:
+    if name in TAKEN:
+        raise UserError(f"callbacks.{name}: the name {name} is taken in result.json or in checkpoints: give {own} another one")
+    if not isinstance(found, type):
+        raise UserError(f"callbacks.{name}: {own} must be a class that extends etude.Callback, got {getattr(found, '__name__', found)}")
+    if not is_dataclass(getattr(found, "Settings", None)):
+        raise UserError(f"callbacks.{name}: {own} has no settings: give it a frozen dataclass by the name Settings, which may be empty")
 
 
 def settings_class(name: str, own: str | None = None) -> type[Any]:

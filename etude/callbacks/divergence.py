@@ -47,3 +47,7 @@ class StartDivergence(Callback):
         from etude.evaluation.divergence import forward_divergence, from_rows
 
         return forward_divergence(self.run.model, from_rows(self.answers), self.run.place.dtype, self.run.temperature)
+
+    def sentence(self, found: Mapping[str, Any]) -> str:
+        low, high = found["forward_kl_low"], found["forward_kl_high"]
+        return f"divergence from the initial model: KL(start || now) {found['forward_kl']:.2f} nats an answer [{low:.2f}, {high:.2f}]"

@@ -8,7 +8,7 @@ on the same questions, the same text (`etude.evaluation.retention`) and the same
 comparison is surer than either number is by its interval. The divergence is read on tasks that are practised on: it tells what questions
 and text are slow to show, since forgetting goes with it (Shenfeld et al. 2025, arXiv 2509.04259), and needs no old knowledge to ask for.
 
-A model that passes is held. Where it fails, practice rolls back to the held one and goes on by `action`: as it was (`roll_back`; with other
+A model that passes is held. Where it fails, practice rolls back to the held one and goes on by `action`: as it was (`rollback`; with other
 random numbers, so on another path), at a lower learning rate, or with more replay. After `max_falls` rollbacks, or at once by `stop`,
 practice ends with the held model. The last step is measured too, so that what a gated run ends with has passed.
 
@@ -50,7 +50,7 @@ class GateSettings:
     known to be sound."""
     divergence_n: int = 64
     """Tasks that are practised on of which an answer of the start tells that divergence."""
-    action: Literal["stop", "roll_back", "lower_rate", "raise_replay"] = "roll_back"
+    action: Literal["stop", "rollback", "lower_rate", "raise_replay"] = "rollback"
     """What follows a rollback: the end of practice, another try, one at a lower learning rate, or one with more replay."""
     factor: float = 2.0
     """What `lower_rate` divides the rate by, and `raise_replay` multiplies the ratio of replay by, at every rollback."""
@@ -84,9 +84,15 @@ class Gate(Callback):
 
     name, Settings, rolls_back = "gate", GateSettings, False
     panels = (
-        Panel("Old knowledge", "share of questions right", {"gate/choice_accuracy": "questions right"}, is_zoomed=True, marks_falls=True),
-        Panel("Old text", "perplexity", {"gate/perplexity": "perplexity"}, marks_falls=True),
-        Panel("Divergence from the start", "nats an answer", {"gate/forward_kl": "KL(start || now)"}, marks_falls=True),
+        Panel(
+            "General knowledge",
+            "share of questions right",
+            {"gate/choice_accuracy": "questions right"},
+            is_zoomed=True,
+            marks_rollbacks=True,
+        ),
+        Panel("General text", "perplexity", {"gate/perplexity": "perplexity"}, marks_rollbacks=True),
+        Panel("Divergence from the initial model", "nats an answer", {"gate/forward_kl": "KL(start || now)"}, marks_rollbacks=True),
     )
 
     def __init__(self, settings: GateSettings) -> None:
@@ -171,6 +177,11 @@ class Gate(Callback):
             "falls": sum(not row["gate/passed"] for row in seen),
             "ended_practice": self.is_over,
         }
+
+    def sentence(self, found: Mapping[str, Any]) -> str:
+        rollbacks = ", ".join(f"{row['step']} -> {row['held']}" for row in found["measurements"] if not row["passed"])
+        checks, ended = len(found["measurements"]), "; practice ended" if found["ended_practice"] else ""
+        return f"gate: {checks} check{'' if checks == 1 else 's'}, {f'rolled back {rollbacks}' if rollbacks else 'no rollback'}{ended}"
 
     def state_dict(self) -> "dict[str, torch.Tensor]":
         import torch

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError, at_least
 from etude.evaluation.report.panels import Panel
+from etude.fingerprints import fingerprint_of
 from etude.rollouts.batch import RolloutBatch
 from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.files import ENDINGS, file_rows, find_file
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.training.callback import Callback, Excludes, Metrics
-from etude.training.fingerprints import fingerprint_of
 
 if TYPE_CHECKING:
     from etude.learn.example import Example
@@ -47,6 +47,8 @@ class ReplaySettings:
         for name in ("imitate", "kl_coef"):
             if getattr(self, name) < 0:
                 raise UserError(f"replay.{name} must be 0 (off) or more, got {getattr(self, name)}")
+        if not (self.imitate or self.kl_coef):
+            raise UserError("replay learns nothing with replay.imitate and replay.kl_coef both 0: set one of them above 0")
         at_least("replay.window_tokens", self.window_tokens, 3)
 
 

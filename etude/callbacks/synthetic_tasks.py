@@ -24,14 +24,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etude.errors import UserError
-from etude.evaluation.measure import Verify
 from etude.evaluation.report.panels import Panel
 from etude.randomness import seed_for
 from etude.rewards.agreement import Agreement, AgreementFeedback
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
-from etude.rollouts.settings import Exploration
 from etude.rollouts.synthetic.problems import FLAWS, asking, flaw_of, read_problem
 from etude.rollouts.synthetic.prompts import Example, writing_of_problem, writing_of_variant
 from etude.rollouts.synthetic.settings import SyntheticTasksSettings
@@ -41,6 +39,8 @@ from etude.training.callback import Callback, Excludes
 
 if TYPE_CHECKING:
     from etude.engine.protocols import PrefixEngine
+    from etude.evaluation.measure import Verify
+    from etude.rollouts.settings import Exploration
     from etude.training.practice_run import PracticeRun
 
 
@@ -59,7 +59,7 @@ class Writer:
     """Writes and solves the tasks of a step."""
 
     how: SyntheticTasksSettings
-    explore: Exploration
+    explore: "Exploration"
     engine: "PrefixEngine"
     judge: "Verify"
     """Scores attempts at variants."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError, at_least
-from etude.evaluation.measure import Verify
 from etude.rewards.agreement import believed_share
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
@@ -22,6 +21,7 @@ from etude.training.callback import Callback, Excludes, Metrics
 if TYPE_CHECKING:
     import torch
 
+    from etude.evaluation.measure import Verify
     from etude.training.practice_run import PracticeRun
 
 Items = Sequence[tuple[Task, tuple[int, ...]]]
@@ -98,7 +98,8 @@ class VoteCalibration(Callback):
         batch.seconds["explore_seconds"] += seconds
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
-        self.share = batch.notes[self.name]["min_share"]
+        known = batch.notes.get(self.name) or {"min_share": batch.metrics["vote_calibration/min_share"]}  # a run older than notes
+        self.share = known["min_share"]
         return {"vote_calibration/min_share": self.share}
 
     def on_rollback(self) -> None:

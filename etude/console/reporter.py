@@ -29,7 +29,7 @@ class Reporter(Protocol):
     def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterable[int]: ...
     def step(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None: ...
-    def concluded(self, result: Mapping[str, Any], folder: Path) -> None: ...
+    def concluded(self, result: Mapping[str, Any], folder: Path, sentences: Sequence[str] = ()) -> None: ...
 
 
 class Silent:
@@ -43,7 +43,7 @@ class Silent:
         return steps
 
     def step(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None: ...
-    def concluded(self, result: Mapping[str, Any], folder: Path) -> None: ...
+    def concluded(self, result: Mapping[str, Any], folder: Path, sentences: Sequence[str] = ()) -> None: ...
 
 
 class Console:
@@ -99,7 +99,7 @@ class Console:
         elif step == 1 or step % 10 == 0:
             self.say(shown)
 
-    def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
+    def concluded(self, result: Mapping[str, Any], folder: Path, sentences: Sequence[str] = ()) -> None:
         self.say(f"{result['recipe']} (seed {result['seed']}), weights: {result['weights']}")
         RichConsole(file=self.console.file, width=_WIDTH, highlight=False, markup=False).print(_table(result["evaluation"]))
         has_rewards = any(map(tells_more, result["evaluation"]))
@@ -111,7 +111,7 @@ class Console:
             )
         for row in result.get("retention", ()):
             self.say(f"general knowledge, {_words(row['model'])}: {_retention(row)}")
-        for sentence in (_frontier(result), _gate(result.get("gate")), _divergence(result.get("divergence"))):
+        for sentence in (_frontier(result), *sentences):
             if sentence:
                 self.say(sentence)
         counts = result.get("feedback_counts", {})
@@ -131,8 +131,8 @@ class ResultsOnly(Silent):
     def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self._console.measured(model, rows)
 
-    def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
-        self._console.concluded(result, folder)
+    def concluded(self, result: Mapping[str, Any], folder: Path, sentences: Sequence[str] = ()) -> None:
+        self._console.concluded(result, folder, sentences)
 
 
 def _frontier(result: Mapping[str, Any]) -> str:
@@ -143,21 +143,6 @@ def _frontier(result: Mapping[str, Any]) -> str:
     models = [model for model in skill if model in known]
     skills, knowledge = (" -> ".join(f"{found[model]:.1%}" for model in models) for found in (skill, known))
     return f"{' -> '.join(map(_words, models))}: accuracy on {suite} {skills}, general knowledge {knowledge}" if models else ""
-
-
-def _gate(gate: Mapping[str, Any] | None) -> str:
-    if not gate:
-        return ""
-    rollbacks = ", ".join(f"{row['step']} -> {row['held']}" for row in gate["measurements"] if not row["passed"])
-    checks, ended = len(gate["measurements"]), "; practice ended" if gate["ended_practice"] else ""
-    return f"gate: {checks} check{'' if checks == 1 else 's'}, {f'rolled back {rollbacks}' if rollbacks else 'no rollback'}{ended}"
-
-
-def _divergence(divergence: Mapping[str, Any] | None) -> str:
-    if not divergence:
-        return ""
-    low, high = divergence["forward_kl_low"], divergence["forward_kl_high"]
-    return f"divergence from the initial model: KL(start || now) {divergence['forward_kl']:.2f} nats an answer [{low:.2f}, {high:.2f}]"
 
 
 def _judge(counts: Mapping[str, int]) -> str:

@@ -63,8 +63,8 @@ class TrackingReporter:
         self._step = step + {"preference": self._warm_steps, "practice": self._preference_steps}.get(phase, 0)
         self._log({f"{phase}/{name}": value for name, value in {**metrics, **timings}.items()})
 
-    def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
-        self.inner.concluded(result, folder)
+    def concluded(self, result: Mapping[str, Any], folder: Path, sentences: Sequence[str] = ()) -> None:
+        self.inner.concluded(result, folder, sentences)
 
     def close(self) -> None:
         """Flush the trackers; a run may end at any time."""

@@ -11,7 +11,6 @@ Confidence = Literal["agreement", "entropy", "clusters"]
 Layout = Literal["turns", "one_message"]
 Choose = Literal["agreement", "likelihood", "cycle"]
 AGAIN = "Answer again."
-MINILM = "minilm"
 """The embedding model that ships in a package (`etude.models.embedding`)."""
 
 _SAMPLES, _INPUTS, _CONTRAST = ("k", "sampling"), ("again", "layout"), ("strength", "plausible", "final_norm")
@@ -87,7 +86,7 @@ class ReliableDecoding:
     """With less confidence there is no answer; 0: there is always one."""
     same: float = 0.9
     """The cosine of embeddings from which two answers share a cluster."""
-    embedder: str = MINILM
+    embedder: str = "minilm"
     """The embedding model: `minilm`, which ships in a package, a folder or a hub id."""
 
     def __post_init__(self) -> None:

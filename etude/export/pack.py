@@ -19,12 +19,12 @@ from typing import Any
 
 import yaml
 
-from etude.console.outputs import STANDARD_OUTPUT, write_output
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.evaluation.report.bounded_reading import display_name, parse_json, read_bytes, read_lines
+from etude.evaluation.report.run_folder import check_is_run
 from etude.export.redaction import Redaction, walked
-from etude.training.run_folder import check_is_run
+from etude.outputs import STANDARD_OUTPUT, write_output
 
 log = logging.getLogger(__name__)
 

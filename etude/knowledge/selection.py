@@ -30,6 +30,7 @@ import numpy as np
 
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.statistics import wilson_interval
+from etude.files import write_atomically
 from etude.knowledge.budget import BudgetFiller, CountTokens
 from etude.knowledge.contamination import ContaminationCheck
 from etude.knowledge.documents import Corpus, Document, read_documents
@@ -39,7 +40,6 @@ from etude.knowledge.quality import Quality
 from etude.knowledge.scorers import METHODS, ConstantScorer, LinearScorer, RandomScorer, Scorer, fit, threshold_at_recall
 from etude.knowledge.scoring import FLAWS, Scores, score_all
 from etude.randomness import seed_for
-from etude.training.run_folder import write_atomically
 
 _EVERY_SECONDS = 10
 

@@ -1,14 +1,8 @@
 """Which loss, and its bounds, as it is told to a command; free of torch, so that settings are read and checked without it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from etude.errors import UserError, check_known
-
-if TYPE_CHECKING:
-    import torch
-
-    from etude.learn.losses.preference import Likelihoods
 
 POLICY_LOSS_NAMES = ("clipped", "sequence", "capped", "clip_cov", "kl_cov")
 """The names of `etude.learn.losses.POLICY_LOSSES`."""
@@ -58,13 +52,6 @@ class PreferenceLoss:
     def needs_mismatched(self) -> bool:
         """Whether it asks how likely prompts make other prompts' completions."""
         return self.loss == "kto"
-
-    def __call__(self, pairs: "Likelihoods") -> "torch.Tensor":
-        """The loss of each of P pairs."""
-        from etude.learn.losses.preference import PREFERENCE_LOSSES  # which needs torch
-
-        loss_P = PREFERENCE_LOSSES[self.loss](pairs, self)
-        return loss_P - self.nll * pairs.chosen_P / pairs.chosen_tokens_P if self.nll else loss_P
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 
 from etude.learn.example import Example
 from etude.learn.learner import Learner
-from etude.learn.losses.preference import Likelihoods, PreferenceLoss
+from etude.learn.losses.preference import Likelihoods, PreferenceLoss, preference_loss
 from etude.learn.pairs import Pair
 from etude.learn.sequences import likelihoods, update_on_sequences
 
@@ -45,7 +45,7 @@ class Preferring:
                 tokens_S[rejected_P],
                 middle,
             )
-            value = self.loss(seen).mean()
+            value = preference_loss(seen, self.loss).mean()
             margin_P = (seen.ahead_chosen_P - seen.ahead_rejected_P).detach()
             return value, {
                 "preference_loss": float(value.detach()),

@@ -14,10 +14,10 @@ import torch
 from transformers import PreTrainedModel
 
 from etude.errors import UserError, unknown
+from etude.fingerprints import sha256_of
 from etude.models.bundled import BUNDLED, cache_folder, package_file
 from etude.models.gguf import dequantise
 from etude.models.save import save_model
-from etude.training.fingerprints import sha256_of
 
 log = logging.getLogger(__name__)
 

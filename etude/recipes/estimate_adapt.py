@@ -50,7 +50,7 @@ class AdaptEstimate:
 
 
 def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEstimate:
-    """Load the model, score_questions some questions, make one update on the first read_documents of the corpus."""
+    """Load the model, score some questions, make one update on the first documents of the corpus."""
     place = resolve_device(settings.machine)
     of_suite, measured, _ = gather_asked(settings, data)
     asked = [question for own in of_suite.values() for question in own]

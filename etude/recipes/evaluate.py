@@ -17,9 +17,8 @@ from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.judge_preference import Compare, judge_preference
 from etude.evaluation.measure import Measurement, OtherAnswer, Suite, measure
-from etude.llm_client.local import open_chat_model
 from etude.models.load import describe_weights, load_model
-from etude.recipes.answering import search_answers
+from etude.recipes.answering import search_answers, value_for
 from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
 from etude.rewards.judge import JudgeFeedback, build_messages
@@ -32,9 +31,9 @@ from etude.settings.unused import unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks
+from etude.training.chat_model import open_chat_model
 from etude.training.data import check_golds, load_suites, render_suites, train_size
 from etude.training.parse import parse_practice
-from etude.training.step_model_files import value_for
 
 
 @without_progress_bars()

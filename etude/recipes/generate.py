@@ -15,7 +15,7 @@ from etude.engine.streaming import TextStreamer
 from etude.errors import UserError
 from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.recipes.answering import search_answers
+from etude.recipes.answering import search_answers, value_for
 from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
 from etude.rollouts.prompts import render_prompts
@@ -26,9 +26,7 @@ from etude.settings.arguments import arguments_from, type_with_article
 from etude.settings.unused import Sections, unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import add_instruction
-from etude.tasks.task import Task
-from etude.training.data import with_system
-from etude.training.step_model_files import value_for
+from etude.tasks.task import Task, with_system
 
 log = logging.getLogger(__name__)
 

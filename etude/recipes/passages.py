@@ -13,6 +13,7 @@ from etude.device.machine import Device
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
 from etude.errors import UserError
+from etude.files import read_jsonl, write_atomically
 from etude.knowledge.contamination import ContaminationCheck
 from etude.knowledge.idf import InverseDocumentFrequency, make_assignments, match_tasks
 from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, PassageBuilder, count_rejections
@@ -20,14 +21,14 @@ from etude.knowledge.writers.attempts import Attempts, attempts_writer
 from etude.knowledge.writers.llm_writer import build_messages, llm_writer
 from etude.knowledge.writers.rules import rules_writer
 from etude.knowledge.writers.settings import PassageWriter
-from etude.llm_client.local import check_chat_model, open_chat_model
 from etude.llm_client.model import Messages
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP
-from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
+from etude.training.chat_model import check_chat_model, open_chat_model
+from etude.training.run_folder import RunFolder
 
 BuildEngine = Callable[[], PrefixEngine]
 """Makes the engine of the model that is adapted, which may hold a copy of it."""

@@ -19,17 +19,17 @@ from etude.errors import UserError
 from etude.learn.update import update_on
 from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
+from etude.recipes.conclude import conclude
 from etude.recipes.knowledge_first import check_adaptation, parse_adaptation, report_folders, run_adaptation
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.batch import RolloutBatch
 from etude.settings.arguments import arguments_from
 from etude.training.callback import Callback, Decision
 from etude.training.callback_list import CallbackList
-from etude.training.conclude import conclude
 from etude.training.interruption import Interrupted
 from etude.training.ledger import Ledger
 from etude.training.measuring import evaluate_suites
-from etude.training.parse import callbacks_of, check_settings, parse_practice, practice_defaults
+from etude.training.parse import callbacks_of, check_objects, check_settings, parse_practice, practice_defaults
 from etude.training.practice_run import PracticeRun
 from etude.training.reward_checks import check_rewards
 from etude.training.rollout_metrics import attempt_rows, rollout_metrics, step_seconds
@@ -84,6 +84,7 @@ def practice_named(
 ) -> dict[str, Any]:
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     check_settings(settings)
+    check_objects(callbacks, settings)
     with open_run(Path(run), settings, defaults=practice_defaults(), resume=resume, pages=report_folders) as opened:
         if opened.result:
             return opened.result
@@ -139,6 +140,7 @@ class Loop:
         self.stage = Stage("practice", "step-", page="practice", prepare=self.rollout, update=self.update, **sizes)
         run.start_practice()
         self.callbacks.start(run)
+        run.once("panels.json", lambda: {"panels": self.callbacks.panels})
         if self.callbacks.can_roll_back and not run.folder.checkpoints("step-"):
             run.hold(0, self.stage, run.learner)
 

@@ -2,7 +2,7 @@
 
 A score is any finite number: it may be negative, above 1, or a share. None means that the attempt could not be scored (the verifier
 crashed, timed out, gave NaN or does not apply); this is never the same as 0. An attempt is right if its score reaches the threshold
-`right_at`, which is 1 unless the verifier (`etude.tasks.functions.right_at_of`) or `tasks.right_at` sets another.
+`right_at`, which is 1 unless the verifier (`etude.tasks.functions.get_right_at`) or `tasks.right_at` sets another.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Verdict:
     """The feedback for the model: what was read in its answer, never what is right (`etude.rewards.words`); "" for a default sentence."""
     turn_scores: tuple[float | None, ...] = ()
     """The scores of a revised attempt's turns, the last one its own. Empty for a single turn, unless the advantage uses another number than
-    the score (`etude.learn.length`)."""
+    the score (`etude.callbacks.overlong_penalty`)."""
     right_at: float = RIGHT_AT
     """The score from which on the attempt, or one of its turns, is right."""
     step_baselines: tuple[float, ...] = ()

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from etude.rewards.verdict import Verdict
 
-Device = TypeVar("Device", bound=Hashable)
+Place = TypeVar("Place", bound=Hashable)
 
-Draws = Mapping[Device, Mapping[Device, tuple[int, float]]]
+Draws = Mapping[Place, Mapping[Place, tuple[int, float]]]
 """Of every place, the places that were sampled from it: how often, and what an answer that goes on from there is worth."""
 
 
-def baselines(path: Sequence[Device], draws: Draws[Device]) -> list[float | None]:
+def baselines(path: Sequence[Place], draws: Draws[Place]) -> list[float | None]:
     """Before each step of a path, which begins with the root; None where no draw stands beside it.
 
     >>> baselines(["", "a", "ab"], {"": {"a": (1, 0.5), "b": (1, 0.0)}, "a": {"ab": (1, 1.0), "ac": (1, 0.0)}})
@@ -41,7 +41,7 @@ def baselines(path: Sequence[Device], draws: Draws[Device]) -> list[float | None
     return found
 
 
-def with_values(verdict: Verdict, path: Sequence[Device], values: Mapping[Device, float], draws: Draws[Device]) -> Verdict:
+def with_values(verdict: Verdict, path: Sequence[Place], values: Mapping[Place, float], draws: Draws[Place]) -> Verdict:
     """The verdict of an attempt that took this path, with the values at its places and the baselines of its steps. Where no draw stands
     beside a step, the baseline is its own value, which leaves it without credit.
     """

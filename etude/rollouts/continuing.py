@@ -1,25 +1,27 @@
 """Attempts that go on behind tokens which are not all their own: what stands before them is given to the engine as a prompt."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from etude.engine.completion import Completion
-from etude.engine.protocols import Engine
 from etude.engine.settings import Sampling
 
-Device = TypeVar("Device", bound=Hashable)
+if TYPE_CHECKING:
+    from etude.engine.protocols import Engine
+
+Place = TypeVar("Place", bound=Hashable)
 
 
 def continued(
-    engine: Engine,
-    prefixes: Mapping[Device, tuple[int, ...]],
-    keys: Mapping[Device, int],
+    engine: "Engine",
+    prefixes: Mapping[Place, tuple[int, ...]],
+    keys: Mapping[Place, int],
     max_new_tokens: int,
     sampling: Sampling,
     stop_strings: Sequence[str] = (),
-) -> dict[Device, Completion]:
+) -> dict[Place, Completion]:
     """A completion of each prefix, with its key; of equal ones the prefix is computed once."""
-    places: dict[tuple[int, ...], list[Device]] = {}
+    places: dict[tuple[int, ...], list[Place]] = {}
     for place, prefix in prefixes.items():
         places.setdefault(prefix, []).append(place)
     drawn = engine.generate(

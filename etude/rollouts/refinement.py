@@ -15,10 +15,9 @@ Identity: one turn, independent samples.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from etude.engine.completion import Completion
-from etude.engine.protocols import Engine
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.randomness import seed_for
@@ -30,10 +29,13 @@ from etude.rollouts.prompts import behind_answer, render_feedback
 from etude.rollouts.steps import Steps
 from etude.tasks.task import Task
 
+if TYPE_CHECKING:
+    from etude.engine.protocols import Engine
+
 CHECK = "Check your answer. If it is wrong, correct it; give the final answer again."
 
 Judge = Callable[[Sequence[tuple[str, Task]]], Sequence[Verdict]]
-Device = tuple[int, int]
+Place = tuple[int, int]
 """A group, and an attempt in it."""
 
 
@@ -64,7 +66,7 @@ class Refinement:
 
 
 def refine(
-    engine: Engine,
+    engine: "Engine",
     groups: Sequence[Group],
     verdicts: Sequence[Sequence[Verdict]],
     judge: Judge,
@@ -106,7 +108,7 @@ def refine(
     )
 
 
-def _told(engine: Engine, attempt: Attempt, verdict: Verdict, how: Refinement, steps: Steps | None) -> str:
+def _told(engine: "Engine", attempt: Attempt, verdict: Verdict, how: Refinement, steps: Steps | None) -> str:
     """What an attempt is told."""
     if how.feedback == "fixed":
         return how.fixed_words

@@ -7,12 +7,11 @@ from typing import Any
 
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.evaluation.measure import Verify
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.baselines import with_values
 from etude.rollouts.batch import RolloutBatch
-from etude.rollouts.sampler import Items, Sampler, TimedJudge
+from etude.rollouts.sampler import Items, Judge, Sampler, TimedJudge
 from etude.rollouts.search.expansion import Expansion
 from etude.rollouts.search.growing import Growth, Value, search
 from etude.rollouts.search.settings import Search
@@ -42,7 +41,7 @@ def searched(
     engine: PrefixEngine,
     items: Items,
     explore: Exploration,
-    judge: Verify,
+    judge: Judge,
     names: Sequence[object],
     by_step_model: Value | None = None,
 ) -> tuple[list[Tree], Outcomes]:

@@ -18,7 +18,18 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import yaml
 
 from etude.errors import UserError, unknown, value_hint
-from etude.settings.sections import CLASS, check_switches, hints_of, listed, own_classes, sections_of, without_removed
+from etude.renamed import REMOVED, renamed_setting
+from etude.settings.sections import (
+    CLASS,
+    check_switches,
+    hints_of,
+    listed,
+    mapping_in,
+    own_classes,
+    sections_of,
+    unknown_part,
+    without_removed,
+)
 from etude.settings.spellings import nearest_setting
 from etude.settings.values import WrongValue, from_text, to_type
 from etude.settings.yaml_text import problem_of, read_yaml
@@ -77,7 +88,7 @@ def parse(
     """
     own = _classes_in(kind, path) | own_classes(kind, _options_of(overrides))
     known = settings_of(kind, own)
-    given = _parse_overrides(overrides, lists_of(kind), known, _short_names(kind, known) | dict(short or {}))
+    given = _parse_overrides(overrides, kind, known, _short_names(kind, known, own) | dict(short or {}))
     try:
         values = _file_values(kind, path, own) if path is not None else {}
         values = adjust(values, given) if adjust else values
@@ -85,7 +96,7 @@ def parse(
         told = without_removed({name: _convert(name, known[name], value, "") for name, value in values.items()}, read, kind) | read
         for name, sections in sections_of(kind).items():
             told[sections.classes_field] = {part: own[part] for part in own if told.get(f"{name}.{part}") is not False}
-        check_switches(told, kind)
+        check_switches(told, own, kind)
         return _build(kind, told, own=own)
     except UserError as error:
         raise UserError(_expand_names(str(error), list(known))) from None
@@ -104,19 +115,21 @@ def _hint(name: str, value: Any) -> str:
     return f":{hint}" if hint else ""
 
 
-def _short_names(kind: Any, known: Collection[str]) -> dict[str, str]:
-    """Settings of optional sections without the name of their field, `gate.every`, where nothing else is called so."""
+def _short_names(kind: Any, known: Collection[str], own: Collection[str]) -> dict[str, str]:
+    """Settings of optional sections without the name of their field, `gate.every`, where nothing else is called so, and the classes of
+    users' `own` parts.
+    """
     starts = tuple(f"{name}." for name in sections_of(kind))
     short = {name.partition(".")[2]: name for name in known if starts and name.startswith(starts)}
+    short |= {f"{start}{part}.{CLASS}": f"{start}{part}" for start in starts for part in own}
     return {name: full for name, full in short.items() if name not in known and not _section(name, known)}
 
 
 def _options_of(overrides: Sequence[str]) -> dict[str, str]:
     """`--name value` and `--name=value` as they stand, for what has to be known before they are read."""
     words = [word.removeprefix("--").partition("=") for word in overrides]
-    return {
-        name: value if equals else after for (name, equals, value), (after, _, _) in zip(words, [*words[1:], ("", "", "")], strict=True)
-    }
+    following = [*words, ("", "", "")][1:]
+    return {name: value if equals else after for (name, equals, value), (after, _, _) in zip(words, following, strict=True)}
 
 
 def _classes_in(kind: Any, path: Path | None) -> dict[str, str]:
@@ -187,11 +200,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _parse_overrides(
-    overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]
-) -> dict[str, str]:
+def _parse_overrides(overrides: Sequence[str], kind: type[Any], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
     """Parse `--key value`, `--key=value` and, for lists, `--key value value` into texts by setting."""
     given: dict[str, str] = {}
+    lists = lists_of(kind)
     queue = list(overrides)
     while queue:
         word = queue.pop(0)
@@ -201,17 +213,27 @@ def _parse_overrides(
         name = option.removeprefix("--")
         name = short.get(name, name)
         if name not in known:
-            raise _unknown_setting(name, known, "--", short)
+            raise _unknown_setting(name, known, kind, "--", short)
         values = [value] if equals else []
         while not equals and queue and not queue[0].startswith("--") and (not values or name in lists):
             values.append(queue.pop(0))
         if not values:
             raise UserError(f"{option} needs a value")
+        if values[0].startswith("{") and _section(name, known) and (inner := mapping_in(values[0])) is not None:
+            queue[:0] = _words_of(name, inner, known)
+            continue
         if name not in lists and name in given:
             raise UserError(f"{option.partition('=')[0]} is given twice: {given[name]} and {values[0]}; give it once")
         before = json.loads(given.get(name, "[]")) if name in lists else []
         given[name] = json.dumps([*before, *_listed(values)]) if name in lists else values[0]
     return given
+
+
+def _words_of(name: str, inner: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """The settings of an optional section that are given as one mapping, as words of the command line."""
+    found = leaves({key: value for key, value in inner.items() if key != CLASS}, known, f"{name}.")
+    switch = [f"--{name}={inner[CLASS]}"] if CLASS in inner else [f"--{name}=true"] if not found else []
+    return [*switch, *(f"--{key}={_argument(value)}" for key, value in found)]
 
 
 def _listed(values: list[str]) -> list[Any]:
@@ -252,7 +274,7 @@ def _values_once(kind: type[Any], path: Path, text: str, own: tuple[tuple[str, s
         if name not in known and _section(name, known):
             raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
         if name not in known:
-            raise _unknown_setting(name, known, f"{path}: ")
+            raise _unknown_setting(name, known, kind, f"{path}: ")
         flat[name] = _convert(name, known[name], [value] if name in lists and isinstance(value, str) else value, f"{path}: ")
     return flat
 
@@ -293,15 +315,22 @@ def _expand_names(text: str, known: Sequence[str]) -> str:
     return re.sub(r"(?<![\w./])[a-z_]+(?:\.[a-z_]+)+(?![\w/])", full, text)
 
 
-def _unknown_setting(name: str, known: Mapping[str, Any], where: str, short: Mapping[str, str] | None = None) -> UserError:
+def _unknown_setting(name: str, known: Mapping[str, Any], kind: Any, where: str, short: Mapping[str, str] | None = None) -> UserError:
     """Return the error for a name that is no setting; `where` is `--`, or the file."""
     dashes, start = ("--", "") if where == "--" else ("", where)
     if inner := _section(name, known):
         return UserError(f"{start}{dashes}{name} is a section: set {dashes}{inner[0]} and the like")
+    if no_part := unknown_part(name, known, kind, dashes):
+        return UserError(f"{start}{no_part}")
     owner = next((setting for setting in known if name.replace("-", "_").startswith(f"{setting}.")), None)
-    if owner is not None:
+    if owner is not None and not _section(owner, known):
         own = name.replace("-", "_").removeprefix(f"{owner}.")
         return UserError(f"{start}unknown setting {dashes}{name}: {owner} is one value, {dashes}{owner} '{{\"{own}\": ...}}'")
+    now = renamed_setting(name.replace("-", "_"))
+    if now is not None and now in known:
+        return UserError(f"{start}unknown setting {dashes}{name}: it is {dashes}{now.removeprefix('callbacks.') if dashes else now} now")
+    if now is None and name.replace("-", "_") in REMOVED:
+        return UserError(f"{start}unknown setting {dashes}{name}: it was removed, leave it out")
     near = nearest_setting(name, list(known), short or {})
     hint = f"did you mean {dashes}{near}?" if near else "see --help for all settings"
     return UserError(f"{start}unknown setting {dashes}{name}: {hint}")

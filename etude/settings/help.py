@@ -10,6 +10,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from etude.settings.sections import Sections
 from etude.settings.values import type_name
 
 _WIDTH, _COLUMN = 80, 24
@@ -21,18 +22,39 @@ def help_of(kind: type[Any]) -> str:
 
 
 def _sections(kind: Any, prefix: str, default: Any) -> Iterator[str]:
-    """Yield the help of a class's settings, then of the classes inside it."""
+    """Yield the help of a class's settings, then of the classes inside it, then of its optional sections, by their short names."""
     hints, texts, inner = get_type_hints(kind), _texts(kind), []
-    lines = [f"{(inspect.getdoc(kind) or kind.__name__).splitlines()[0].rstrip('.')}:"]
+    optional: list[tuple[str, Sections, Any]] = []
+    lines = [f"{_first_line(kind)}:"]
     for field in fields(kind):
         usual = _default(field) if default is None else getattr(default, field.name)
         if is_dataclass(hints[field.name]):
             inner.append((hints[field.name], f"{prefix}{field.name}.", None if usual is MISSING else usual))
+        elif "sections" in field.metadata:
+            optional.append((texts.get(field.name, field.name), field.metadata["sections"], usual))
         else:
             lines += _setting(prefix + field.name, hints[field.name], texts.get(field.name, ""), usual)
     yield "\n".join(lines) + "\n"
     for each in inner:
         yield from _sections(*each)
+    for text, sections, listed in optional:
+        yield from _optional_sections(text, sections, listed)
+
+
+def _optional_sections(text: str, sections: Sections, listed: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the switches of all optional sections, then the help of each."""
+    kinds = {name: sections.settings_class(name, None) for name in sections.names}
+    lines = [f"{text.rstrip('.')}:"]
+    for name, kind in kinds.items():
+        lines += _setting(name, bool, f"{_first_line(kind)}.", str(name in listed).lower())
+    yield "\n".join(lines) + "\n"
+    for name, kind in kinds.items():
+        if fields(kind):
+            yield from _sections(kind, f"{name}.", listed.get(name))
+
+
+def _first_line(kind: Any) -> str:
+    return (inspect.getdoc(kind) or kind.__name__).splitlines()[0].rstrip(".")
 
 
 def _default(field: "Field[Any]") -> Any:
@@ -41,9 +63,8 @@ def _default(field: "Field[Any]") -> Any:
 
 def _setting(name: str, hint: Any, text: str, default: Any) -> list[str]:
     shown = "null" if default is None else str(list(default)) if isinstance(default, tuple) else str(default)
-    about = f"(type: {type_name(hint)}, {'required' if default is MISSING else f'default: {shown}'})"
-    if get_origin(hint) is Literal or hint is bool:
-        about = f"(default: {shown})"
+    about = "required" if default is MISSING else f"default: {shown}"
+    about = f"({about})" if get_origin(hint) is Literal or hint is bool else f"(type: {type_name(hint)}, {about})"
     head = f"  --{name} {_taken(name, hint)}"
     body = textwrap.wrap(f"{text} {about}".strip(), _WIDTH - _COLUMN, break_long_words=False, break_on_hyphens=False)
     first = head.ljust(_COLUMN) + body.pop(0) if len(head) < _COLUMN - 1 else head

@@ -9,14 +9,19 @@ A field `callbacks: dict[str, Any]` with `field(metadata={"sections": ...})` hol
       replay: false                              one that a recipe lists, taken out
 
 On the command line `--callbacks.gate.every 10` adds the part, `--callbacks.gate false` takes it out, and `--callbacks.mine FILE.py:CLASS`
-adds a user's own. `--gate.every` is short for it.
+(or `--callbacks.mine.class`) adds a user's own. `--gate.every` is short for it, and `--callbacks.gate '{every: 10}'` says it at once.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
-from etude.errors import UserError
+import yaml
+
+from etude.errors import UserError, unknown
+from etude.settings.yaml_text import read_yaml
 
 CLASS = "class"
 """Below a part's name in a file: a user's own class."""
@@ -32,6 +37,8 @@ class Sections:
     """The dataclass of a part's settings, from its name and, of a user's own part, its class."""
     classes_field: str
     """The field beside that holds the classes of users' own parts by name."""
+    noun: str = "callback"
+    """What one part is called in errors."""
 
 
 def sections_of(kind: Any) -> dict[str, Sections]:
@@ -50,7 +57,10 @@ def hints_of(each: "Field[Any]", own: Mapping[str, str], settings_of: Callable[[
 
 
 def own_classes(kind: Any, values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the users' own classes that nested or dotted values name, by the names of the parts."""
+    """Return the users' own classes that nested or dotted values name, by the names of the parts.
+
+    Raises UserError for one that has the name of a part of the table.
+    """
     found: dict[str, str] = {}
     for name, sections in sections_of(kind).items():
         told = values.get(sections.classes_field)
@@ -58,12 +68,39 @@ def own_classes(kind: Any, values: Mapping[str, Any]) -> dict[str, str]:
         parts = values.get(name)
         flat = {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
         for part, value in {**(parts if isinstance(parts, Mapping) else {}), **flat}.items():
+            if isinstance(value, str) and value.startswith("{"):
+                value = mapping_in(value)
             if isinstance(value, Mapping):
                 value = value.get(CLASS)
             part = part.removesuffix(f".{CLASS}")
             if isinstance(value, str) and ":" in value and "." not in part:
                 found[part] = value
+        if taken := [part for part in found if part in sections.names]:
+            raise UserError(f"{name}.{taken[0]} is a {sections.noun} that ships: give {found[taken[0]]} another name")
     return found
+
+
+def mapping_in(text: str) -> Mapping[str, Any] | None:
+    """Return the settings of a part that are given as one text, `{every: 10}`; None for another text."""
+    with contextlib.suppress(yaml.YAMLError):
+        found = read_yaml(text)
+        return found if isinstance(found, Mapping) else None
+    return None
+
+
+def unknown_part(name: str, known: Collection[str], kind: Any, dashes: str) -> UserError | None:
+    """Return the error for a setting of a part that there is not, by its long or short name; None for another setting."""
+    field_name, _, rest = name.partition(".")
+    part = rest.partition(".")[0]
+    for where, sections in sections_of(kind).items() if dashes else ():
+        near = get_close_matches(field_name, sections.names, n=1, cutoff=0.8)
+        if near and near[0] != field_name and f"{where}.{near[0]}.{rest}" in known:
+            return UserError(f"unknown setting {dashes}{name}: did you mean {dashes}{near[0]}.{rest}?")
+    if not part or field_name not in (fields := sections_of(kind)) or f"{field_name}.{part}" in known:
+        return None
+    own = f"--{field_name}.{part} FILE.py:CLASS" if dashes else f"{field_name}: {{{part}: {{{CLASS}: FILE.py:CLASS}}}}"
+    noun = fields[field_name].noun
+    return UserError(f"{unknown(noun, part, fields[field_name].names)}. One of your own names its class, {own}")
 
 
 def listed(
@@ -88,10 +125,10 @@ def without_removed(told: Mapping[str, Any], given: Mapping[str, Any], kind: Any
     return {name: value for name, value in told.items() if not (removed and name.startswith(removed))}
 
 
-def check_switches(told: Mapping[str, Any], kind: Any) -> None:
-    """Raise UserError for a part of the table that is switched by anything but true, false or null."""
+def check_switches(told: Mapping[str, Any], own: Mapping[str, str], kind: Any) -> None:
+    """Raise UserError for a part that is switched by anything but true, false, null or, of users' `own`, its class."""
     for field_name, sections in sections_of(kind).items():
-        for name in sections.names:
+        for name in (*sections.names, *own):
             value = told.get(f"{field_name}.{name}")
-            if isinstance(value, str):
+            if isinstance(value, str) and value != own.get(name):
                 raise UserError(f"{field_name}.{name}: expected true or false, or its settings, got {value}")

@@ -34,10 +34,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("epochs", "num_train_epochs", "num_epochs", "num_iterations", "ppo_epochs"), ("learn.epochs",)),
     **dict.fromkeys(("max_steps", "num_steps", "total_steps", "num_train_steps"), ("steps",)),
-    **dict.fromkeys(("beta", "kl_coef", "kl_coeff", "kl_loss_coef", "init_kl_coef", "kl_penalty"), ("learn.anchor",)),
+    **dict.fromkeys(("beta", "kl_coef", "kl_coeff", "kl_loss_coef", "init_kl_coef", "kl_penalty"), ("callbacks.kl_penalty.kl_coef",)),
     **dict.fromkeys(("epsilon", "epsilon_low", "cliprange", "clip_range", "clip_ratio", "clip_eps"), ("learn.clip_low",)),
     **dict.fromkeys(("epsilon_high", "clip_ratio_high", "clip_higher"), ("learn.clip_high",)),
-    **dict.fromkeys(("entropy_coef", "entropy_coeff", "ent_coef"), ("learn.entropy.bonus",)),
+    **dict.fromkeys(("entropy_coef", "entropy_coeff", "ent_coef"), ("callbacks.entropy_bonus.entropy_coef",)),
     **dict.fromkeys(("loss_type", "policy_loss"), ("learn.loss",)),
     **dict.fromkeys(
         ("advantage", "advantages", "advantage_estimator", "adv_estimator", "algorithm", "algo", "scale_rewards"), ("learn.credit",)

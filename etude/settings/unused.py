@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from etude.settings.configuration import flatten, to_plain_values
+from etude.settings.yaml_text import as_yaml
 
 Sections = Mapping[tuple[str, ...], str]
 """Beginnings of names that nothing reads, and why."""
@@ -20,7 +21,7 @@ class Read(NamedTuple):
     beginnings: tuple[str, ...]
     setting: str
     values: Collection[Any]
-    """`EVERYTHING_ELSE`: any but 0, false, null and empty ones."""
+    """`ANY`: any but 0, false, null and empty ones."""
 
 
 ANY: Collection[Any] = ("any",)
@@ -34,7 +35,7 @@ def unread_by(table: Sequence[Read], values: Mapping[str, Any]) -> dict[tuple[st
         value = values.get(setting)
         own = {*value} if isinstance(value, (list, tuple)) else {value}
         if not (bool(value) if read is ANY else own & {*read}):
-            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else "null" if value is None else value
+            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else as_yaml(value)
             found[beginnings] = f"{setting} is {shown}" if shown != "" else f"{setting} is empty"
     return found
 
@@ -54,10 +55,14 @@ def unread_in(section: str, settings: Any, chosen_by: str) -> dict[tuple[str, ..
 
 
 def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:
-    """Return for each group of changed settings that nothing reads their names and why: `judge.model: feedback is outcome`."""
+    """Return for each group of changed settings that nothing reads their names and why: `judge.model: feedback is outcome`.
+
+    Of several reasons the first one is told.
+    """
     own = flatten(to_plain_values(settings))
     changed = [name for name, value in own.items() if name in defaults and value != defaults[name]]
     found: dict[str, list[str]] = {}
     for prefixes, why in sections.items():
-        found.setdefault(why, []).extend(name for name in changed if name.startswith(prefixes))
+        told = {name for names in found.values() for name in names}
+        found.setdefault(why, []).extend(name for name in changed if name.startswith(prefixes) and name not in told)
     return [f"{', '.join(names)}: {why}" for why, names in found.items() if names]

@@ -81,6 +81,11 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{_FLOAT.pattern})\Z"), list("-+.0123456789"))
 
 
+def as_yaml(value: Any) -> Any:
+    """Return a single value as YAML has it: `true`, `null`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+
+
 def write_yaml(value: Any) -> str:
     """Write plain values as YAML that `read_yaml` and PyYAML read back equally, keys in order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -25,9 +25,8 @@ from etude.suites.harness import Subject, SuiteDefinition
 from etude.tasks.actions import add_instruction
 from etude.tasks.aliases import aliases_of
 from etude.tasks.sources import TaskSource, load_tasks
-from etude.tasks.task import Task
+from etude.tasks.task import Task, with_system
 from etude.tasks.verifiers import VERIFIERS
-from etude.training.data import with_system
 
 _NAMES = 5
 """Names of a correct answer that are scored, at most."""

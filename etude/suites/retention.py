@@ -31,8 +31,7 @@ from etude.rollouts.prompts import render_prompts
 from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
 from etude.suites.harness import Request, Row, Subject, SuiteDefinition, report_rows
 from etude.tasks.sources import TaskSource, load_tasks
-from etude.tasks.task import Task
-from etude.training.data import with_system
+from etude.tasks.task import Task, with_system
 
 
 @dataclass(frozen=True)

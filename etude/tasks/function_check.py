@@ -16,7 +16,7 @@ from etude.errors import UserError, unknown
 _MAKES_NAMES = frozenset({"exec", "globals", "locals", "setattr", "vars", "__getattr__"})
 
 
-def split_name(name: str) -> tuple[str, str]:
+def split_name(name: str, what: str = "function") -> tuple[str, str]:
     """Split `file.py:function` or `package.module:function` into the file or module, and the function.
 
     Raises UserError if the name has another form.
@@ -26,8 +26,8 @@ def split_name(name: str) -> tuple[str, str]:
     """
     place, separator, function_name = name.rpartition(":")
     if not separator or not place or not function_name:
-        which = f": say which of the file, {name}:FUNCTION" if name.endswith(".py") else ""
-        raise UserError(f"a function is named file.py:function or package.module:function, got {name!r}{which}")
+        which = f": say which of the file, {name}:{what.upper()}" if name.endswith(".py") else ""
+        raise UserError(f"a {what} is named file.py:{what} or package.module:{what}, got {name!r}{which}")
     return place, function_name
 
 
@@ -50,12 +50,12 @@ def check_function(name: str) -> None:
         raise unknown(f"function in {place}", function_name, [known for known in names if not known.startswith("_")])
 
 
-def require_file(path: Path) -> Path:
+def require_file(path: Path, what: str = "function") -> Path:
     """Return the path of a file. Raises UserError, with the nearest name, if there is no such file."""
     if not path.is_file():
         near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1)
         hint = f": did you mean {near[0]!r}?" if near else f": no such file in {path.parent.resolve()}"
-        raise UserError(f"function file {str(path)!r} is missing{hint}")
+        raise UserError(f"{what} file {str(path)!r} is missing{hint}")
     return path
 
 

@@ -28,20 +28,21 @@ from etude.tasks.function_check import import_failure, require_file, split_name
 from etude.tasks.task import Task
 
 
-def load_function(name: str) -> Callable[..., Any]:
-    """Load the function named `file.py:function` or `package.module:function`; this runs the file.
+def load_function(name: str, what: str = "function") -> Callable[..., Any]:
+    """Load the function, or the class (`what`), named `file.py:function` or `package.module:function`; this runs the file.
 
     A relative file is looked up in the current folder. Raises UserError if the file or module is missing or fails to run, if it has no such
     name, and if the name is not a function.
     """
-    place, function_name = split_name(name)
-    module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    place, function_name = split_name(name, what)
+    module = _run_file(Path(place), what) if place.endswith(".py") else _import_module(place)
     found = getattr(module, function_name, None)
     if found is None:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown(f"function in {place}", function_name, public)
+        own = [key for key in public if what != "class" or getattr(vars(module)[key], "__module__", None) == module.__name__]
+        raise unknown(f"{what} in {place}", function_name, own)
     if not callable(found):
-        raise UserError(f"{name} must be a function, got {type(found).__name__}")
+        raise UserError(f"{name} must be a {what}, got {type(found).__name__}")
     return found
 
 
@@ -132,8 +133,8 @@ def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterat
         raise UserError(f"{name}(split={split!r}, n={n}, seed={seed}) raised {type(error).__name__}: {error}") from error
 
 
-def _run_file(path: Path) -> ModuleType:
-    require_file(path)
+def _run_file(path: Path, what: str = "function") -> ModuleType:
+    require_file(path, what)
     module_name = f"etude_user_{seed_for(path.resolve()):x}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None, path

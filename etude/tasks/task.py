@@ -7,8 +7,8 @@ makes them. Its canonical key finds duplicates and the overlap of training with 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 MAX_CHARACTERS = 2_000_000
@@ -61,6 +61,18 @@ class Task:
         """The words, numbers and marks of the prompt, in the form that the key compares."""
         turns = [self.prompt] if isinstance(self.prompt, str) else [m["content"] for m in self.prompt if m["role"] != "system"]
         return canonical_words("\n".join(turns))
+
+
+def with_system(tasks: Sequence[Task], system: str | None) -> list[Task]:
+    """Return tasks with a system message before their own messages, unless they bring one."""
+    if system is None:
+        return list(tasks)
+    return [replace(task, prompt=_system_prompt(task, system)) for task in tasks]
+
+
+def _system_prompt(task: Task, system: str) -> tuple[Any, ...]:
+    messages = ({"role": "user", "content": task.prompt},) if isinstance(task.prompt, str) else task.prompt
+    return messages if messages[0]["role"] == "system" else ({"role": "system", "content": system}, *messages)
 
 
 def text_problem(text: str) -> str | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from etude.errors import UserError
 from etude.evaluation.report.panels import Panel
 from etude.rollouts.batch import RolloutBatch
+from etude.settings.yaml_text import as_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ class Callback:
     Settings: ClassVar[type[Any]]
     """A frozen dataclass that stands beside the callback, checks its own values and needs no torch."""
     panels: ClassVar[tuple[Panel, ...]] = ()
-    """Charts of its metrics."""
+    """Charts of its metrics in the report."""
     excludes: ClassVar[tuple[Excludes, ...]] = ()
     """Settings that it does not go with."""
     rolls_back: ClassVar[bool] = True
@@ -137,6 +138,10 @@ class Callback:
     def finish(self) -> dict[str, Any] | None:
         """Return what `result.json` holds under its name, after the last step."""
         return None
+
+    def sentence(self, found: Mapping[str, Any]) -> str:
+        """Say in one sentence, for the console, what `finish` returned; empty: nothing."""
+        return ""
 
     def save(self, run: "PracticeRun") -> None:
         """Write files beside the final model."""
@@ -192,6 +197,6 @@ def check_callbacks(callbacks: Sequence[Callback], settings: Mapping[str, Any]) 
         for rule in callback.excludes:
             if rule.is_met(settings):
                 shown = rule.setting.removeprefix("callbacks.")
-                value = "" if rule.setting.startswith("callbacks.") else f" {settings[rule.setting]}"
+                value = "" if rule.setting.startswith("callbacks.") else f" {as_yaml(settings[rule.setting])}"
                 raise UserError(f"{callback.name} {rule.because}, and {shown}{value} is set: {rule.instead}, or leave {callback.name} out")
         callback.check(settings)

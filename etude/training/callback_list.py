@@ -1,6 +1,7 @@
 """The callbacks of a run as one: every hook of all of them, in the order of the table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from etude.errors import UserError
@@ -24,6 +25,11 @@ class CallbackList(list[Callback]):
     def unit_rewards(self) -> dict[str, str]:
         """Which callbacks need rewards in [0, 1], and why."""
         return {callback.name: callback.unit_rewards for callback in self if callback.unit_rewards}
+
+    @property
+    def panels(self) -> list[dict[str, Any]]:
+        """Return the charts of all, as `panels.json` has them."""
+        return [asdict(panel) for callback in self for panel in callback.panels]
 
     @property
     def can_roll_back(self) -> bool:
@@ -100,6 +106,11 @@ class CallbackList(list[Callback]):
     def finish(self) -> dict[str, Any]:
         """Return what `result.json` holds of each, by name."""
         return {callback.name: found for callback in self if (found := callback.finish()) is not None}
+
+    def sentences(self, result: Mapping[str, Any]) -> list[str]:
+        """Return what the console says of what `finish` returned."""
+        found = (callback.sentence(result[callback.name]) for callback in self if callback.name in result)
+        return [sentence for sentence in found if sentence]
 
     def save(self, run: PracticeRun) -> None:
         """Write files beside the final model."""

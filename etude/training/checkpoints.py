@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from etude.errors import UserError
+from etude.fingerprints import difference
 from etude.models.adapters import base_of, has_adapters
-from etude.training.fingerprints import difference
+from etude.renamed import renamed_tensor
 from etude.training.run_folder import RunFolder, damaged, read_progress
 
 
@@ -30,19 +31,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take over what `state_dict` gave."""
-
-
-OLD_NAMES = {
-    "o": "optimizer",
-    "a": "adapters",
-    "s": "step_model",
-    "i": "implicit_reward",
-    "e": "entropy_bonus",
-    "c": "curriculum",
-    "g": "gate",
-    "w": "collapse",
-}
-"""Letters that checkpoints of older versions have for names."""
 
 
 def save_checkpoint(
@@ -102,9 +90,8 @@ def _named(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Ten
     """Return tensors by the name of their owner; those of older versions have its letter."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     for full, value in tensors.items():
-        letter, _, key = full.partition(".")
-        owner = OLD_NAMES.get(letter, letter)
-        found.setdefault("run" if key == "held" and letter in ("g", "w") else owner, {})[key] = value
+        owner, key = renamed_tensor(full)
+        found.setdefault(owner, {})[key] = value
     return found
 
 

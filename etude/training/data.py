@@ -19,7 +19,7 @@ from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.files import find_file
 from etude.tasks.overlap import family_space, ngram_overlap, overlap
 from etude.tasks.sources import TaskSource, load_tasks
-from etude.tasks.task import Task
+from etude.tasks.task import Task, with_system
 from etude.training.combinations import check_tasks_per_step
 from etude.training.settings import PracticeSettings
 from etude.training.writing_demonstrations import writing_demonstrations
@@ -195,18 +195,6 @@ def render_comparisons(tokenizer: Any, comparisons: Sequence[Comparison], max_to
 def _check_room(task: Task, length: int, max_tokens: int) -> None:
     if length > max_tokens:
         raise UserError(f"{task.origin or 'a demonstration'} has {length} tokens, prompt and answer; the model has room for {max_tokens}")
-
-
-def with_system(tasks: Sequence[Task], system: str | None) -> list[Task]:
-    """The tasks with a system message before their own messages, unless they bring one."""
-    if system is None:
-        return list(tasks)
-    return [replace(task, prompt=_system_prompt(task, system)) for task in tasks]
-
-
-def _system_prompt(task: Task, system: str) -> tuple[Any, ...]:
-    messages = ({"role": "user", "content": task.prompt},) if isinstance(task.prompt, str) else task.prompt
-    return messages if messages[0]["role"] == "system" else ({"role": "system", "content": system}, *messages)
 
 
 def train_size(settings: PracticeSettings, reserved: int = 0) -> int | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.files import write_atomically
 from etude.settings.configuration import to_plain_values
 from etude.settings.yaml_text import write_yaml
-from etude.training.run_folder import write_atomically
 from etude.training.settings import PracticeSettings
 
 FILE = "etude.yaml"

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from etude.fingerprints import fingerprint_of, sha256_of
 from etude.tasks.task import Task
 from etude.training.data import RunData
-from etude.training.fingerprints import fingerprint_of, sha256_of
 
 
 def inputs_of(data: RunData) -> dict[str, str]:

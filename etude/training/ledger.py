@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.files import write_atomically
+from etude.renamed import renamed_metrics
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
-from etude.training.renamed import renamed_metrics
-from etude.training.run_folder import step_of, write_atomically
+from etude.training.run_folder import step_of
 
 
 class Ledger:

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from etude.callbacks import CALLBACKS, callback_class, settings_class
+from etude.callbacks import CALLBACKS, TAKEN, callback_class, settings_class
 from etude.errors import UserError
 from etude.rollouts.search.settings import BY_STEPS
 from etude.rollouts.settings import Exploration
@@ -31,10 +31,10 @@ def callbacks_of(settings: PracticeSettings) -> list[Callback]:
     """Return new callbacks for the settings, in the order of their calls."""
     found = []
     for name, own in settings.callbacks.items():
-        made = callback_class(name, settings.callback_classes.get(name))(own)
-        if not isinstance(made, Callback):
+        kind = callback_class(name, settings.callback_classes.get(name))
+        if not issubclass(kind, Callback):
             raise UserError(f"callbacks.{name}: {settings.callback_classes[name]} must be a class that extends etude.Callback")
-        found.append(made)
+        found.append(kind(own))
     return found
 
 
@@ -42,6 +42,21 @@ def check_settings(settings: PracticeSettings) -> None:
     """Raise UserError for settings that do not go together."""
     check_combinations(settings)
     check_callbacks(callbacks_of(settings), flatten(to_plain_values(settings)))
+
+
+def check_objects(callbacks: Sequence[Callback], settings: PracticeSettings) -> None:
+    """Raise UserError for callbacks beside those of the settings that have no name of their own, or do not go with the settings."""
+    taken = {*settings.callbacks, *TAKEN}
+    for each in callbacks:
+        kind = type(each).__name__
+        if not isinstance(each, Callback):
+            raise UserError(f"callbacks: expected objects of classes that extend etude.Callback, got {each if kind == 'type' else kind}")
+        if not getattr(each, "name", ""):
+            raise UserError(f"callbacks: {kind} has no name: give the class one, name = {kind.lower()!r}")
+        if each.name in taken:
+            raise UserError(f"callbacks: {kind} has the name {each.name}, which is taken: give the class another one")
+        taken.add(each.name)
+    check_callbacks(callbacks, flatten(to_plain_values(settings)))
 
 
 def practice_defaults() -> dict[str, Any]:

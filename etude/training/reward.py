@@ -7,7 +7,6 @@ from functools import cache
 
 from etude.device.machine import Device
 from etude.evaluation.measure import Verify
-from etude.llm_client.local import open_chat_model
 from etude.rewards.agreement import AgreementFeedback
 from etude.rewards.combined import CombinedFeedback
 from etude.rewards.form import FormFeedback, Gate
@@ -16,6 +15,7 @@ from etude.rewards.outcome import COUNTED, OutcomeFeedback
 from etude.rewards.own_answer import COUNTED as OWN_ANSWERS
 from etude.rewards.random_score import RandomFeedback
 from etude.rollouts.sampler import Begin
+from etude.training.chat_model import open_chat_model
 from etude.training.run_folder import RunFolder
 from etude.training.settings import PracticeSettings
 

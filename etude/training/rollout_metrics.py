@@ -5,6 +5,7 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
+from etude.evaluation.diversity import diversity
 from etude.learn.example import Weights
 from etude.learn.turn_credit import turns_with_signal
 from etude.rewards.unscored import commonest_reason
@@ -12,7 +13,6 @@ from etude.rewards.verdict import Verdict, scores_of
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.collapse import agreement_metrics
-from etude.rollouts.diversity import diversity
 from etude.rollouts.settings import Exploration
 from etude.rollouts.stopping import portions
 from etude.tasks.votes import vote

@@ -33,7 +33,7 @@ import subprocess
 import sys
 import weakref
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,11 @@ from typing import Any
 import yaml
 
 from etude.errors import UserError
+from etude.files import read_jsonl, write_atomically
+from etude.fingerprints import checksums_of
+from etude.renamed import is_removed, renamed_metrics, with_defaults
 from etude.settings.configuration import flatten
 from etude.settings.yaml_text import problem_of, read_yaml, write_yaml
-from etude.training.fingerprints import checksums_of
-from etude.training.renamed import renamed_metrics, with_defaults
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
 
@@ -62,18 +63,8 @@ CHANGEABLE = (
 verifier needs, where a run stopped since it did not answer."""
 
 
-RETIRED = ("suite.machine.", "known.divergence_n", "known.gate.", "known.replay.")
-"""Beginnings of settings that older runs hold, that nothing read and that are no more."""
-
-REMOVED = {"explore.reuse": False}
-"""Settings that are no more, with the value at which an older run did what a run does today."""
-
 ROUNDING = ("processor", "gpu", "threads", "kernels", "versions.torch", "versions.transformers")
 """What of the environment numbers may be rounded otherwise by."""
-
-
-_MARKS = ("configuration.yaml", "metrics.jsonl", "result.json")
-"""Files of which every run that has begun has at least one."""
 
 
 class RunFolder:
@@ -292,17 +283,6 @@ def step_of(path: Path) -> int | None:
     return int(number) if number.isdecimal() and number.isascii() else None
 
 
-def check_is_run(folder: Path) -> None:
-    """Raise UserError where a folder is none that a run wrote, finished or not."""
-    advice = "name the folder of a run, such as runs/quickstart"
-    if not folder.exists():
-        raise UserError(f"run folder {str(folder)!r} does not exist: {advice}")
-    if not folder.is_dir():
-        raise UserError(f"run folder {str(folder)!r} is no folder: {advice}")
-    if not any((folder / name).exists() for name in _MARKS):
-        raise UserError(f"{folder} holds no run, since it has none of {', '.join(_MARKS)}: {advice}")
-
-
 def _is_a_beginning(path: Path) -> bool:
     """Whether a process that was killed before it wrote its configuration may have left this in its folder."""
     return path.name == "lock" or path.suffix == ".partial"
@@ -330,38 +310,6 @@ def damaged(checkpoint: Path, error: Exception) -> UserError:
     return UserError(
         f"checkpoint {checkpoint} is damaged ({reason}): remove this folder and resume again, which goes on from the checkpoint before it"
     )
-
-
-def read_jsonl(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, objects that have at least the keys `needs`; a torn last line, which a kill leaves, is dropped.
-
-    Raises UserError for a damaged line with others after it.
-    """
-    if not path.exists():
-        return []
-    lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
-    rows: list[dict[str, Any]] = []
-    for number, line in lines:
-        try:
-            row = json.loads(line.decode())
-            if not isinstance(row, dict) or any(name not in row for name in needs):
-                raise ValueError(f"no object with {', '.join(needs)}" if needs else "no object")
-        except (ValueError, RecursionError) as error:
-            if number == lines[-1][0]:
-                break
-            raise UserError(
-                f"{path} is damaged in line {number} ({error}), with {len(lines) - len(rows) - 1} lines after it: put the line right, or "
-                "remove it to go on without what it told"
-            ) from error
-        rows.append(row)
-    return rows
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside the file and rename, so that a reader sees the old file or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(partial, path)
 
 
 def environment() -> dict[str, Any]:
@@ -421,16 +369,10 @@ def may_change(name: str) -> bool:
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`, `REMOVED`)."""
+    """Dotted names of the settings in which two configurations differ, but for those that are no more."""
     before, after = flatten(kept), flatten(wanted)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return [name for name in names if not _is_retired(name, before.get(name))]
-
-
-def _is_retired(name: str, value: Any) -> bool:
-    """Tell whether a setting is no more and made no difference at this value, in a run or in one that it begins with."""
-    is_removed = any(f".{name}".endswith(f".{removed}") and value == default for removed, default in REMOVED.items())
-    return is_removed or any(f".{beginning}" in f".{name}" for beginning in RETIRED)
+    return [name for name in names if not is_removed(name, before.get(name))]
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

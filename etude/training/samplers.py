@@ -7,7 +7,6 @@ from etude.engine.completion import Logprobs
 from etude.rollouts.independent import IndependentSampler
 from etude.rollouts.revising import RefineSampler
 from etude.rollouts.sampler import Sampler
-from etude.rollouts.search.settings import REFINE
 from etude.rollouts.tree_search import TreeSampler
 from etude.training.self_training import SelfTrainingSampler
 from etude.training.settings import PracticeSettings
@@ -21,4 +20,4 @@ def sampler_for(settings: PracticeSettings, *, logprobs: Logprobs, own_answers: 
         return SelfTrainingSampler(**common, how=settings.self_training, logprobs=logprobs, counts=counts)
     if settings.explore.is_search:
         return TreeSampler(**common, hard_values=settings.learn.step_values == "hard")
-    return RefineSampler(**common) if settings.explore.search.method == REFINE else IndependentSampler(**common)
+    return RefineSampler(**common) if settings.explore.turns > 1 else IndependentSampler(**common)

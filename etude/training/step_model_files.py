@@ -14,13 +14,12 @@ from safetensors.torch import save
 
 from etude.device.machine import Device, Machine
 from etude.errors import UserError
+from etude.files import write_atomically
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
 from etude.models.load import load_model
 from etude.models.save import save_model
-from etude.recipes.answering import AnswerSearch
 from etude.rollouts.search.growing import Value
 from etude.rollouts.tree import Node, Tree
-from etude.training.run_folder import write_atomically
 
 FILE, FOLDER = "step_model.safetensors", "step_model"
 
@@ -35,11 +34,6 @@ def value_by(step_model: StepModel) -> Value:
         return [found for (found,) in step_model.values([Beginnings(prompt, tokens, (len(tokens),)) for prompt, tokens in own])]
 
     return value
-
-
-def value_for(search: AnswerSearch, name: str, model: Any, place: Device, machine: Machine) -> Value | None:
-    """By the step model of the saved model `name`, where the search asks for one."""
-    return value_by(load_step_model(name, model, place, machine)) if search.needs_step_model else None
 
 
 def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None:

@@ -31,8 +31,24 @@ READ = (
     Read(("evaluation.thought.",), "evaluation.thought.budgets", ANY),
     Read(("retention.text", "retention.choices", "retention.n", "retention.window_tokens"), "retention.probe", (True,)),
     Read(("preferences.",), "preferences.steps", ANY),
+    Read(("callbacks.curriculum.category", "callbacks.curriculum.memory"), "callbacks.curriculum.method", ("weakness",)),
+    Read(
+        tuple(f"callbacks.curriculum.{name}" for name in ("level_groups", "raise_at", "lower_at")),
+        "callbacks.curriculum.method",
+        ("levels",),
+    ),
+    Read(("callbacks.synthetic_tasks.source_window", "callbacks.synthetic_tasks.window"), "callbacks.synthetic_tasks.method", ("svs",)),
+    Read(("callbacks.synthetic_tasks.min_share",), "callbacks.synthetic_tasks.method", ("proposer",)),
+    Read(("callbacks.entropy_bonus.delta",), "callbacks.entropy_bonus.target", ANY),
+    Read(("callbacks.overlong_penalty.penalty_weight",), "callbacks.overlong_penalty.buffer_tokens", ANY),
+    Read(("callbacks.gate.factor",), "callbacks.gate.action", ("lower_rate", "raise_replay")),
+    Read(("callbacks.gate.divergence_n",), "callbacks.gate.max_divergence", ANY),
+    Read(("callbacks.gate.max_loss", "callbacks.gate.max_perplexity_rise"), "retention.probe", (True,)),
+    Read(("callbacks.gate.max_falls",), "callbacks.gate.action", ("rollback", "lower_rate", "raise_replay")),
 )
-"""What reads settings that are a choice's."""
+"""What reads settings that belong to one value of another setting."""
+_OF_STEPS = ("gate", "replay", "divergence")
+"""Callbacks without a meaning where practice has no steps."""
 
 
 def unused_settings(settings: PracticeSettings) -> list[str]:
@@ -49,13 +65,14 @@ def unused_settings(settings: PracticeSettings) -> list[str]:
     if not settings.tasks.actions.gate and "form" not in settings.feedback_parts:
         unread |= {("tasks.actions.malformed_score",): "neither form nor tasks.actions.gate scores the form"}
     clip = dict(zip(("learn.clip_low", "learn.clip_high"), CLIP_RANGES[settings.learn.loss], strict=True))  # which its loss has by default
-    return unread_among(settings, practice_defaults() | clip, unread)
+    idle = [f"callbacks.{name}" for name in _OF_STEPS if name in settings.callbacks and not settings.steps]
+    return unread_among(settings, practice_defaults() | clip, unread) + ([f"{', '.join(idle)}: steps is 0"] if idle else [])
 
 
 def said_of_unused(settings: PracticeSettings) -> list[str]:
     """Return the one sentence of all of them, as a run and a dry run say it; none where every setting is read."""
     unused = unused_settings(settings)
-    return [f"without effect: {'; '.join(unused)}"] if unused else []
+    return [f"unused settings: {'; '.join(unused)}"] if unused else []
 
 
 def _of_search(settings: PracticeSettings) -> dict[tuple[str, ...], str]:

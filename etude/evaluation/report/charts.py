@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
+from etude.evaluation.report.checks import checks_of
 from etude.evaluation.report.curves import Points, points_of, running_mean, thin
 from etude.evaluation.report.panels import PANELS, Panel
 from etude.evaluation.report.run_folder import Run
@@ -11,7 +12,8 @@ from etude.evaluation.report.run_folder import Run
 
 def charts_of(runs: Sequence[Run], phase: str) -> list[dict[str, Any]]:
     """Return the charts of a phase that have data."""
-    return [chart for panel in PANELS if (chart := _chart(panel, runs, phase))]
+    by_title = {panel.title: panel for panel in (*PANELS, *(panel for run in runs for panel in run.panels))}
+    return [chart for panel in by_title.values() if (chart := _chart(panel, runs, phase))]
 
 
 def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | None:
@@ -56,8 +58,8 @@ def _legend(panel: Panel, drawn: Sequence[tuple[int, int, Points]]) -> list[str]
 
 def _falls(panel: Panel, run: Run, phase: str, points: Points) -> list[tuple[float, float]]:
     """Return the points of steps after which practice was rolled back."""
-    rows = [row for row in run.steps if row.get("phase") == phase and row.get("gate_passed") == 0] if panel.marks_falls else []
-    fallen = {row.get("step") for row in rows}
+    checks = checks_of(run) if panel.marks_rollbacks else []
+    fallen = {check["step"] for check in checks if check["phase"] == phase and not check["passed"]}
     return [(step, value) for step, value in points if step in fallen and value is not None]
 
 

@@ -1,6 +1,6 @@
-"""Charts of new skill against general knowledge: a point for every model of a run, in order, and a ring for every check of its gate.
+"""Charts of new skill against general knowledge: a point for every model of a run, in order, and a ring for every check of it.
 
-The skill of a gate check is that of the step's attempts, if verifiers score them. Skill is accuracy, or mean reward if accuracy can't tell
+The skill of a check is that of the step's attempts, if verifiers score them. Skill is accuracy, or mean reward if accuracy can't tell
 the models apart (`etude.evaluation.rewards.leads_with_reward`).
 """
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
+from etude.evaluation.report.checks import check_outcome, checks_of
 from etude.evaluation.report.number_format import is_number
 from etude.evaluation.report.run_folder import MODELS, Run
 from etude.evaluation.rewards import tells_more
@@ -32,11 +33,6 @@ KNOWLEDGE = (
 def frontiers_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return a chart for each knowledge metric that at least two models have."""
     return [chart for kind in KNOWLEDGE if (chart := _chart(kind, runs))]
-
-
-def gate_checks(run: Run) -> list[Mapping[str, Any]]:
-    """Return the metrics rows of the gate's checks, by step."""
-    return [row for row in run.steps if is_number(row.get("gate_passed")) and is_number(row.get("gate_held"))]
 
 
 def _chart(kind: Knowledge, runs: Sequence[Run]) -> dict[str, Any] | None:
@@ -84,22 +80,13 @@ def _models(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float,
 
 
 def _looks(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, float]]:
-    """Return (name, knowledge, skill) of each gate check, if verifiers score attempts: agreement and random scores are no skill."""
+    """Return (name, knowledge, skill) of each check, if verifiers score attempts: agreement and random scores are no skill."""
     if run.feedback != "outcome":
         return []
     is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then the mean score is not an accuracy
     skill = "pass_at_1" if is_graded else "score"
-    found = [(_told(row), row.get(f"old_{kind.key}"), row.get(skill)) for row in gate_checks(run)]
+    found = [(f"step {row['step']}, {check_outcome(row)}", row.get(kind.key), row.get(skill)) for row in checks_of(run)]
     return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
-
-
-def _told(row: Mapping[str, Any]) -> str:
-    return f"step {row.get('step')}, {gate_outcome(row)}"
-
-
-def gate_outcome(row: Mapping[str, Any]) -> str:
-    """Say what the gate did after a step."""
-    return "passed" if row["gate_passed"] else f"rolled back to step {row['gate_held']}"
 
 
 def _label(title: str, runs: Sequence[Run], models: Sequence[Sequence[tuple[str, float, float]]]) -> str:

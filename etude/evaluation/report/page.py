@@ -9,12 +9,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from etude.console.outputs import write_output
 from etude.errors import UserError
 from etude.evaluation.report.attempts import attempts_json
 from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
 from etude.evaluation.report.charts import charts_of
-from etude.evaluation.report.frontier import frontiers_of, gate_checks, gate_outcome
+from etude.evaluation.report.checks import check_outcome, checks_of
+from etude.evaluation.report.frontier import frontiers_of
 from etude.evaluation.report.number_format import (
     interval,
     is_number,
@@ -30,11 +30,11 @@ from etude.evaluation.report.number_format import (
     reward_change_interval,
     reward_interval,
 )
-from etude.evaluation.report.run_folder import MODELS, Run, read_run
+from etude.evaluation.report.run_folder import MODELS, Run, check_is_run, read_run
 from etude.evaluation.report.sentences import remarks_on, spaced, summary
 from etude.evaluation.report.tables import domain_change_rows, retention_rows, suite_tables, thought_rows
 from etude.evaluation.report.trees import tree_pictures
-from etude.training.run_folder import check_is_run
+from etude.outputs import write_output
 
 PHASES = {
     "knowledge": "Knowledge",
@@ -70,7 +70,7 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
 
 
 def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
-    """Render a template of this folder to `page` (`etude.console.outputs`)."""
+    """Render a template of this folder to `page` (`etude.outputs`)."""
     text = _environment().get_template(template).render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_output(page, text)
@@ -90,7 +90,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "changes": domain_change_rows(runs),
         "thoughts": thought_rows(runs),
         "frontiers": frontiers_of(runs),
-        "gate_checks": [gate_checks(run) for run in runs],
+        "checks": [checks_of(run) for run in runs],
         "has_attempts": not all(run.is_adaptation for run in runs),
         "has_paired": any(run.result.get("paired") for run in runs),
         "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
@@ -133,7 +133,7 @@ def _environment() -> Environment:
         "nats_interval": nats_interval,
         "reward_interval": reward_interval,
         "reward_change_interval": reward_change_interval,
-        "gate_outcome": gate_outcome,
+        "check_outcome": check_outcome,
         "max_items": MAX_ITEMS,
     }
     return environment

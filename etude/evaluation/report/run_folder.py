@@ -7,9 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from etude.errors import UserError
 from etude.evaluation.report.bounded_reading import display_name, parse_json, read_bytes, read_lines
-from etude.evaluation.report.schema import ANSWERS, RESULT, conforming, describe_rejected
+from etude.evaluation.report.panels import Panel, panels_of
+from etude.evaluation.report.schema import ANSWERS, PANELS_FILE, RESULT, conforming, describe_rejected
 from etude.evaluation.rewards import is_item_right
+from etude.renamed import renamed_metrics
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
 """The models of a run in order, with their names on the page."""
@@ -20,6 +23,20 @@ MAX_ATTEMPT_BYTES = 256_000_000
 """Attempts of a run that are kept in memory."""
 _MAX_CONFIGURATION_BYTES = 1_000_000
 
+_MARKS = ("configuration.yaml", "metrics.jsonl", "result.json")
+"""Files of which every run that has begun has at least one."""
+
+
+def check_is_run(folder: Path) -> None:
+    """Raise UserError where a folder is none that a run wrote, finished or not."""
+    advice = "name the folder of a run, such as runs/quickstart"
+    if not folder.exists():
+        raise UserError(f"run folder {str(folder)!r} does not exist: {advice}")
+    if not folder.is_dir():
+        raise UserError(f"run folder {str(folder)!r} is not a folder: {advice}")
+    if not any((folder / name).exists() for name in _MARKS):
+        raise UserError(f"{folder} holds no run, since it has none of {', '.join(_MARKS)}: {advice}")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -29,6 +46,8 @@ class Run:
     configuration: str
     environment: Mapping[str, Any]
     result: Mapping[str, Any]
+    panels: Sequence[Panel]
+    """The charts of the run's callbacks."""
     steps: Sequence[Mapping[str, Any]]
     """`metrics.jsonl`, then `timings.jsonl`."""
     evaluation: Mapping[str, Mapping[str, Any]]
@@ -95,7 +114,8 @@ def read_run(folder: Path, name: str, max_attempts: int) -> Run:
         configuration=settings,
         environment=_read_json(folder / "environment.json", {}, notes),
         result=result,
-        steps=[_scalars(row) for part in ("metrics.jsonl", "timings.jsonl") for row in _read_rows(folder / part, notes)],
+        panels=_read_panels(folder / "panels.json"),
+        steps=[_scalars(renamed_metrics(row)) for part in ("metrics.jsonl", "timings.jsonl") for row in _read_rows(folder / part, notes)],
         evaluation={model: found for model in evaluated if (found := _read_json(folder / "evaluation" / f"{model}.json", ANSWERS, notes))},
         attempts=attempts,
         num_attempts=num_attempts,
@@ -144,6 +164,11 @@ def most_informative_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any
     shown = (row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES)
     shown = (row for row in shown if all(isinstance(node, dict) for node in row["nodes"]))
     return max(shown, key=tells, default=None)
+
+
+def _read_panels(path: Path) -> Sequence[Panel]:
+    """Read the panels of a run's callbacks; a run without the file has none."""
+    return panels_of(_read_json(path, PANELS_FILE, []).get("panels") or ())
 
 
 def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

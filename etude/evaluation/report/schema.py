@@ -18,6 +18,7 @@ RESULT: Final[Mapping[str, Any]] = {
     "changes": [{}],
 }
 ANSWERS: Final[Mapping[str, Any]] = {"suites": [{"suite": NAME, "row": _ROW, "items": [{"task": NAME}]}]}
+PANELS_FILE: Final[Mapping[str, Any]] = {"panels": [{"title": NAME, "unit": NAME, "measures": {}}]}
 
 
 def conforming(value: Any, shape: Any, where: str, odd: list[str]) -> Any:

@@ -22,6 +22,7 @@ from etude.evaluation.report.number_format import (
 from etude.evaluation.report.run_folder import MODELS, Run
 from etude.evaluation.report.tables import baseline_rewards_of, baselines_of
 from etude.evaluation.rewards import leads_with_reward, tells_more
+from etude.renamed import renamed_value
 
 
 def summary(run: Run) -> str:
@@ -144,8 +145,8 @@ def remarks_on(run: Run) -> list[str]:
             remarks += _beside_baselines(row, next((each for each in run.rows if each.get("suite") == row.get("suite")), row))
     collapse = run.result.get("collapse")
     if isinstance(collapse, Mapping):
-        done = {"stop": "practice was stopped", "fall_back": "practice was rolled back and stopped"}
-        ended = done.get(str(collapse.get("action")), "practice continued")
+        done = {"stop": "practice was stopped", "rollback": "practice was rolled back and stopped"}
+        ended = done.get(str(renamed_value("callbacks.collapse.action", collapse.get("action"))), "practice continued")
         remarks.append(f"Signs of a {collapse.get('words')}; {ended}.")
     if run.notes:
         remarks.append(f"Files: {'; '.join(run.notes)}.")

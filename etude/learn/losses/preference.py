@@ -73,3 +73,9 @@ def simpo(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
 
 
 PREFERENCE_LOSSES: dict[str, Callable[[Likelihoods, PreferenceLoss], torch.Tensor]] = {"dpo": dpo, "ipo": ipo, "kto": kto, "simpo": simpo}
+
+
+def preference_loss(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
+    """Return the loss of each of P pairs."""
+    loss_P = PREFERENCE_LOSSES[how.loss](pairs, how)
+    return loss_P - how.nll * pairs.chosen_P / pairs.chosen_tokens_P if how.nll else loss_P

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.console.outputs import check_output, is_result
 from etude.errors import UserError
+from etude.outputs import check_output, is_result
 
 OPTIONS = {
     "run": "--run DIR      the run folder (default runs/NAME)",

@@ -1,4 +1,4 @@
-"""Names of before: settings and metrics of older runs, cells and files, as they are called now. Nothing else knows an old name."""
+"""Names of before: settings, metrics and tensors of older runs, cells and files, as they are called now. Nothing else knows them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -84,7 +84,7 @@ SECTIONS = {
     "collapse.": "callbacks.collapse.",
 }
 """Beginnings of settings of before → beginnings."""
-VALUES = {("callbacks.collapse.action", "fall_back"): "rollback"}
+VALUES = {("callbacks.collapse.action", "fall_back"): "rollback", ("callbacks.gate.action", "roll_back"): "rollback"}
 """Values of before, by the setting of now → values."""
 IS_ON: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "reward_shaping": lambda old: old.get("learn.shaping", "none") != "none",
@@ -123,6 +123,11 @@ def renamed_settings(values: Mapping[str, Any]) -> Values:
     return found
 
 
+def renamed_value(name: str, value: Any) -> Any:
+    """Return what a value of a setting, by its name of now, is called now."""
+    return VALUES.get((name, value), value) if isinstance(value, str) else value
+
+
 def renamed_setting(name: str) -> str | None:
     """Return what a setting of before is called now; None for one that is no setting of before."""
     if name in SETTINGS:
@@ -141,7 +146,7 @@ def _renamed(old: Mapping[str, Any]) -> Values:
         if new is None:
             found[name] = value
         elif IS_ON[new.split(".")[1]](old) and new.count(".") > 1:
-            found[new] = VALUES.get((new, value), value) if isinstance(value, str) else value
+            found[new] = renamed_value(new, value)
     if IS_ON["collapse"](old):
         found.setdefault("callbacks.collapse.action", "warn")
     return found
@@ -160,3 +165,34 @@ def with_defaults(kept: Mapping[str, Any], defaults: Mapping[str, Any]) -> Value
         for name, value in younger.items()
         if "callbacks." not in name or name.rpartition("callbacks.")[2].split(".")[0] in listed
     }
+
+
+REMOVED = {"explore.reuse": False}
+"""Settings that are no more, with the value at which an older run did what a run does today."""
+UNREAD = ("suite.machine.", "known.divergence_n", "known.gate.", "known.replay.")
+"""Beginnings of settings that older runs hold, and that nothing read."""
+
+
+def is_removed(name: str, value: Any) -> bool:
+    """Tell whether a setting is no more and made no difference at this value, in a run or in one that it begins with."""
+    made_none = any(f".{name}".endswith(f".{removed}") and value == default for removed, default in REMOVED.items())
+    return made_none or any(f".{beginning}" in f".{name}" for beginning in UNREAD)
+
+
+OWNERS = {
+    "o": "optimizer",
+    "a": "adapters",
+    "s": "step_model",
+    "i": "implicit_reward",
+    "e": "entropy_bonus",
+    "c": "curriculum",
+    "g": "gate",
+    "w": "collapse",
+}
+"""Letters of before for the owners of a checkpoint's tensors → names."""
+
+
+def renamed_tensor(name: str) -> tuple[str, str]:
+    """Return the owner of a checkpoint's tensor and its name there; the step that is held is the run's."""
+    owner, _, key = name.partition(".")
+    return ("run" if key == "held" and owner in ("g", "w") else OWNERS.get(owner, owner)), key

@@ -24,7 +24,7 @@ def conclude(run: PracticeRun, pages: Mapping[str, Page], callbacks: CallbackLis
     write_cards(run.folder.path, run.settings, result, run.data.measured, run.tokenizer)
     run.folder.write_json("result.json", result)
     write_report(shown, run.folder.path / "report.html")
-    run.reporter.concluded(result, run.folder.path)
+    run.reporter.concluded(result, run.folder.path, callbacks.sentences(result))
     return result
 
 

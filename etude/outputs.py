@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from etude.errors import UserError
+from etude.files import write_atomically
 
 STANDARD_OUTPUT = "-"
 PAGE_MARK = '<meta name="generator" content="etude">'
@@ -67,8 +68,6 @@ def write_output(name: str | Path, content: str | bytes) -> None:
         except OSError as error:  # it has no file name, other than one on opening
             raise OSError(error.errno, error.strerror, str(path)) from error
         return
-
-    from etude.training.run_folder import write_atomically  # only now, since help and mistakes write nothing
 
     target = path.resolve()
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
