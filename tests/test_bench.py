@@ -39,9 +39,11 @@ from etude.kv_cache.scores.streaming_llm import StreamingLLM
 from etude.kv_cache.sparse_prefill import SparsePrefill
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner
+from etude.learn.update import update_on
 from etude.models.load import load_model
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.batch import RolloutBatch
 from etude.training.run_folder import RunFolder
 from experiments import limits
 from experiments.pages import ROOT
@@ -301,7 +303,7 @@ def largest_difference(run: PreparedRun, scratch: Path) -> float:
         for number in range(1, run.settings.steps + 1):
             theirs.step(number)
             run.model.load_state_dict(ours)
-            learn_from(learner, *judged(run, theirs, learner), run.settings.learn)
+            update_on(learner, judged(run, theirs, learner, number), run.settings.learn)
             ours = weights_of(run)
         theirs.show()
     apart = [(ours[name] - value).abs().mean() / (start[name] - value).abs().mean() for name, value in weights_of(run).items()]
@@ -309,7 +311,7 @@ def largest_difference(run: PreparedRun, scratch: Path) -> float:
     return float(max(apart))
 
 
-def judged(run: PreparedRun, theirs: Seen, learner: Learner) -> tuple[list[Group], list[list[Verdict]]]:
+def judged(run: PreparedRun, theirs: Seen, learner: Learner, step: int) -> RolloutBatch:
     """The groups that TRL sampled last, with log-probs of the model as it is now."""
     items = [item for step in range(1, run.settings.steps + 1) for item in run.tasks_of(step)]
     shown = [demonstration(items[place][1], tokens) for place, tokens in theirs.attempts]
@@ -320,7 +322,9 @@ def judged(run: PreparedRun, theirs: Seen, learner: Learner) -> tuple[list[Group
     size = run.settings.explore.num_samples
     starts = range(0, len(attempts), size)
     groups = [Group(items[theirs.attempts[first][0]][0], tuple(attempts[first : first + size])) for first in starts]
-    return groups, [[Verdict(score) for score in theirs.given[first : first + size]] for first in starts]
+    batch = RolloutBatch(step, groups, [[Verdict(score) for score in theirs.given[first : first + size]] for first in starts], {}, {})
+    batch.begin_update()
+    return batch
 
 
 def weights_of(run: PreparedRun) -> dict[str, torch.Tensor]:

@@ -13,9 +13,11 @@ import pytest
 
 from etude.cli import main
 from etude.tiny import letters
-from experiments.pages import PAGES
+from experiments.pages import PAGES, ROOT
 
 TEXT = "\n".join(page.read_text(encoding="utf8") for page in PAGES)
+IN_ORDER = [page for page in PAGES if page != ROOT / "docs/callbacks.md"]
+"""Pages whose blocks are run here; tests/callbacks/test_docs_examples.py runs those of the other one, and checks what comes of them."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -46,7 +48,7 @@ def printed_of(text: str) -> dict[str, str]:
 
 
 GAIN = re.compile(r"practice against warm start ([+-][\d.]+) points")
-STEPS = steps_of(TEXT)
+STEPS = [step for page in IN_ORDER for step in steps_of(page.read_text(encoding="utf8"))]
 
 
 PRINTED = printed_of(TEXT)
@@ -108,6 +110,21 @@ def test_what_a_page_links_to_is_there_and_every_page_is_reached_from_the_readme
     assert reached.issuperset(PAGES)
 
 
+def test_files_and_modules_that_a_page_names_are_there():
+    text = TEXT + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf8")
+    files = re.findall(r"`((?:etude|studies|bench|experiments|tests|docs)/[\w/.-]*)`", text)
+    modules = re.findall(r"\b((?:etude|studies|bench)\.[a-z_]+(?:\.[a-z_]+)*)\b", text.replace("etude.yaml", ""))
+    named = {*files, *(name.replace(".", "/") for name in modules)}
+    assert [name for name in named if not any((ROOT / f"{name}{end}").exists() for end in ("", ".py"))] == []
+
+
+def test_the_map_of_the_readme_has_every_room_and_nothing_that_is_not_there():
+    (tree,) = re.findall(r"## Where things are\n\n```\netude/\n(.*?)```", TEXT, re.DOTALL)
+    named = {name.strip("/") for row in re.findall(r"^  ((?:[\w./]+, )*[\w./]+)  ", tree, re.MULTILINE) for name in row.split(", ")}
+    assert [name for name in named if not (ROOT / "etude" / name).exists()] == []
+    assert {path.parent.name for path in (ROOT / "etude").glob("*/__init__.py")} <= named
+
+
 class Begun(Exception):
     """What would take minutes begins here."""
 
@@ -122,7 +139,7 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
     monkeypatch.setattr("etude.recipes.evaluate.load_model", begin)
     monkeypatch.setattr("etude.suites.harness.load_model", begin)
     monkeypatch.setattr("etude.suites.domain.load_questions", begin)
-    monkeypatch.setattr("etude.recipes.adapt.files_of", begin)
+    monkeypatch.setattr("etude.recipes.adapt.list_files", begin)
     monkeypatch.setattr("etude.suites.latent_knowledge.questions", begin)
     rows = [{key: row[key] for key in ("question", "answer", "worked")} for row in letters("train", 300, seed=0)]
     parts = {"my_train": rows[:200], "my_test": rows[200:250], "a": rows[250:], "DIR/word_problems/train": rows[:200]}

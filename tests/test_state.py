@@ -1,6 +1,6 @@
-"""One contract over everything that a run has to carry over a kill: what `state` gives, `load` takes, and both go on alike.
+"""One contract over everything that a run has to carry over a kill: what `state_dict` gives, `load_state_dict` takes, and both go on alike.
 
-A class with `state` and `load` anywhere in the package has to be in the table; the tests of runs show that a checkpoint keeps its state.
+A class that defines `state_dict` anywhere in the package has to be in the table; the tests of runs show that a checkpoint keeps its state.
 """
 
 import importlib
@@ -8,6 +8,8 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,21 +17,33 @@ import torch
 from safetensors.torch import load, save
 
 import etude
-from etude.callbacks.entropy_bonus import EntropyBonus
-from etude.callbacks.gate import GateSettings
-from etude.callbacks.implicit_reward import ImplicitRewardSettings
+from etude.callbacks.curriculum import CurriculumCallback
+from etude.callbacks.entropy_bonus import EntropyBonus, EntropyBonusSettings
+from etude.callbacks.gate import Gate, GateSettings
+from etude.callbacks.implicit_reward import ImplicitRewardCallback, ImplicitRewardSettings
+from etude.callbacks.step_model import StepModelCallback
+from etude.callbacks.vote_calibration import VoteCalibration, VoteCalibrationSettings
+from etude.console.reporter import Silent
+from etude.device.machine import Machine
 from etude.engine.completion import Completion
 from etude.learn.example import demonstration
 from etude.learn.implicit_reward import ImplicitReward
-from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
+from etude.learn.optimiser import Optimiser
 from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
+from etude.rewards.agreement import Agreement, AgreementFeedback
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.collapse import CollapseWatch
+from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.curriculum import Curriculum, CurriculumSettings
+from etude.rollouts.search.settings import Search
+from etude.rollouts.settings import Exploration
+from etude.rollouts.steps import Steps
 from etude.tasks.task import Task
 from etude.tiny import tiny_model
+from etude.training.callback import Callback
+from etude.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ def _update(learner):
 
 
 def _step_model(model):
-    return StepModel(model, StepModelSettings(on=True, hidden=4, replay_steps=2))
+    return StepModel(model, StepModelSettings(hidden=4, replay_steps=2))
 
 
 def _foresee_and_learn(step_model):
@@ -64,90 +78,154 @@ def _foresee_and_learn(step_model):
 
 def _implicit_reward(_):
     """What it is compared with is the model that practice began with, in both cases."""
-    return ImplicitReward(tiny_model(), ImplicitRewardSettings(coefficient=1.0, optimiser=Optimiser(learning_rate=1e-2)))
+    return ImplicitReward(tiny_model(), 0.05, Optimiser(learning_rate=1e-2))
 
 
 def _reward_and_learn(implicit):
-    completions = [Completion(tokens, (-1.0,) * len(tokens), "", "stop", 0, 0) for tokens in ((7, 8), (9, 10, 11))]
-    groups = [Group(Task("?"), tuple(Attempt.of((5, 6), completion) for completion in completions))]
     own = [parameter.detach().clone() for parameter in implicit.learner.parameters]
-    return own, implicit.update(groups, [[Verdict(1.0), Verdict(0.0)]])
-
-
-def _entropy_bonus(_):
-    return EntropyBonus(EntropySettings(bonus=0.01, target=0.5))
-
-
-def _steps_of_a_bonus(bonus):
-    return [bonus.after(entropy) for entropy in (0.4, 0.6, 0.3)]
+    return own, implicit.update(_batch().groups, _batch().rewards)
 
 
 _TASKS = [Task(f"{number}?", metadata={"level": number % 2}) for number in range(6)]
+_LEVELS = CurriculumSettings("levels", levels=[{}, {}], level_groups=1, raise_at=0.5)
 
 
 def _curriculum(_):
-    return Curriculum(_TASKS, CurriculumSettings("levels", levels=[{}, {}], level_groups=1, raise_at=0.5), seed=3)
+    return Curriculum(_TASKS, _LEVELS, seed=3)
 
 
 def _draw_and_observe(curriculum):
-    places = curriculum.draw(len(curriculum.visits), 2)
-    groups = [Group(_TASKS[place], ()) for place in places]
-    return places, curriculum.observe(groups, [[Verdict(1.0), Verdict(place % 2 / 1.0)] for place in places]), curriculum.weights()
+    places = curriculum.draw(len(curriculum.visits) + 1, 2)
+    batch = _batch(places)
+    return places, curriculum.observe(batch.groups, batch.rewards), curriculum.weights()
+
+
+def _held(_):
+    class Unsaved(Run):
+        """Its checkpoints are not written."""
+
+        def save_step(self, stage, learner, done):
+            pass
+
+    return Unsaved(None, "mine", None, None, Silent(), None)
+
+
+def _hold(run):
+    before = run._spared()
+    run.hold((run.held or 0) + 2, None, None)
+    return before, run.held
+
+
+# ------------------------------------------------------------------ callbacks
+
+
+def _batch(places=(0,)):
+    """Two attempts at each task, of which the first is right, and the second too at every other task."""
+    completions = [Completion(tokens, (-1.0,) * len(tokens), "", "stop", 0, 0) for tokens in ((7, 8), (9, 10, 11))]
+    groups = [Group(_TASKS[place], tuple(Attempt.of((5, 6), each) for each in completions)) for place in places]
+    batch = RolloutBatch(1, groups, [[Verdict(1.0), Verdict(float(place % 2))] for place in places], {}, {"explore_seconds": 0.0})
+    batch.begin_update()
+    return batch
+
+
+def _run(model):
+    """What callbacks read and write of a run of practice."""
+    return SimpleNamespace(
+        model=model,
+        seed=3,
+        place=SimpleNamespace(dtype=torch.float32),
+        settings=SimpleNamespace(machine=Machine(), explore=Exploration(search=Search(steps=Steps("tokens", max_tokens=1)))),
+        engine=SimpleNamespace(text_of=lambda tokens: "".join(map(chr, tokens))),
+        data=SimpleNamespace(items=[(task, ()) for task in _TASKS]),
+        sampler=SimpleNamespace(step_value=None),
+        learner=SimpleNamespace(rate_factor=1.0, entropy_bonus=0.0),
+        reward=SimpleNamespace(agreement=AgreementFeedback(Agreement(min_share=0.125))),
+        verifiers=SimpleNamespace(judge=lambda pairs: [Verdict(1.0) for _ in pairs]),
+        replay_factor=1.0,
+        held=3,
+        probe=object(),
+        fix_reference=lambda: None,
+        row_before=lambda measure: {"choice_accuracy": 0.5},
+        known_row=lambda: {"choice_accuracy": 0.4},
+    )
+
+
+def _started(callback, run):
+    callback.start(run)
+    return callback
+
+
+def _implicit_reward_callback(_):
+    return _started(ImplicitRewardCallback(ImplicitRewardSettings(coef=1.0, optimiser=Optimiser(learning_rate=1e-2))), _run(tiny_model()))
+
+
+def _step_model_callback(model):
+    return _started(StepModelCallback(StepModelSettings(hidden=4, replay_steps=2)), _run(model))
+
+
+def _update_with(callback):
+    batch = _batch()
+    callback.after_rollout(batch)
+    batch.begin_update()
+    metrics = callback.before_update(batch) | callback.after_update(batch)
+    return metrics, batch.credited, batch.token_advantages
+
+
+def _curriculum_callback(_):
+    return _started(CurriculumCallback(_LEVELS), _run(None))
+
+
+def _select_and_update(callback):
+    places = callback.select_tasks(len(callback.curriculum.visits) + 1, 2)
+    return places, callback.after_update(_batch(places))
+
+
+def _entropy_bonus(_):
+    run = _run(None)
+    entropies = cycle((0.4, 0.6, 0.3))
+    run.entropy_of = lambda batch: next(entropies)
+    return _started(EntropyBonus(EntropyBonusSettings(entropy_coef=0.01, target=0.5)), run)
+
+
+def _steps_of_a_bonus(bonus):
+    return [(bonus.before_update(_batch()), bonus.run.learner.entropy_bonus) for _ in range(3)]
 
 
 def _gate(_):
-    return Gate(GateSettings(every=1, action="lower_rate", max_falls=2), {"choice_accuracy": 0.5})
+    return _started(Gate(GateSettings(every=1, action="lower_rate", max_falls=2)), _run(None))
 
 
-def _decide(gate):
-    passes = gate.passes({"choice_accuracy": 0.4})
-    gate.fall()
-    return passes, gate.rate_factor, gate.is_over
+def _decide_and_roll_back(gate):
+    before = gate.run.learner.rate_factor
+    decided = gate.decide(4, {}, [], is_last=False)
+    gate.on_rollback()
+    return before, decided, gate.is_over, gate.run.learner.rate_factor
 
 
-def _holding(_):
-    return Holding(lambda step: None, lambda step: None)
+def _vote_calibration(_):
+    callback = VoteCalibration(VoteCalibrationSettings(n=1, every=3))
+    callback._sampled = lambda step: [Group(_TASKS[0], tuple(Attempt.of((5,), Completion((7,), (-1.0,), "4", "stop", 0, 0)) for _ in "ab"))]
+    return _started(callback, _run(None))
 
 
-def _hold_and_fall_back(holding):
-    holding.hold((holding.step or 0) + 2)
-    return holding.fall_back()
-
-
-def _gating(model):
-    learner = _learner(model)
-    learner.read = []
-    return Gating(_gate(model), Holding(lambda step: None, learner.read.append), learner, None, lambda: {"choice_accuracy": 0.4})
-
-
-def _look_and_act(gating):
-    gating.holding.step = gating.holding.step or 3
-    seen = gating.look(4, is_last=False)
-    gating.act(4)
-    return seen, gating.is_over, gating.learner.rate_factor
-
-
-def _alarm(_):
-    rows = [{"step": step, **dict.fromkeys(("vote_share", "constant_share", "distinct_majorities"), 0.1)} for step in range(1, 9)]
-    rows = [row | {"entropy": 1.0, "completion_tokens": 9.0} for row in rows]
-    return Alarm(CollapseWatch(CollapseAlarm("fall_back", window=2)), Holding(lambda step: None, lambda step: None), lambda: rows)
-
-
-def _hold_in_turn(alarm):
-    alarm.act((alarm.holding.step or 0) + 2)
-    return alarm.holding.step
+def _calibrate(callback):
+    before = callback.share
+    callback.before_rollout(1 if before is None else 2)
+    return before, callback.share, callback.agreement.min_share
 
 
 PARTS = {
-    Alarm: Part(_alarm, _hold_in_turn),
     Curriculum: Part(_curriculum, _draw_and_observe),
     Learner: Part(_learner, _update),
     StepModel: Part(_step_model, _foresee_and_learn),
-    EntropyBonus: Part(_entropy_bonus, _steps_of_a_bonus),
     ImplicitReward: Part(_implicit_reward, _reward_and_learn),
-    Gate: Part(_gate, _decide),
-    Holding: Part(_holding, _hold_and_fall_back),
-    Gating: Part(_gating, _look_and_act),
+    Run: Part(_held, _hold),
+    CurriculumCallback: Part(_curriculum_callback, _select_and_update),
+    EntropyBonus: Part(_entropy_bonus, _steps_of_a_bonus),
+    Gate: Part(_gate, _decide_and_roll_back),
+    ImplicitRewardCallback: Part(_implicit_reward_callback, _update_with),
+    StepModelCallback: Part(_step_model_callback, _update_with),
+    VoteCalibration: Part(_vote_calibration, _calibrate),
 }
 
 
@@ -156,11 +234,15 @@ def test_every_stateful_part_is_in_the_table():
     for module in pkgutil.walk_packages(etude.__path__, "etude."):
         if not module.name.endswith("__main__"):
             members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
-            found |= {
-                kind for _, kind in members if kind.__module__.startswith("etude.") and hasattr(kind, "state") and hasattr(kind, "load")
-            }
-    found = {kind for kind in found if not getattr(kind, "_is_protocol", False)}
+            found |= {kind for _, kind in members if kind.__module__.startswith("etude.") and "state_dict" in vars(kind)}
+    found = {kind for kind in found if not getattr(kind, "_is_protocol", False)} - {Callback}
     assert found == set(PARTS)
+    assert all("load_state_dict" in vars(kind) for kind in found)
+
+
+def test_a_callback_without_a_state_has_none():
+    assert Callback(None).state_dict() == {}
+    Callback(None).load_state_dict({})
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=[kind.__name__ for kind in PARTS])
@@ -172,10 +254,10 @@ def test_a_copy_that_loads_the_state_goes_on_to_the_same_bytes(model_of, part, t
         part.use(first)
     part.use(second)  # a past of its own, which loading has to forget
     copied.load_state_dict(model.state_dict())
-    second.load(load(save(first.state())))  # as a checkpoint keeps it
+    second.load_state_dict(load(save(first.state_dict())))  # as a checkpoint keeps it
     for _ in range(3):
         assert_same(part.use(first), part.use(second))
-    assert_same(first.state(), second.state())
+    assert_same(first.state_dict(), second.state_dict())
 
 
 def assert_same(first, second):

@@ -389,7 +389,7 @@ def test_a_table_has_a_line_for_each_row_and_leaves_open_what_a_row_lacks():
     assert lines[0] == "| arm | greedy | gain over the warm start | each seed | majority@32 | practice ahead by | training |"
     assert lines[2] == "| base | 25.0 % [20.0 %, 30.0 %] |  |  | 50.0 % |  |  |"
     assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 | -1.0 |  |  | 61 s |"
-    assert lines[5].startswith("Greedy: 1,000 items of a, 1 seed; what is drawn: the first 200 of each seed.")
+    assert lines[5].startswith("Greedy: 1,000 items of a, 1 seed; sampled answers: the first 200 of each seed.")
     assert arms_table([base, {**base, "set": "b"}]).splitlines()[3].startswith("| b | base | ")
     of_seeds = arms_table([{**base, "seeds": 3}, base]).splitlines()[2:4]
     assert [line[:18] for line in of_seeds] == [

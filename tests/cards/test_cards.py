@@ -8,7 +8,6 @@ import yaml
 from etude.cards.hub_metadata import origin
 from etude.cards.practice_card import practice_card, prompt_example
 from etude.cards.usage import PromptExample, usage_section
-from etude.models.load import save_model
 from etude.models.save import save_model
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource

@@ -4,7 +4,9 @@ import re
 import pytest
 from rich.console import Console as RichConsole
 
+from etude.callbacks.gate import Gate, GateSettings
 from etude.console.reporter import Console
+from etude.training.callback_list import CallbackList
 
 ROW = {
     "suite": "word_problems",
@@ -52,7 +54,8 @@ def test_the_gate_and_what_it_guards_are_summarised(tmp_path):
     known = [{"model": model, "choice_accuracy": accuracy} for model, accuracy in (("base", 0.6), ("practice", 0.55))]
     checks = [{"step": step, "held": held, "passed": step == held} for step, held in ((2, 2), (4, 2), (6, 2))]
     result = {"recipe": "tiny", "seed": 0, "weights": "random", "evaluation": models, "paired": [], "retention": known}
-    gate = {"measurements": checks, "ended_practice": True}
-    Console(RichConsole(file=out, highlight=False, soft_wrap=True)).concluded(result | {"gate": gate}, tmp_path)
+    callbacks = CallbackList([Gate(GateSettings(every=2))])
+    result["gate"] = {"measurements": checks, "ended_practice": True}
+    Console(RichConsole(file=out, highlight=False, soft_wrap=True)).concluded(result, tmp_path, callbacks.sentences(result))
     assert "base -> practice: accuracy on word_problems 10.0% -> 50.0%, general knowledge 60.0% -> 55.0%" in out.getvalue()
     assert "gate: 3 checks, rolled back 4 -> 2, 6 -> 2; practice ended" in out.getvalue()

@@ -211,7 +211,7 @@ def test_a_lens_keeps_the_last_positions_alone(llama):
 def test_the_engines_own_pass_contrasts_as_transformers_does(model_of, family, choice, monkeypatch):
     model, view = model_of(family, num_hidden_layers=4), LayerContrast((0, 1, 3), choice=choice)
     shared = find_forward(model, model)
-    monkeypatch.setattr("etude.engine.protocols._PREFILL_TOKENS", 5)  # prompts in parts
+    monkeypatch.setattr("etude.engine.prefill._PREFILL_TOKENS", 5)  # prompts in parts
     monkeypatch.setattr("etude.decoding.logit_lens._TOGETHER", 6)  # and two layers at once
     ways = [view.prefill(model, PROMPTS, 0, way) for way in (None, shared)]
     contexts = [opened.begin(torch.arange(3), 4, samples=4) for opened, _ in ways]

@@ -8,12 +8,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etude.callbacks.gate import Gate
 from etude.errors import UserError
 from etude.evaluation.report import MAX_ATTEMPTS, MAX_RUNS, write_report
 
@@ -152,12 +154,17 @@ def test_the_page_shows_skill_against_general_knowledge_and_the_gates_checks(mak
     result = json.loads((folder / "result.json").read_text())
     result["retention"] = [{"model": model, **KNOWN, "choice_accuracy": known} for model, known in (("base", 0.6), ("practice", 0.5))]
     (folder / "result.json").write_text(json.dumps(result))
-    seen = {"phase": "practice", "score": 0.5, "old_choice_accuracy": 0.55, "gate_held": 1}
+    seen = {"phase": "practice", "score": 0.5, "gate/choice_accuracy": 0.55, "gate/held": 1}
     write_lines(
-        folder / "metrics.jsonl", [{**seen, "step": 1, "gate_passed": 1}, {**seen, "step": 2, "gate_passed": 0}, {"gate_passed": "?"}]
+        folder / "metrics.jsonl", [{**seen, "step": 1, "gate/passed": 1}, {**seen, "step": 2, "gate/passed": 0}, {"gate/passed": "?"}]
     )
+    (folder / "panels.json").write_text(json.dumps({"panels": [asdict(panel) for panel in Gate.panels]}))
     page = Page(write_report([folder], tmp_path / "page.html"))
-    assert "New skill against general knowledge" in page.text and "rolled back to step 1" in page.text
+    assert (
+        "Checks during practice" in page.text
+        and "New skill against general knowledge" in page.text
+        and "rolled back to step 1" in page.text
+    )
     labels = [attributes.get("aria-label") or "" for _, attributes in page.tags]
     assert any("base: 0.1 at 0.6; practice: 0.6 at 0.5" in label for label in labels)
     rings = [tag for tag, attributes in page.tags if attributes.get("class") == "fall"]
@@ -166,7 +173,9 @@ def test_the_page_shows_skill_against_general_knowledge_and_the_gates_checks(mak
     agreed = Page(write_report([folder], tmp_path / "agreed.html"))  # its scores are no accuracy
     assert len([tag for tag, attributes in agreed.tags if attributes.get("class") == "fall"]) == len(rings) - 2
     plain = Page(write_report([make_run("plain")], tmp_path / "plain.html"))
-    assert "The gate" not in plain.text and plain.text.count("Accuracy on the new task") == 1  # one model alone was asked the questions
+    assert (
+        "Checks during practice" not in plain.text and plain.text.count("Accuracy on the new task") == 1
+    )  # one model alone was asked the questions
 
 
 @pytest.mark.parametrize(("p_value", "difference", "verb"), [(0.2, 0.02, "did not measurably change"), (0.01, -0.2, "lowered")])

@@ -6,11 +6,13 @@ import os
 import random
 import tracemalloc
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etude.callbacks.gate import Gate
 from etude.cli import main
 from etude.errors import UserError
 from etude.evaluation.report import bounded_reading, run_folder, write_report
@@ -77,7 +79,7 @@ CHANGE = {
     "p_value": 0.04,
     "n": 9,
 }
-LOOK = {"gate_passed": 0, "gate_held": 1, "old_choice_accuracy": 0.5, "old_perplexity": 20.0, "forward_kl": 0.2}
+LOOK = {"gate/passed": 0, "gate/held": 1, "gate/choice_accuracy": 0.5, "gate/perplexity": 20.0, "gate/forward_kl": 0.2}
 
 
 def documents() -> dict[str, Any]:
@@ -101,6 +103,7 @@ def documents() -> dict[str, Any]:
             "retention": [{"model": model, **KNOWN} for model in models], "retention_paired": [PAIR], "changes": [CHANGE],
         },
         "metrics.jsonl": [*steps, {**steps[-1], **LOOK}],
+        "panels.json": {"panels": [asdict(panel) for panel in Gate.panels]},
         "timings.jsonl": [{"phase": "practice", "step": 1, "tokens_per_second": 900.0}],
         "attempts/00001.jsonl.gz": [attempt, {**attempt, "index": 1, "score": None}],
         "trees/00001.jsonl.gz": [{"question": "q?", "answer": "a", "nodes": NODES}],
@@ -165,6 +168,12 @@ def test_the_page_names_file_and_path_of_a_value_of_another_type(tmp_path):
     assert "evaluation/base.json: suites[0].items[1] is of another type than a run writes and left out" in page
 
 
+@pytest.mark.parametrize("panels", [None, [None], [{}], [{"measures": None}], [{"measures": {"gate/perplexity": None}}], "x", {}])
+def test_charts_that_are_none_are_left_out(tmp_path, panels):
+    run = write(tmp_path / "run", documents() | {"panels.json": {"panels": panels}})
+    assert "Mean reward" in page_of(run, tmp_path)
+
+
 def test_what_is_no_file_is_not_read(tmp_path):
     run = write(tmp_path / "run", documents())
     for name in ("result.json", "metrics.jsonl", "configuration.yaml", "attempts/00001.jsonl.gz"):
@@ -224,7 +233,7 @@ def test_a_folder_that_holds_no_run_is_refused_and_nothing_is_written_in_it(tmp_
     for folder, said in (
         (tmp_path / "model", "holds no run"),
         (tmp_path / "none", "does not exist"),
-        (tmp_path / "model" / "config.json", "is no folder"),
+        (tmp_path / "model" / "config.json", "is not a folder"),
     ):
         with pytest.raises(UserError, match=said):
             write_report([folder], folder / "report.html")

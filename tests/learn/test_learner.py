@@ -184,13 +184,13 @@ def test_a_saved_learner_goes_on_to_the_same_weights(model_of, lora):
     examples = random_examples(model)
     for _ in range(2):
         learner.update(examples)
-    saved_weights, saved_state = weights_of(model), {name: value.clone() for name, value in learner.state().items()}
+    saved_weights, saved_state = weights_of(model), {name: value.clone() for name, value in learner.state_dict().items()}
     for _ in range(3):
         learner.update(examples)
 
     other, resumed = fresh()
     other.load_state_dict(saved_weights)
-    resumed.load(saved_state)
+    resumed.load_state_dict(saved_state)
     for _ in range(3):
         resumed.update(examples)
     assert resumed.updates == learner.updates == 5
@@ -255,12 +255,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(llam
     learner = Learner(llama, PLAIN, [IMITATE])
     examples = random_examples(llama)
     learner.update(examples)
-    before, state = weights_of(llama), deepcopy(learner.state())
+    before, state = weights_of(llama), deepcopy(learner.state_dict())
     broken = [replace(examples[0], imitate=(math.inf,) * len(examples[0].completion)), *examples[1:]]
     with pytest.raises(UserError, match=r"not finite at update 2 \(learning rate 0.01\)"):
         learner.update(broken)
     assert all(torch.equal(value, before[name]) for name, value in llama.state_dict().items())
-    assert all(torch.equal(value, state[name]) for name, value in learner.state().items())
+    assert all(torch.equal(value, state[name]) for name, value in learner.state_dict().items())
     assert not llama.training and all(p.grad is None for p in llama.parameters())
 
 
@@ -332,7 +332,7 @@ def test_dropout_of_adapters_is_the_seeds_and_the_updates_and_survives_a_kill(mo
     first, second = learner_of(7), learner_of(7)
     _, half = trained(first, 2)
     second.model.load_state_dict(half, strict=False)
-    second.load(first.state())
+    second.load_state_dict(first.state_dict())
     assert all(map(torch.equal, trained(second, 2)[1].values(), whole.values()))
 
 

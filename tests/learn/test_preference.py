@@ -8,7 +8,7 @@ import torch
 
 from etude.learn.example import Example
 from etude.learn.learner import Learner, Optimiser
-from etude.learn.losses.preference import Likelihoods, PreferenceLoss
+from etude.learn.losses.preference import Likelihoods, PreferenceLoss, preference_loss
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
 from etude.learn.sequences import LIKELIHOOD, likelihoods, update_on_sequences
@@ -79,9 +79,8 @@ def test_two_passes_have_the_gradient_of_the_loss_however_they_are_cut(model_of,
     with torch.no_grad():
         reference = [of(learner.reference, side) for side in ("chosen", "rejected")]
     lengths = [torch.tensor([len(getattr(pair, side)) for pair in PAIRS]) for side in ("chosen", "rejected")]
-    expected = loss(
-        Likelihoods(of(plain, "chosen"), of(plain, "rejected"), *reference, *lengths, mismatched(plain, learner.reference))
-    ).mean()
+    seen = Likelihoods(of(plain, "chosen"), of(plain, "rejected"), *reference, *lengths, mismatched(plain, learner.reference))
+    expected = preference_loss(seen, loss).mean()
     expected.backward()
     assert metrics["preference_loss"] == pytest.approx(expected.item(), rel=1e-5)
     for ours, theirs in zip(gradients(model), gradients(plain), strict=True):
@@ -213,5 +212,5 @@ def test_simpo_is_trls_cpo_loss_with_its_margin(trl):
     chosen, rejected = likelihoods([[-3.0, -2.0], [-4.0]]), likelihoods([[-1.0, -1.0, -4.0], [-5.0, -6.0]])
     lengths = torch.tensor([2, 1]), torch.tensor([3, 2])
     theirs, _, _ = trainer.cpo_loss(chosen / lengths[0], rejected / lengths[1])
-    ours = PreferenceLoss("simpo", beta=2.0, margin=0.7)(Likelihoods(chosen, rejected, chosen, rejected, *lengths))
+    ours = preference_loss(Likelihoods(chosen, rejected, chosen, rejected, *lengths), PreferenceLoss("simpo", beta=2.0, margin=0.7))
     torch.testing.assert_close(ours, theirs)

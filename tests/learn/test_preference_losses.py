@@ -7,7 +7,7 @@ import torch
 from torch import tensor
 
 from etude.errors import UserError
-from etude.learn.losses.preference import Likelihoods, PreferenceLoss
+from etude.learn.losses.preference import Likelihoods, PreferenceLoss, preference_loss
 
 CHOSEN, REJECTED = [-5.0, -9.0, -30.0], [-8.0, -4.0, -31.0]
 REFERENCE_CHOSEN, REFERENCE_REJECTED = [-6.0, -9.0, -33.0], [-7.0, -6.0, -30.0]
@@ -43,20 +43,20 @@ def sigmoid(x):
     ],
 )
 def test_losses_are_what_was_worked_out_by_hand(how, expected):
-    assert PreferenceLoss(**how)(likelihoods()).tolist() == pytest.approx(expected, rel=1e-12)
+    assert preference_loss(likelihoods(), PreferenceLoss(**how)).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_ktos_middle_is_the_mean_of_mismatched_completions_and_never_below_0():
     how = PreferenceLoss("kto", beta=0.5)
-    assert how(likelihoods(mismatched=-3.0)).tolist() == how(likelihoods()).tolist()
-    first = how(likelihoods(mismatched=2.0))[0].item()
+    assert preference_loss(likelihoods(mismatched=-3.0), how).tolist() == preference_loss(likelihoods(), how).tolist()
+    first = preference_loss(likelihoods(mismatched=2.0), how)[0].item()
     assert first == pytest.approx((1 - sigmoid(0.5 * (1 - 2)) + 1 - sigmoid(0.5 * (2 + 1))) / 2)
 
 
 def test_where_policy_is_reference_dpos_gradient_is_half_of_beta_each_way():
     seen = likelihoods()
     seen.chosen_P, seen.rejected_P = (value.clone().requires_grad_() for value in (seen.reference_chosen_P, seen.reference_rejected_P))
-    PreferenceLoss("dpo", beta=0.3)(seen).sum().backward()
+    preference_loss(seen, PreferenceLoss("dpo", beta=0.3)).sum().backward()
     assert seen.chosen_P.grad.tolist() == pytest.approx([-0.15] * 3)
     assert seen.rejected_P.grad.tolist() == pytest.approx([0.15] * 3)
 

@@ -1,4 +1,4 @@
-"""How far a loss lets ratios go where nobody says so."""
+"""What learning refuses, and how far a loss lets ratios go where nobody says so."""
 
 import pytest
 
@@ -18,3 +18,8 @@ def test_clip_ranges_are_those_of_the_loss_unless_they_are_given():
 def test_a_clip_outside_its_range_is_refused(wrong):
     with pytest.raises(UserError, match=r"learn\.clip_low must be in \[0, 1\] and learn\.clip_high 0 or more"):
         Learning(**wrong)
+
+
+def test_a_set_of_no_attempts_is_refused():
+    with pytest.raises(UserError, match=r"learn\.pass_k must be at least 1, got 0"):
+        Learning(pass_k=0)

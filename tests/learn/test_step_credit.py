@@ -2,10 +2,11 @@ import math
 from dataclasses import replace
 
 import pytest
+from small_examples import credited as examples_of
 
 from etude.learn.credit import CREDIT
 from etude.learn.step_credit import STEP_CREDIT
-from etude.learn.training_examples import by_credit
+from etude.learn.training_examples import token_advantages
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.beginnings import parted
@@ -137,7 +138,7 @@ def test_what_has_no_values_or_no_score_gets_no_credit(name, worked):
 
 def test_tokens_enter_the_policy_stream_with_the_credit_of_their_step(worked):
     group, verdicts = worked
-    (examples,) = by_credit([group], [verdicts], credit="difference")
-    assert [example.policy for example in examples] == token_weights([group], [verdicts], "difference")[0]
+    (examples,) = examples_of([group], [verdicts], "difference")
+    assert [example.policy for example in examples] == token_advantages([group], [verdicts], "difference")[0]
     flat = [Verdict(0.0, step_values=(0.0,) * len(verdict.step_values)) for verdict in verdicts]
-    assert by_credit([group], [flat], credit="difference") == [[]]
+    assert examples_of([group], [flat], "difference") == [[]]

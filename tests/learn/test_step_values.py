@@ -78,10 +78,10 @@ def test_what_it_knew_is_measured_at_the_middle(worked):
     assert found.groups == [[(0.35, 1.0), (0.45, 0.5), (0.2, 0.0)], [(0.2, 1.0)]]
     assert found.ordered() == [0.0, 1.0, 1.0]
     assert found.metrics(mean_score=0.5) == {
-        "step_model_brier": pytest.approx((0.65**2 + 0.05**2 + 0.2**2 + 0.8**2) / 4),
-        "step_model_brier_of_mean": pytest.approx(0.75 / 4),
-        "step_model_auc": pytest.approx((0 + 1 + 1 + 0 + 0.5) / 5),  # with the other group's: behind 1/2, a tie with 0
-        "step_model_auc_within": pytest.approx(2 / 3),
+        "brier": pytest.approx((0.65**2 + 0.05**2 + 0.2**2 + 0.8**2) / 4),
+        "brier_of_mean": pytest.approx(0.75 / 4),
+        "auc": pytest.approx((0 + 1 + 1 + 0 + 0.5) / 5),  # with the other group's: behind 1/2, a tie with 0
+        "auc_within_task": pytest.approx(2 / 3),
     }
 
 
@@ -94,7 +94,7 @@ def test_where_nothing_was_scored_or_all_alike_nothing_is_said(worked):
 
 def test_trust_is_earned_by_pairs_put_in_order_and_older_ones_fade(llama):
     """By hand: 3 of 4 give 2 · 3/4 - 1; then 0.9 · 3 of 0.9 · 4 + 1; worse than chance is no trust."""
-    made = StepModel(llama, StepModelSettings(on=True))
+    made = StepModel(llama, StepModelSettings())
     assert made.trust == 0.0 and made.mean_score == 0.5
     made.observe([1.0, 0.0, 0.5], [1.0, 1.0, 1.0, 0.0])
     assert made.trust == pytest.approx(0.5) and made.mean_score == pytest.approx(0.5)

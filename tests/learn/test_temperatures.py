@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import torch
 
-from etude.callbacks.replay import ReplaySettings
 from etude.kernels.update import kernels_for
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
@@ -16,18 +15,17 @@ from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.learn.losses.preference import PreferenceLoss
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
-from etude.learn.replay import divergence
+from etude.learn.replay import divergence, replay_loss
 from etude.learn.sequences import LIKELIHOOD
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA
 
 HOT = 0.6
-REPLAY = ReplaySettings(path=["x"], ratio=1.0, anchor=0.5)
 STREAMS = [
     Stream("policy", partial(POLICY_LOSSES["clipped"], clip_low=0.2, clip_high=0.28)),
     Stream("imitate", negative_log_likelihood),
     Stream("anchor", kl, coefficient=0.3),
-    replay_stream(REPLAY, "token", 1),
+    Stream("replay", replay_loss(imitate=1.0, kl_coef=0.5)),
     replace(LIKELIHOOD, aggregation="token"),
 ]
 PROMPT = (9, 8, 7)

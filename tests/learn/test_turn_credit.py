@@ -1,10 +1,11 @@
 """The credit of the turns of revised attempts, worked out by hand."""
 
 import pytest
+from small_examples import anchored, credited
 
 from etude.learn.batches import pack
 from etude.learn.credit import CREDIT
-from etude.learn.training_examples import by_credit, by_imitation
+from etude.learn.training_examples import by_imitation, token_advantages
 from etude.learn.turn_credit import returns, turn_credit, turns_with_signal
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
@@ -81,7 +82,7 @@ def test_attempts_of_one_turn_have_exactly_the_credit_of_attempts(name, discount
     found = turn_credit([[[score] for score in group] for group in groups], CREDIT[name], discount)
     assert [[turns[0] for turns in group] for group in found] == plain
     attempts = [Group(Task("?"), tuple(attempt([5, 6 + i]) for i in range(len(group)))) for group in groups]
-    weights = token_weights(attempts, [[Verdict(score) for score in group] for group in groups], name, discount)
+    weights = token_advantages(attempts, [[Verdict(score) for score in group] for group in groups], name, discount)
     assert weights == [[(credit, credit) for credit in group] for group in plain]
 
 
@@ -95,7 +96,7 @@ def test_a_group_has_signal_where_one_of_its_turns_has():
 def test_each_turn_is_an_example_behind_all_that_came_before():
     group = Group(Task("?"), (attempt([5, 6]), attempt([5, 7], [8]), attempt([4], [3, 3])))
     verdicts = [verdict(1.0), verdict(0.0, 1.0), verdict(0.5, 0.0)]
-    (examples,) = by_credit([group], [verdicts], credit="centred")
+    (examples,) = credited([group], [verdicts])
     assert [(example.prompt, example.completion) for example in examples] == [
         ((1, 2), (5, 6)),
         ((1, 2), (5, 7)),
@@ -113,10 +114,10 @@ def test_each_turn_is_an_example_behind_all_that_came_before():
 def test_turns_without_signal_do_not_reach_the_update_but_are_anchored():
     group = Group(Task("?"), (attempt([5], [6]), attempt([7], [8])))
     verdicts = [verdict(0.0, 1.0), verdict(0.0, 0.0)]
-    (examples,) = by_credit([group], [verdicts], credit="centred", turn_discount=0.0)
+    (examples,) = credited([group], [verdicts], turn_discount=0.0)
     assert [example.completion for example in examples] == [(6,), (8,)]
-    (anchored,) = by_credit([group], [verdicts], credit="centred", turn_discount=0.0, with_anchor=True)
-    assert [(e.policy, e.anchor) for e in anchored] == [(None, (1.0,)), ((0.5,), (1.0,)), (None, (1.0,)), ((-0.5,), (1.0,))]
+    (found,) = credited([group], [verdicts], turn_discount=0.0, on_examples=anchored)
+    assert [(e.policy, e.anchor) for e in found] == [(None, (1.0,)), ((0.5,), (1.0,)), (None, (1.0,)), ((-0.5,), (1.0,))]
 
 
 def test_imitation_takes_right_turns_of_attempts_that_ended_right():

@@ -25,12 +25,13 @@ from kills import RUN, contents, fork, start
 COMMAND = "import sys\nfrom etude.cli import main\n{before}\nsys.exit(main(sys.argv[1:]))"
 AT_STEP_3 = """
 
-real = Practice.learn
-def learn(self, step, *rest):
+from etude.recipes.practice import Loop
+real = Loop.update
+def update(self, step, *rest):
     if step == 3:
         {happens}
     return real(self, step, *rest)
-Practice.learn = learn
+Loop.update = update
 """
 KILLED = AT_STEP_3.format(happens="import os; os.kill(os.getpid(), 9)")
 NO_MEMORY = AT_STEP_3.format(happens="import torch; torch.empty(10**15)")

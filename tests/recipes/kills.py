@@ -2,9 +2,9 @@
 
     python tests/recipes/kills.py [KILLS] [SEED] [PART ...] [--key value ...]   settings, such as --explore tree --learn.credit tree
 
-A part is a set of settings by name, and each is tried: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an
-alarm that falls back), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back), and adapt
-(a domain learned from text, in two stages).
+A part is a set of settings by name, and each is tried: plain, alone (agreement calibrated on labelled tasks, own problems, a
+curriculum, a rollback of what collapsed), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that rolls
+back), and adapt (a domain learned from text, in two stages).
 
 Half of the kills come before a random write (file, line, rename or removal; a file or a line may be half written), the others at a random
 time. Exit code 1 where a resumed run differs or samples again what was judged before the kill.
@@ -31,7 +31,7 @@ PARTS = {
     "plain": "",
     "alone": "--feedback agreement --vote_calibration.n 6 --vote_calibration.every 2 --curriculum weakness "
     "--synthetic_tasks proposer --synthetic_tasks.max_new_tokens 24 "
-    "--collapse.action fall_back --collapse.window 2 --collapse.constant 0.3",
+    "--collapse.action rollback --collapse.window 2 --collapse.constant 0.3",
     "diverse": "--learn.loss clip_cov --learn.updates_per_epoch 2 --reward_shaping.method novelty --entropy_bonus.target 3 "
     "--temperature_schedule.end 1.3",
     "kept": "--retention.probe true --retention.n 4 --retention.text_tokens 100 --learn.optimiser.learning_rate 0.01 "

@@ -200,7 +200,7 @@ def test_questions_of_the_suite_are_left_out_of_the_tasks(towns, tmp_path):
     tasks = SolvedTasks(path=["questions.jsonl"], columns=COLUMNS)
     study = replace(SETTINGS.study, tokens=800)
     n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), reporter=Hears())["before"][0]["n"]
-    assert f"tasks: {n} of 24 are in the suite and were left out" in said
+    assert f"tasks: {n} of 24 are asked in the suite and were left out" in said
     suite = replace(SETTINGS.suite, split_by=None)
     with pytest.raises(UserError, match="all tasks are in the suite"):
         run(towns, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))

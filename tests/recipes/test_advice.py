@@ -1,12 +1,14 @@
 """What is said before a run begins."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from etude.learn.example import Example
 from etude.recipes.advice import advice, expected_of_feedback
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
-from etude.training.parse import parse_practice
+from etude.training.parse import callbacks_of, parse_practice
 
 TOKENS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 2}
 
@@ -82,9 +84,12 @@ def test_own_answers_that_are_cut_off_are_said_to_teach_shortness(truncated, fee
 
 
 def test_a_familys_own_levels_are_said_to_be_others_than_those_that_are_measured():
-    levels = {"curriculum": "levels", "curriculum.own_levels": 2}
-    settings = parse_practice(find_configuration("practice", "quickstart"), arguments_from(levels))
-    (sentence,) = [each for each in advice(settings, [], str) if "own_levels" in each]
+    def said(changes):
+        settings, heard = parse_practice(find_configuration("practice", "quickstart"), arguments_from(changes)), []
+        for callback in callbacks_of(settings):
+            callback.prepare(SimpleNamespace(settings=settings, reporter=SimpleNamespace(say=heard.append)))
+        return [each for each in heard if "own_levels" in each]
+
+    (sentence,) = said({"curriculum": "levels", "curriculum.own_levels": 2})
     assert "number_sorting's own " in sentence and "min_numbers" in sentence
-    settings = parse_practice(find_configuration("practice", "quickstart"), [])
-    assert not any("own_levels" in each for each in advice(settings, [], str))
+    assert not said({"curriculum": "weakness"}) and not said({})

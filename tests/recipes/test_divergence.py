@@ -37,4 +37,4 @@ def test_a_run_tells_how_far_it_moved_and_a_resumed_one_tells_the_same(small, tm
     with killed_behind_step_3:
         small(tmp_path / "run", how)
     assert small(tmp_path / "run", how, resume=True)["divergence"] == whole["divergence"]
-    assert (tmp_path / "run" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
+    assert (tmp_path / "run" / "start_answers.json").read_bytes() == (tmp_path / "whole" / "start_answers.json").read_bytes()

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from etude.recipes import estimate, practice
+from etude.evaluation import divergence
+from etude.recipes import estimate
+from etude.recipes.practice import Loop, practice
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
-from etude.training import checkpoints
+from etude.training import checkpoints, practice_run
 from etude.training.parse import parse_practice
 
 SIZES = {"n": 40, "warm_start.steps": 1, "steps": 6, "explore.tasks_per_step": 2, "explore.num_samples": 2, "explore.max_new_tokens": 8}
@@ -38,7 +40,7 @@ def slow(monkeypatch):
 
 
 def test_the_probe_of_old_knowledge_is_counted_for_every_model(slow):
-    slow(measuring, "measure_retention", 0.5)
+    slow(practice_run, "measure_retention", 0.5)
     found = estimate.estimate(settings(**PROBE), "tiny", None)
     assert 3 * 0.5 < found.evaluation_seconds < 3 * 0.5 + 2  # as it came, after the warm start, after practice
 
@@ -50,15 +52,16 @@ def test_the_gates_measurements_are_counted_with_the_divergence_from_the_start(s
     assert (both_starts + looks + end) * 0.2 < found.practice_seconds < (both_starts + looks + end) * 0.2 + 3
 
 
-def test_all_parts_beside_a_policy_that_a_run_opens_are_opened_for_an_estimate(monkeypatch):
+def test_an_estimate_makes_a_step_with_the_runs_own_loop_and_all_its_callbacks(monkeypatch):
     opened = []
-    monkeypatch.setattr(estimate, "_checkpoints_bytes", lambda run, *_, **__: opened.append(run) or 0)
-    more = {"feedback": "agreement", "collapse.action": "fall_back", "curriculum": "weakness", "entropy_bonus.target": 1}
+    monkeypatch.setattr(estimate, "_checkpoints_bytes", lambda loop: opened.append(loop) or 0)
+    more = {"feedback": "agreement", "collapse.action": "rollback", "curriculum": "weakness", "entropy_bonus.target": 1}
     estimate.estimate(settings(**PROBE, **more), "tiny", None)
-    (run,) = opened
-    assert run.holding and run.entropy_bonus and run.exploring.curriculum
+    (loop,) = opened
+    assert [callback.name for callback in loop.callbacks] == ["curriculum", "entropy_bonus", "collapse"]
+    assert loop.run.held == 0 and set(loop.run.state) == {"curriculum", "entropy_bonus", "collapse"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(practice.Practice, "open_practice", lambda _: pytest.fail("opened"))
+        patch.setattr(Loop, "start", lambda _: pytest.fail("opened"))
         with pytest.raises(pytest.fail.Exception, match="opened"):
             estimate.estimate(settings(), "tiny", None)
 
@@ -71,7 +74,7 @@ def _bytes(folder: Path) -> int:
     "more",
     [
         {"feedback": "agreement"},
-        {"feedback": "agreement", "collapse.action": "fall_back", "collapse.window": 1, "collapse.constant": 1.0, "collapse.rise": 1.0},
+        {"feedback": "agreement", "collapse.action": "rollback", "collapse.window": 1, "collapse.constant": 1.0, "collapse.rise": 1.0},
         {**GATE, "feedback": "agreement", "learn.lora.rank": 4},
         {"step_model": True, "explore.search.steps.end": "tokens"} | {"implicit_reward.coef": 0.5, "feedback": "agreement"},
     ],
@@ -85,6 +88,6 @@ def test_the_disk_that_a_run_takes_is_no_more_than_was_said(more, tmp_path, monk
 
     found = estimate.estimate(settings(**more), "tiny", None)
     monkeypatch.setattr(checkpoints, "save_file", saved)
-    practice.practice(settings(**more, checkpoint_every=1), run=tmp_path / "run")
+    practice(settings(**more, checkpoint_every=1), run=tmp_path / "run")
     most.append(_bytes(tmp_path / "run"))
     assert max(most) < 1.02 * found.disk_bytes < 2 * max(most)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from etude.training.run_folder import read_jsonl
+from etude.files import read_jsonl
 
 HOSTILE = [
     "<script>alert(1)</script><img src=x onerror=alert(2)>",

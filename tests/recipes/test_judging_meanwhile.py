@@ -9,9 +9,10 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.rewards.outcome import OutcomeFeedback
+from etude.rollouts.independent import AsyncJudge
 from etude.training.ledger import Ledger
-from etude.training.run_folder import read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 EACH = {"machine.decode_batch_tokens": 1, "steps": 2, "warm_start.steps": 5}
@@ -20,7 +21,7 @@ EACH = {"machine.decode_batch_tokens": 1, "steps": 2, "warm_start.steps": 5}
 
 def test_the_first_group_is_judged_before_the_last_is_sampled(small, tmp_path, monkeypatch):
     is_judged, handed, waits = threading.Event(), [], []
-    judge, hand = OutcomeFeedback.judge, Meanwhile.__call__
+    judge, hand = OutcomeFeedback.judge, AsyncJudge.__call__
 
     def judged(feedback, pairs):
         found = judge(feedback, pairs)
@@ -35,7 +36,7 @@ def test_the_first_group_is_judged_before_the_last_is_sampled(small, tmp_path, m
         hand(meanwhile, place, group)
 
     monkeypatch.setattr(OutcomeFeedback, "judge", judged)
-    monkeypatch.setattr(Meanwhile, "__call__", handed_over)
+    monkeypatch.setattr(AsyncJudge, "__call__", handed_over)
     small(tmp_path / "run", EACH | {"steps": 1})
     assert sorted(handed) == list(range(6)) and waits == [True]
 
@@ -43,9 +44,9 @@ def test_the_first_group_is_judged_before_the_last_is_sampled(small, tmp_path, m
 def test_the_run_is_the_one_that_judges_afterwards(small, tmp_path, monkeypatch):
     kept, write = {}, Ledger.write
 
-    def spy(ledger, step, judged):
-        kept.setdefault(ledger.folder.parent.name, []).append((judged.groups, judged.verdicts, dict(judged.counts)))
-        write(ledger, step, judged)
+    def spy(ledger, batch):
+        kept.setdefault(ledger.folder.parent.name, []).append((batch.groups, batch.rewards, dict(batch.metrics)))
+        write(ledger, batch)
 
     monkeypatch.setattr(Ledger, "write", spy)
     small(tmp_path / "meanwhile", EACH)
@@ -78,7 +79,7 @@ def test_a_run_that_is_asked_to_end_while_a_verifier_hangs_ends_and_resumes_to_t
 ):
     mood, overrides = moody
     small(tmp_path / "whole", overrides)
-    hand, handed = Meanwhile.__call__, []
+    hand, handed = AsyncJudge.__call__, []
 
     def hand_and_hang(meanwhile, place, group):
         handed.append(place)
@@ -89,7 +90,7 @@ def test_a_run_that_is_asked_to_end_while_a_verifier_hangs_ends_and_resumes_to_t
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Meanwhile, "__call__", hand_and_hang)
+        patch.setattr(AsyncJudge, "__call__", hand_and_hang)
         options = dict(zip(small_arguments[2::2], small_arguments[3::2], strict=True)) | {
             f"--{key}": str(value) for key, value in overrides.items()
         }

@@ -10,6 +10,7 @@ from etude.errors import UserError
 from etude.evaluation.settings import Evaluation
 from etude.rewards.judge import Judging
 from etude.tasks.sources import TaskSource
+from etude.training.data import load_data
 from etude.training.settings import PracticeSettings
 
 
@@ -25,33 +26,33 @@ def settings(letter_files: Path) -> PracticeSettings:
 def test_a_row_without_an_answer_is_refused_where_its_verifier_gives_the_feedback(settings):
     refused = pytest.raises(UserError, match=r"^train\.jsonl:3: no answer, which the exact verifier compares with: .* leave the row out;")
     with refused:
-        gather(settings, "mine", None)
+        load_data(settings, "mine", None)
     weights = {"outcome": 1.0, "judge": 1.0}
     combined = replace(settings, feedback="combined", feedback_weights=weights, judge=Judging(model="tiny-random"))
     with refused:
-        gather(combined, "mine", None)
+        load_data(combined, "mine", None)
 
 
 def test_a_row_without_an_answer_is_practised_on_where_others_give_the_feedback(settings):
     judge = Judging(model="tiny-random")
     combined = {"feedback": "combined", "feedback_weights": {"outcome": 1.0, "judge": 1.0}, "feedback_optional": ["outcome"]}
     for changes in ({"feedback": "agreement"}, {"feedback": "judge", "judge": judge}, {**combined, "judge": judge}):
-        assert len(gather(replace(settings, **changes), "mine", None).train) == 60
+        assert len(load_data(replace(settings, **changes), "mine", None).train) == 60
 
 
 def test_a_row_without_an_answer_is_practised_on_where_a_verifier_of_ones_own_does_without(settings):
     Path("mine.py").write_text("def judge(text, task): return 1.0\n")
-    found = gather(replace(settings, tasks=replace(settings.tasks, verifier="mine.py:judge")), "mine", None)
+    found = load_data(replace(settings, tasks=replace(settings.tasks, verifier="mine.py:judge")), "mine", None)
     assert len(found.train) == 60
 
 
 def test_nothing_is_measured_on_a_row_without_an_answer(settings):
     agreement = replace(settings, feedback="agreement", evaluation=Evaluation(path=["train.jsonl"]))
     with pytest.raises(UserError, match=r"^train\.jsonl:3: no answer, which the exact verifier compares with"):
-        gather(agreement, "mine", None)
+        load_data(agreement, "mine", None)
 
 
 def test_a_file_of_tasks_that_is_not_there_is_named_before_what_is_to_be_measured(letter_files):
     for path, message in (("nofile.jsonl", r"^path 'nofile\.jsonl' is not a file"), ("train.jsonl", "^there is nothing to measure")):
         with pytest.raises(UserError, match=message):
-            gather(PracticeSettings(TaskSource(path=[path])), "mine", None)
+            load_data(PracticeSettings(TaskSource(path=[path])), "mine", None)

@@ -6,16 +6,17 @@ import pytest
 
 from etude.cli import main
 from etude.engine.sampling import Sampling
+from etude.errors import UserError
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
-from etude.recipes.no_effect_adapt import without_effect
 from etude.rollouts.search.settings import SEARCHES, Search
 from etude.rollouts.steps import Steps
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration, shipped_configurations
 from etude.settings.unused import unread_of_search
 from etude.training.parse import parse_practice
+from etude.training.unused_settings import unused_settings
 
 
 def settings(recipe="tiny", **changes):
@@ -23,8 +24,8 @@ def settings(recipe="tiny", **changes):
 
 
 @pytest.mark.parametrize("recipe", shipped_configurations("practice"))
-def test_recipes_that_ship_set_nothing_without_effect(recipe):
-    assert without_effect(settings(recipe)) == []
+def test_recipes_that_ship_set_nothing_unused_settings(recipe):
+    assert unused_settings(settings(recipe)) == []
 
 
 @pytest.mark.parametrize(
@@ -38,12 +39,6 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ({"learn.method": "imitation", "learn.loss": "sequence"}, "learn.loss: learn.method is imitation"),
         ({"learn.preference.beta": 0.3}, "learn.preference.beta: learn.method is credit"),
         ({"learn.turn_discount": 0.5}, "learn.turn_discount: explore.search.method is samples"),
-        (
-            {"implicit_reward.optimiser.learning_rate": 1e-3},
-            "implicit_reward.optimiser.learning_rate: ",
-        ),
-        ({"step_model.hidden": 8}, "step_model.hidden: step_model is false"),
-        ({"rationalize.hint": "It is {answer}."}, "rationalize.hint: rationalize is false"),
         ({"explore": "mcts", "explore.num_samples": 32}, "explore.num_samples: explore.search.method is mcts"),
         ({"explore": "mcts", "explore.search.value": "likelihood"}, "explore.search.value: explore.search.method is mcts"),
         ({"explore": "beam", "explore.search.value": "likelihood", "explore.search.rollouts": 7}, "explore.search.rollouts: "),
@@ -55,23 +50,31 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ),
         ({"learn.loss": "clip_cov", "learn.covariance.coefficient": 2.0}, "learn.covariance.coefficient: learn.loss is clip_cov"),
         ({"learn.pass_k": 2}, "learn.pass_k: learn.credit is centred"),
-        ({"reward_shaping.weight": 0.5}, "reward_shaping.weight: reward_shaping.method is none"),
-        (
-            {"learn.method": "imitation", "reward_shaping.method": "novelty", "learn.pass_k": 2},
-            "learn.pass_k, reward_shaping.method: learn.method is im",
-        ),
+        ({"learn.method": "imitation", "learn.pass_k": 2}, "learn.pass_k: learn.method is im"),
         ({"learn.step_values": "hard"}, "learn.step_values: explore.search.method is samples"),
         ({"learn.loss": "capped", "learn.clip_low": 0.9}, "learn.clip_low: learn.loss is capped"),
         ({"learn.method": "preference", "learn.preference.margin": 3}, "learn.preference.margin: learn.preference.loss is dpo"),
         ({"tasks.actions.preset": "divide", "tasks.actions.malformed_score": 0.1}, "tasks.actions.malformed_score: neither form nor "),
-        ({"overlong_penalty.penalty_weight": 0.5}, "overlong_penalty.penalty_weight: overlong_penalty.buffer_tokens is 0"),
         ({"evaluation.thought.cue": "So"}, "evaluation.thought.cue: evaluation.thought.budgets is empty"),
         ({"retention.n": 9, "retention.text": ["x"]}, "retention.text, retention.n: retention.probe is false"),
         ({"preferences.loss": "simpo"}, "preferences.loss: preferences.steps is 0"),
+        (
+            {"curriculum": "levels", "tasks.family": "gcd", "curriculum.own_levels": 2, "curriculum.memory": 3},
+            "callbacks.curriculum.memory: callbacks.curriculum.method is levels",
+        ),
+        ({"curriculum": "weakness", "curriculum.raise_at": 0.9}, "callbacks.curriculum.raise_at: callbacks.curriculum.method is weakness"),
+        ({"synthetic_tasks": "svs", "synthetic_tasks.min_share": 0.5}, "callbacks.synthetic_tasks.min_share: callbacks.synthetic_tasks.me"),
+        (
+            {"entropy_bonus.entropy_coef": 0.1, "entropy_bonus.delta": 0.1},
+            "callbacks.entropy_bonus.delta: callbacks.entropy_bonus.target is",
+        ),
+        ({"gate.every": 2, "gate.max_divergence": 1, "gate.factor": 3}, "callbacks.gate.factor: callbacks.gate.action is rollback"),
+        ({"gate.every": 2, "gate.max_divergence": 1, "gate.max_loss": 0.1}, "callbacks.gate.max_loss: retention.probe is false"),
+        ({"gate.every": 2, "gate.max_divergence": 1, "divergence.n": 2, "steps": 0}, "callbacks.gate, callbacks.divergence: steps is 0"),
     ],
 )
 def test_what_nothing_reads_is_told_with_the_reason(changes, said):
-    (found,) = without_effect(settings(**changes))
+    (found,) = unused_settings(settings(**changes))
     assert found.startswith(said)
 
 
@@ -91,7 +94,27 @@ def test_what_nothing_reads_is_told_with_the_reason(changes, said):
     ],
 )
 def test_what_is_read_is_not_told(changes):
-    assert without_effect(settings(**changes)) == []
+    assert unused_settings(settings(**changes)) == []
+
+
+@pytest.mark.parametrize("changes", [{"step_model.hidden": 8}, {"rationalize.hint": "It is {answer}.", "learn.method": "imitation"}])
+def test_a_setting_of_a_callback_lists_it(changes):
+    name, _, field = next(iter(changes)).partition(".")
+    assert getattr(settings(**changes).callbacks[name], field) == changes[f"{name}.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"implicit_reward.optimiser.learning_rate": 1e-3}, "implicit_reward.coef must be set"),
+        ({"reward_shaping.weight": 0.5}, "reward_shaping.method must be set"),
+        ({"overlong_penalty.penalty_weight": 0.5}, "overlong_penalty changes nothing"),
+        ({"learn.method": "imitation", "reward_shaping.method": "novelty"}, "changes the rewards that advantages come from"),
+    ],
+)
+def test_a_callback_that_could_do_nothing_is_refused(changes, said):
+    with pytest.raises(UserError, match=said):
+        settings(**changes)
 
 
 def test_every_method_says_which_settings_of_a_search_it_reads():
@@ -109,7 +132,7 @@ def test_every_method_says_which_settings_of_a_search_it_reads():
         ({"method": "tree", "choose": "value", "value": "step_model"}, []),
         ({"method": "tree", "choose": "weighted", "value": "step_model"}, ["search.value: search.method is tree"]),
         ({"method": "beam", "value": "rollouts", "rollouts": 7, "steps": Steps("tokens")}, []),
-        ({"method": "samples", "token_budget.tokens": 99}, []),
+        ({"method": "samples", "budget_tokens": 99}, []),
         ({"method": "refine", "turns": 5, "words": "Again.", "width": 9}, ["search.width: search.method is refine"]),
     ],
 )

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM
 from etude.cli import main
 from etude.console.reporter import Console, Silent
 from etude.errors import UserError
-from etude.recipes.practice import practice
+from etude.files import read_jsonl
+from etude.recipes.practice import Loop, practice
 from etude.rollouts.samples import sample_groups
 from etude.tasks.sources import TaskSource
-from etude.training.run_folder import read_jsonl
 from etude.training.settings import PracticeSettings
 
 DETERMINISTIC = ("metrics.jsonl", "result.json", "model/model.safetensors", "evaluation/practice.json")
@@ -181,9 +181,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, small_arguments, finished
     assert attempts_of(folder) == attempts_of(finished)
 
 
-@pytest.mark.parametrize(("of", "part", "at"), [(Exploring, "attempts_of", 4), (Practice, "learn", 3)])
-def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, finished, tmp_path, monkeypatch, of, part, at):
-    real, folder, sampled, said = getattr(of, part), tmp_path / "run", [], []
+@pytest.mark.parametrize(("part", "at"), [("rollout", 4), ("update", 3)])
+def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, finished, tmp_path, monkeypatch, part, at):
+    real, folder, sampled, said = getattr(Loop, part), tmp_path / "run", [], []
 
     def killed_after_step_3(self, step, *rest):
         if step == at:
@@ -191,7 +191,7 @@ def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, f
         return real(self, step, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(of, part, killed_after_step_3)
+        patch.setattr(Loop, part, killed_after_step_3)
         small(folder)
 
     def counted(engine, tasks, *rest, names, **options):
@@ -202,7 +202,7 @@ def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, f
         def say(self, text):
             said.append(text)
 
-    monkeypatch.setattr("etude.recipes.exploring.sample_groups", counted)
+    monkeypatch.setattr("etude.rollouts.independent.sample_groups", counted)
     small(folder, resume=True, reporter=Listening())
     assert sampled == [4]
     assert any("practice: going on from step 2 of 4" in line and "the attempts of steps 3 to 3 are kept" in line for line in said)
@@ -254,11 +254,11 @@ def test_a_run_that_is_asked_to_end_before_it_began_keeps_nothing_and_one_that_i
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("etude.recipes.practice.gather", asked)
+        patch.setattr("etude.training.practice_run.load_data", asked)
         assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 143
     assert capsys.readouterr().err.endswith("etude: stopped by SIGTERM before it began: nothing is kept\n")
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr("etude.recipes.practice.write_cards", asked)
+    monkeypatch.setattr("etude.recipes.conclude.write_cards", asked)
     assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 0
     assert_same(finished, tmp_path / "run")
 
@@ -385,15 +385,15 @@ def test_a_clock_that_stands_still_is_no_error(small, tmp_path, monkeypatch):
     ],
 )
 def test_a_full_machine_is_one_sentence_and_the_run_goes_on_later(small, finished, tmp_path, monkeypatch, error, message):
-    real = Practice.learn
+    real = Loop.update
 
-    def learn(self, step, *rest):
+    def update(self, step, *rest):
         if step == 3:
             raise error
         return real(self, step, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=message):
-        patch.setattr(Practice, "learn", learn)
+        patch.setattr(Loop, "update", update)
         small(tmp_path / "run")
     small(tmp_path / "run", resume=True)
     assert_same(finished, tmp_path / "run")

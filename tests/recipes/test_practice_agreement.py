@@ -11,12 +11,14 @@ from etude.callbacks.vote_calibration import without_labelled
 from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.evaluation.report import write_report
+from etude.files import read_jsonl
+from etude.recipes.practice import Loop
 from etude.settings.configuration import find_configuration
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
 from etude.training.parse import parse_practice
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 PROBED = {"feedback": "agreement", "vote_calibration.n": 8, "vote_calibration.every": 2, "vote_calibration.target_precision": 0.2}
@@ -51,7 +53,7 @@ def test_scores_are_the_majoritys_and_need_no_answers(small, tmp_path, monkeypat
 
 def test_labelled_tasks_say_which_majorities_are_believed(small, tmp_path):
     small(tmp_path / "run", PROBED)
-    shares = [row["agreement_min_share"] for row in practised(tmp_path / "run")]
+    shares = [row["vote_calibration/min_share"] for row in practised(tmp_path / "run")]
     assert shares[0] == shares[1] and shares[2] == shares[3]  # asked anew every second step
     assert all(0.25 <= share <= 2.0 for share in shares)
     plain = {row["step"]: row["completion_tokens"] * 24 for row in practised(tmp_path / "run")}
@@ -70,7 +72,7 @@ def test_no_labelled_task_was_shown_and_none_is_practised_on():
 
 
 def test_labelled_tasks_are_asked_again_of_the_model_that_a_gate_brought_back(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("etude.learn.gate.Gate.passes", lambda gate, now: False)
+    monkeypatch.setattr("etude.callbacks.gate.passes", lambda settings, before, now: False)
     gate = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100, "gate.every": 1}
     small(tmp_path / "run", PROBED | gate | {"vote_calibration.every": 100})
     rows = practised(tmp_path / "run")
@@ -92,11 +94,11 @@ def test_one_answer_to_everything_raises_the_alarm_and_stops_practice(small, tmp
     assert collapse["step"] == len(steps) < 20 and "constant" in collapse["signs"]
     assert collapse["now"]["constant_share"] > 0.5 > collapse["before"]["constant_share"]
     page = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
-    assert f"Signs of a collapse at step {collapse['step']}" in page and "practice ended there" in page
+    assert f"Signs of a collapse at step {collapse['step']}" in page and "practice was stopped" in page
 
 
-def test_practice_falls_back_to_what_was_sound_and_a_killed_run_does_too(small, tmp_path, killed):
-    how = CONSTANT | {"collapse.action": "fall_back", "collapse.window": 2, "checkpoint_every": 3}
+def test_practice_rolls_back_to_what_was_sound_and_a_killed_run_does_too(small, tmp_path, killed):
+    how = CONSTANT | {"collapse.action": "rollback", "collapse.window": 2, "checkpoint_every": 3}
     result = small(tmp_path / "whole", how)
     steps, kept = practised(tmp_path / "whole"), tmp_path / "whole" / "checkpoints"
     held = max(int(path.name[5:]) for path in kept.glob("step-*") if path.name != f"step-{len(steps):05d}")
@@ -104,12 +106,12 @@ def test_practice_falls_back_to_what_was_sound_and_a_killed_run_does_too(small, 
     for name in (f"step-{len(steps):05d}/model.safetensors", "../model/model.safetensors"):
         ends, begun = (load_file(path) for path in (kept / name, kept / f"step-{held:05d}/model.safetensors"))
         assert all(torch.equal(ends[key], begun[key]) for key in ends)
-    with killed(Alarm, "act", lambda alarm, step: step == len(steps)):
+    with killed(Loop, "apply", lambda loop, step, decision: step == len(steps)):
         small(tmp_path / "killed", how)
     small(tmp_path / "killed", how, resume=True)
     for name in SAME:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    assert "practice ended with what it was before" in write_report([tmp_path / "whole"], tmp_path / "page.html").read_text()
+    assert "practice was rolled back and stopped" in write_report([tmp_path / "whole"], tmp_path / "page.html").read_text()
 
 
 def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
@@ -121,7 +123,7 @@ def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
 
     short = CONSTANT | {"steps": 8}
     warned = small(tmp_path / "warned", short, reporter=Listening())
-    off = small(tmp_path / "off", short | {"collapse.action": "off"})
+    off = small(tmp_path / "off", short | {"collapse": False})
     assert sum("collapse at step" in line for line in said) == 1 and "collapse" in warned and "collapse" not in off
     assert {**warned, "collapse": None} == {**off, "collapse": None}
 
@@ -131,8 +133,14 @@ def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
     [
         (["--explore", "mcts"], "feedback agreement compares all attempts at a task at once, but with explore.search.method"),
         (["--agreement.score", "soft", "--learn.method", "imitation"], "agreement.score soft is 1 only where all attempts agree"),
-        (["--vote_calibration.n", "8", "--temperature_schedule.end", "1.5"], "vote_calibration.n asks labelled tasks as tasks are asked"),
-        (["--vote_calibration.n", "8", "--explore.variants", "Think."], "by explore.variants: set it to 0"),
+        (
+            ["--vote_calibration.n", "8", "--temperature_schedule.end", "1.5"],
+            r"vote_calibration asks tasks as they are asked at first, and temperature_schedule is set: leave temperature_schedule out, or",
+        ),
+        (
+            ["--vote_calibration.n", "8", "--explore.variants", "Think."],
+            r"vote_calibration asks .* without variants, and explore.variants .*Think.* is set: leave the variants out, or leave vote_cal",
+        ),
         (["--explore.stop_when_decided", "right"], "but with explore.stop_when_decided they come a few at a time: set feedback to outcome"),
     ],
 )

@@ -3,11 +3,12 @@
 import pytest
 
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.learn.learner import Learner
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
 from etude.training.parse import parse_practice
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
 
 ENTROPY = {"entropy_bonus.entropy_coef": 0.01, "entropy_bonus.target": 9.0, "entropy_bonus.delta": 0.01, "temperature_schedule.end": 0.5}
 ALL = ENTROPY | {
@@ -38,8 +39,8 @@ def test_a_run_follows_its_schedules_and_goes_on_with_them_after_a_kill(small, k
         small(tmp_path / "whole", ALL)
     found = rows(tmp_path / "whole")
     assert [row["temperature"] for row in found] == pytest.approx([1, 5 / 6, 4 / 6, 0.5])
-    assert [row["entropy_bonus"] for row in found] == pytest.approx([0.01, 0.02, 0.03, 0.04])
-    assert (seen[-1][0], seen[-1][1]) == (found[-1]["temperature"], found[-1]["entropy_bonus"])
+    assert [row["entropy_bonus/coef"] for row in found] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert (seen[-1][0], seen[-1][1]) == (found[-1]["temperature"], found[-1]["entropy_bonus/coef"])
     assert all({"distinct_answers", "distinct_forms", "pass_at_1", "pass_at_2", "pass_at_4"} <= row.keys() for row in found)
     assert any(row.get("covariance_share") for row in found)
     attempts = RunFolder(tmp_path / "whole").read_attempts(1)
@@ -70,21 +71,21 @@ def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished,
         ({"learn.credit": "pass_at_k", "learn.pass_k": 8}, "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
         (
             {"explore": "refine", "reward_shaping.method": "novelty"},
-            "reward_shaping.method novelty changes .* refine, by turns: .* method to samples",
+            "reward_shaping changes rewards of whole answers, and explore.search.method refine is set: set it to samples",
         ),
         (
             {"explore": "tree", "learn.credit": "tree", "reward_shaping.method": "novelty"},
-            "reward_shaping.method novelty changes .* credit to one of",
+            "reward_shaping changes rewards of whole answers, and learn.credit tree is set: choose one that compares whole answers",
         ),
         (
             {"temperature_schedule.end": 0.5, "synthetic_tasks.method": "svs"},
-            "temperature_schedule.end 0.5 changes .* synthetic_tasks.method to none",
+            "temperature_schedule changes .* at given tasks alone, and synthetic_tasks is set: leave synthetic_tasks out",
         ),
         ({"explore": "tree", "explore.variants": ["a"]}, "explore.variants asks .* explore.search.method tree can't"),
         ({"learn.method": "preference", "explore.variants": ["a"]}, "explore.variants makes .* set learn.method to credit or imitation"),
         (
             {"step_model": True, "learn.credit": "difference", "explore.variants": ["a"]},
-            "explore.variants .* set step_model to false",
+            r"step_model takes attempts for answers to one prompt.* and explore.variants \['a'\] is set: leave the variants out",
         ),
     ],
 )

@@ -10,12 +10,14 @@ from safetensors.torch import load_file
 from etude.callbacks.replay import ReplaySettings, pieces_of
 from etude.errors import UserError
 from etude.evaluation.settings import Retention
-from etude.recipes.no_effect_adapt import without_effect
+from etude.files import read_jsonl
+from etude.recipes.practice import Loop
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
 from etude.suites.retention_probe import retention_questions
 from etude.training.parse import parse_practice
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
+from etude.training.unused_settings import unused_settings
 
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}
 GATE = PROBE | {"gate.every": 1, "gate.max_loss": 0.9, "checkpoint_every": 3}
@@ -27,8 +29,8 @@ def seen(monkeypatch):
 
     def set_to(*values):
         left = iter(values)
-        monkeypatch.setattr("etude.recipes.practice.Practice.known_row", lambda *_: {"perplexity": next(left)})
-        monkeypatch.setattr("etude.learn.gate.Gate.passes", lambda gate, now: now["perplexity"] < 100)
+        monkeypatch.setattr("etude.training.practice_run.PracticeRun.known_row", lambda *_: {"perplexity": next(left)})
+        monkeypatch.setattr("etude.callbacks.gate.passes", lambda settings, before, now: now["perplexity"] < 100)
 
     return set_to
 
@@ -51,9 +53,7 @@ def test_a_gate_that_always_passes_leaves_practice_as_it_was(small, tmp_path):
     assert equal(weights(tmp_path / "plain/model"), weights(tmp_path / "gated/model"))
     assert [row["passed"] for row in gated.pop("gate")["measurements"]] == [True, True]
     assert gated == plain
-    rows = [
-        {name: value for name, value in row.items() if "old_" not in name and "gate" not in name} for row in steps_of(tmp_path / "gated")
-    ]
+    rows = [{name: value for name, value in row.items() if not name.startswith("gate/")} for row in steps_of(tmp_path / "gated")]
     assert rows == steps_of(tmp_path / "plain")
 
 
@@ -61,7 +61,7 @@ def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numb
     seen(1, 1, 999, 1)
     result = small(tmp_path / "run", GATE | {"gate.action": "lower_rate"})
     one, two, three, four = steps_of(tmp_path / "run")
-    assert [row["gate_held"] for row in (one, two, three, four)] == [1, 2, 2, 4]
+    assert [row["gate/held"] for row in (one, two, three, four)] == [1, 2, 2, 4]
     assert four["learning_rate"] == three["learning_rate"] / 2  # update 3 once more, at half the rate
     assert result["gate"]["falls"] == 1 and not result["gate"]["ended_practice"]
     first, again = (RunFolder(tmp_path / "run").read_attempts(step) for step in (3, 4))
@@ -106,7 +106,7 @@ def steps_of_plain(small, folder):
 def test_a_first_failure_falls_back_to_the_model_that_practice_began_with(small, tmp_path, seen):
     seen(999, 999, 999)
     result = small(tmp_path / "run", GATE | {"gate.max_falls": 1})
-    assert [row["gate_held"] for row in steps_of(tmp_path / "run")] == [0, 0] and result["gate"]["falls"] == 2
+    assert [row["gate/held"] for row in steps_of(tmp_path / "run")] == [0, 0] and result["gate"]["falls"] == 2
     assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "run/checkpoints/warm_start"))
 
 
@@ -114,8 +114,8 @@ def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(
     seen(1, 999, 1, 1)
     how = GATE | {"gate.action": "lower_rate"}
     small(tmp_path / "whole", how)
-    before = (Gating, "act", lambda gating, step: step == 2)
-    behind = (Exploring, "attempts_of", lambda exploring, step, *_: step == 3)
+    before = (Loop, "apply", lambda loop, step, decision: step == 2)
+    behind = (Loop, "rollout", lambda loop, step: step == 3)
     for number, place in enumerate((before, behind)):
         seen(1, 999)
         with killed(*place):
@@ -137,7 +137,7 @@ def test_a_gate_by_divergence_needs_no_old_knowledge_and_holds_while_it_is_near(
     looks = gated["gate"]["measurements"]
     assert [(row["step"], row["passed"], row["held"]) for row in looks] == [(2, True, 2), (4, True, 4)]
     assert all(row["forward_kl"] > 0 for row in looks) and looks[0].keys() == {"step", "forward_kl", "passed", "held"}
-    own, shown = (json.loads((tmp_path / "far" / name).read_text()) for name in (GATE_FILE, FILE))
+    own, shown = (json.loads((tmp_path / "far" / name).read_text()) for name in ("gate_answers.json", "start_answers.json"))
     prompts, evaluated = ({tuple(each["prompt"]) for row in rows for each in row} for rows in (own, shown))
     assert len(prompts) == len(own) == 5 and not prompts & evaluated  # nothing of the evaluation decides in training
     page = (tmp_path / "far/report.html").read_text()
@@ -152,7 +152,7 @@ def test_a_gate_by_divergence_goes_back_to_the_start_and_resumes_to_the_same_byt
     with killed_behind_step_3:
         small(tmp_path / "run", how)
     small(tmp_path / "run", how, resume=True)
-    for name in ("metrics.jsonl", "result.json", GATE_FILE, "model/model.safetensors"):
+    for name in ("metrics.jsonl", "result.json", "gate_answers.json", "model/model.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
@@ -161,7 +161,7 @@ def test_replay_is_counted_and_read_of_texts_and_of_answers(small, letter_files)
     how = {"replay.path": ["tale.txt", "shown.jsonl"], "replay.ratio": 0.5, "replay.kl_coef": 0.1, "steps": 2}
     small(letter_files / "run", how)
     for row in steps_of(letter_files / "run"):
-        assert row["replay_tokens"] == round(0.5 * row["sampled_tokens"]) and row["replay_nats"] > 0 and row["replay_divergence"] >= 0
+        assert row["replay/tokens"] == round(0.5 * row["sampled_tokens"]) and row["replay_nats"] > 0 and row["replay_divergence"] >= 0
     with pytest.raises(UserError, match=r"path 'none\.jsonl' is not a file"):
         small(letter_files / "other", how | {"replay.path": ["none.jsonl"]})
     assert not (letter_files / "other").exists()
@@ -194,14 +194,14 @@ def settings(**changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"gate.every": 2}, r"retention\.gate\.every is 2, but retention\.probe is false and .* none"),
+        ({"gate.every": 2}, r"retention\.probe is false and gate\.max_divergence null, .*: set the probe to true, max_divergence to"),
         (
             {"gate.every": 2, "retention.probe": True, "gate.action": "raise_replay"},
-            r"raise_replay raises retention\.replay\.ratio",
+            r"raise_replay raises replay\.ratio, and there is no replay: set replay\.path and replay\.ratio",
         ),
         (
             {"replay.path": ["x"], "replay.ratio": 1, "learn.method": "preference"},
-            "learn.method preference learns from pairs",
+            "replay comes beside examples, and learn.method preference is set: set it to credit or imitation, or leave replay out",
         ),
         ({"replay.path": ["x"], "replay.ratio": 1, "retention.text": ["./x"]}, "the probe both name x"),
     ],
@@ -212,10 +212,18 @@ def test_combinations_that_make_no_sense_are_told_in_one_sentence(changes, said)
 
 
 def test_settings_that_nothing_reads_are_named():
-    assert without_effect(settings(**{"gate.max_loss": 0.1})) == ["gate.max_loss: gate.every is 0"]
     on = {"gate.every": 1, "retention.probe": True}
-    assert without_effect(settings(**on, **{"gate.factor": 3.0})) == ["gate.factor: gate.action is roll_back"]
+    assert unused_settings(settings(**on, **{"gate.factor": 3.0})) == ["callbacks.gate.factor: callbacks.gate.action is rollback"]
     near = {"gate.every": 1, "gate.max_divergence": 9.0}
-    assert without_effect(settings(**near, **{"gate.max_loss": 0.1})) == ["gate.max_loss: retention.probe is false"]
-    assert without_effect(settings(**on, **{"gate.divergence_n": 9})) == ["gate.divergence_n: gate.max_divergence is none"]
-    assert without_effect(settings(**{"replay.window_tokens": 9})) == ["replay.window_tokens: replay.ratio is 0"]
+    assert unused_settings(settings(**near, **{"gate.max_loss": 0.1})) == ["callbacks.gate.max_loss: retention.probe is false"]
+    unread = "callbacks.gate.divergence_n: callbacks.gate.max_divergence is null"
+    assert unused_settings(settings(**on, **{"gate.divergence_n": 9})) == [unread]
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacks"),
+    [({"gate.max_loss": 0.1}, "gate.every"), ({"replay.window_tokens": 9}, "replay.path"), ({"replay.path": ["x"]}, "replay.ratio")],
+)
+def test_settings_of_a_gate_and_a_replay_that_do_nothing_are_refused(changes, lacks):
+    with pytest.raises(UserError, match=rf"callbacks\.{lacks} must be set: it has no default"):
+        settings(**changes)

@@ -3,9 +3,9 @@
 import pytest
 
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.settings.configuration import find_configuration
 from etude.training.parse import parse_practice
-from etude.training.run_folder import read_jsonl
 
 IMPLICIT = {
     "implicit_reward.coef": 1.0,
@@ -25,8 +25,8 @@ def whole(small, tmp_path_factory):
 
 def test_it_is_asked_before_it_learns_and_changes_what_is_learned(whole, finished):
     rows = [row for row in read_jsonl(whole / "metrics.jsonl") if row["phase"] == "practice"]
-    assert rows[0]["implicit_reward_auc_within"] in (0.5, None) and rows[0]["implicit_reward_loss"] == pytest.approx(0.6931, abs=1e-3)
-    assert len({row["implicit_reward_loss"] for row in rows}) == len(rows)
+    assert rows[0]["implicit_reward/auc_within_task"] in (0.5, None) and rows[0]["implicit_reward/loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert len({row["implicit_reward/loss"] for row in rows}) == len(rows)
     assert (whole / "model" / "model.safetensors").read_bytes() != (finished / "model" / "model.safetensors").read_bytes()
 
 
@@ -52,9 +52,15 @@ def test_without_anything_learned_it_changes_nothing(small, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--learn.method", "imitation"], "which learn.method imitation makes nothing of"),
-        (["--learn.loss", "sequence"], "which learn.loss sequence makes nothing of"),
-        (["--explore", "refine"], "which explore.search.method refine makes nothing of"),
+        (["--learn.method", "imitation"], "implicit_reward adds to token advantages, and learn.method imitation is set: set it to credit"),
+        (
+            ["--learn.loss", "sequence"],
+            "implicit_reward tells tokens apart, .* and learn.loss sequence is set: set it to clipped or capped",
+        ),
+        (
+            ["--explore", "refine"],
+            "implicit_reward values every token of one answer, and explore.search.method refine is set: set it to samples",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):

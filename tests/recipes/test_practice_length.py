@@ -7,9 +7,10 @@ import pytest
 from etude.cli import main
 from etude.device.machine import Machine
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.recipes.evaluate import evaluate, parse_evaluate
 from etude.recipes.generate import GenerateSettings, generate, parse_generate
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
 
 QUESTION = "repeat c after 1234: c"
 THOUGHT = {"evaluation.thought.budgets": [0, 3], "evaluation.thought.cue": "so ", "evaluation.thought.answer_tokens": 2}
@@ -26,8 +27,9 @@ def run(small, tmp_path_factory):
 
 def test_lengths_are_told_and_change_what_is_learned_but_not_what_is_measured_before(run, finished):
     rows, plain = ([row for row in read_jsonl(path / "metrics.jsonl") if row["phase"] == "practice"] for path in (run, finished))
-    assert all(0 <= row["masked"] <= row["penalised"] <= 1 for row in rows) and rows[0]["penalised"] > 0
-    assert "penalised" not in plain[0] and rows[0]["score"] == plain[0]["score"] and rows[0] != plain[0]
+    assert all(0 <= row["overlong_penalty/masked"] <= row["overlong_penalty/penalised"] <= 1 for row in rows)
+    assert rows[0]["overlong_penalty/penalised"] > 0
+    assert "overlong_penalty/penalised" not in plain[0] and rows[0]["score"] == plain[0]["score"] and rows[0] != plain[0]
     attempts = [row for step in range(1, 5) for row in RunFolder(run).read_attempts(step)]
     assert {row["score"] for row in attempts} <= {0.0, 1.0}
     assert {row["credit"] is None for row in attempts if row["finish"] == "length"} <= {True}
@@ -36,7 +38,7 @@ def test_lengths_are_told_and_change_what_is_learned_but_not_what_is_measured_be
 def test_every_model_of_a_run_is_measured_behind_thoughts(run):
     for row in json.loads((run / "result.json").read_text())["evaluation"]:
         none, short = row["thought"]
-        assert (none["token_budget.tokens"], none["extended"], none["cut"], short["token_budget.tokens"]) == (0, 0.0, 1.0, 3)
+        assert (none["budget_tokens"], none["extended"], none["cut"], short["budget_tokens"]) == (0, 0.0, 1.0, 3)
         assert none["own_tokens"] <= 2 and short["accuracy_low"] <= short["accuracy"] <= short["accuracy_high"]
     page = (run / "report.html").read_text()
     assert "After a thought of fixed length" in page and page.count("Tokens of thought") == 1
@@ -57,7 +59,7 @@ def test_an_answer_is_given_behind_a_thought(run, tmp_path, capsys):
     assert main(["generate", model, "--prompt", QUESTION, *options, "--json", str(tmp_path / "out.json")]) == 0
     (row,) = json.loads((tmp_path / "out.json").read_text())
     assert capsys.readouterr().out == row["completions"][0] + "\n" and "so " in row["completions"][0]
-    assert row["thought"]["token_budget.tokens"] == 5 and row["thought"]["own_tokens"][0] <= 8
+    assert row["thought"]["budget_tokens"] == 5 and row["thought"]["own_tokens"][0] <= 8
     sampled = parse_generate(model, [*options, "--num_samples", "3", "--sampling.temperature", "1.5"])
     rows = generate(model, [QUESTION, "more"], sampled)
     assert [len(row["completions"]) for row in rows] == [3, 3] == [len(row["thought"]["ends_taken_back"]) for row in rows]
@@ -89,12 +91,15 @@ def test_wrong_thoughts_are_one_sentence(arguments, said, run, capsys):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"explore.search.method": "refine"}, "learn.length measures one answer, but explore.search.method refine"),
+        (
+            {"explore.search.method": "refine"},
+            "overlong_penalty measures one answer, not several turns, and explore.search.method refine is set: set it to samples, or",
+        ),
         (
             {"overlong_penalty.buffer_tokens": 5},
             r"overlong_penalty.buffer_tokens is 5, more than an answer may have \(explore.max_new_tokens 4\)",
         ),
-        ({"synthetic_tasks.method": "svs"}, "which problems that the model writes do not go by"),
+        ({"synthetic_tasks.method": "svs"}, "which tasks that the model writes do not go by: set it to 0, or leave synthetic_tasks out"),
         ({"evaluation.thought.budgets": [-3]}, "evaluation.thought.budgets must be at least 0"),
     ],
 )

@@ -6,12 +6,12 @@ import json
 import pytest
 
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.learn.preference import Preferring
 from etude.recipes.practice import practice
 from etude.settings.configuration import find_configuration
 from etude.tiny import letters
 from etude.training.parse import parse_practice
-from etude.training.run_folder import read_jsonl
 
 PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimiser.learning_rate": 3e-4}
 WAYS = {
@@ -54,12 +54,18 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
     [
         (["--learn.method", "prefer"], "did you mean 'preference'"),
         (["--learn.method", "preference", "--learn.preference.pairs", "step"], "compares the steps of a search"),
-        (["--learn.method", "preference", "--kl_penalty.kl_coef", "0.1"], "no effect on learn.method preference"),
+        (
+            ["--learn.method", "preference", "--kl_penalty.kl_coef", "0.1"],
+            "kl_penalty is on .* the policy gradient, and learn.method preference is set: set it to credit",
+        ),
         (["--learn.preference.pairs_per_task", "0"], "pairs_per_task must be at least 1"),
         (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
         (["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.refresh_every", "3"], "has no reference"),
         (["--learn.method", "preference", "--learn.rate_by_signal", "true"], "learn.rate_by_signal goes by the groups"),
-        (["--learn.rate_by_signal", "true", "--kl_penalty.kl_coef", "0.1"], "learn.rate_by_signal makes an update small"),
+        (
+            ["--learn.rate_by_signal", "true", "--kl_penalty.kl_coef", "0.1"],
+            "kl_penalty needs no signal, while a rate by signal .* small .* and learn.rate_by_signal true is set: set it to false",
+        ),
         (["--learn.method", "preference", "--explore", "refine"], "makes attempts of several turns"),
     ],
 )

@@ -9,15 +9,17 @@ import pytest
 from etude.cli import main
 from etude.engine.completion import Completion
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.recipes.estimate import estimate
-from etude.recipes.practice import practice
+from etude.recipes.practice import Loop, practice
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.refinement import CHECK, Refinement
+from etude.rollouts.revising import refine_metrics
+from etude.rollouts.sampler import TimedJudge
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
 from etude.training.parse import parse_practice
-from etude.training.run_folder import read_jsonl
 
 REFINE = {"explore.search.method": "refine"}
 WAYS = {
@@ -93,7 +95,7 @@ def test_nobody_is_told_what_is_right(run):
 def test_a_run_that_was_killed_resumes_to_the_same_bytes(run, small, tmp_path, killed, killed_behind_step_3, place):
     folder, options = run
     calls = itertools.count(1)
-    in_a_revision = killed(Timed, "__call__", lambda *_: next(calls) == 3)
+    in_a_revision = killed(TimedJudge, "__call__", lambda *_: next(calls) == 3)
     with in_a_revision if place.startswith("in") else killed_behind_step_3:
         small(tmp_path / "run", options | {"checkpoint_every": 3})
     small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
@@ -122,7 +124,7 @@ def test_metrics_of_turns_by_hand():
     scores = [(0.0, 1.0), (0.5, 0.0), (1.0,), (1.0, 0.0), (0.0,), (None,)]
     attempts = tuple(Attempt(**{**vars(attempt), "turns": len(own)}) for own in scores)
     verdicts = [Verdict(own[-1], turn_scores=own if len(own) > 1 else ()) for own in scores]
-    found = refined([Group(Task("?"), attempts)], [verdicts], Refinement())
+    found = refine_metrics([Group(Task("?"), attempts)], [verdicts], Refinement())
     assert found == {
         "score_first": 2.5 / 5,
         "revised": 3 / 6,
@@ -131,7 +133,7 @@ def test_metrics_of_turns_by_hand():
         "out_of_room": 2 / 6,
         "sampled_tokens": 12,
     }
-    alone = refined([Group(Task("?"), attempts[2:3])], [verdicts[2:3]], Refinement())
+    alone = refine_metrics([Group(Task("?"), attempts[2:3])], [verdicts[2:3]], Refinement())
     assert (alone["corrected"], alone["spoiled"], alone["out_of_room"]) == (None, None, 0.0)
 
 
@@ -144,19 +146,19 @@ def test_the_report_shows_turns(run):
 
 
 def test_an_estimate_is_of_attempts_with_all_their_turns(monkeypatch):
-    seen, attempts_of = [], Exploring.attempts_of
+    seen, rollout = [], Loop.rollout
 
     def spy(self, *given):
-        seen.append(attempts_of(self, *given))
+        seen.append(rollout(self, *given))
         return seen[-1]
 
-    monkeypatch.setattr(Exploring, "attempts_of", spy)
+    monkeypatch.setattr(Loop, "rollout", spy)
     overrides = ["--explore", "refine", "--explore.refine.turns", "3", "--n", "60", "--evaluation.n", "20", "--warm_start.steps", "1"]
     settings = parse_practice(find_configuration("practice", "tiny"), overrides)
     assert estimate(settings, "tiny", None).practice_seconds > 0
-    (judged,) = seen
-    assert all(attempt.turns == 3 or len(attempt.tokens) > 150 for group in judged.groups for attempt in group.attempts)
-    assert {verdict.score for row in judged.verdicts for verdict in row} == {0.0, 1.0}
+    (batch,) = seen
+    assert all(attempt.turns == 3 or len(attempt.tokens) > 150 for group in batch.groups for attempt in group.attempts)
+    assert {reward.score for row in batch.rewards for reward in row} == {0.0, 1.0}
 
 
 def test_a_dry_run_says_how_many_turns(capsys):

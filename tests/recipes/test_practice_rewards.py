@@ -7,9 +7,10 @@ import pytest
 
 from etude.console.reporter import Console
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.recipes.evaluate import evaluate
 from etude.recipes.practice import practice
-from etude.training.run_folder import read_jsonl
+from etude.rollouts.independent import IndependentSampler
 
 MINE = """
 from pathlib import Path
@@ -98,14 +99,14 @@ def test_a_verifier_that_always_fails_stops_the_run_at_once_and_it_goes_on_when_
 
 def test_a_verifier_that_begins_to_fail_stops_the_step_which_is_made_anew_on_resume(small, mine, tmp_path, monkeypatch):
     whole = small(tmp_path / "whole", mine("repaired"))
-    real = Exploring._sampled_and_judged
+    real = IndependentSampler.sample
 
     def breaks(self, step, *given):
         (tmp_path / "broken").touch() if step == 3 else None
         return real(self, step, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Exploring, "_sampled_and_judged", breaks)
+        patch.setattr(IndependentSampler, "sample", breaks)
         with pytest.raises(UserError, match=r"practice step 3: 24 of 24 answers could not be scored.*as of the answer '.*to 'repeat"):
             small(tmp_path / "run", mine("repaired"))
     assert not (tmp_path / "run" / "ledger" / "00003.jsonl.gz").exists()
@@ -143,9 +144,12 @@ def test_an_evaluation_stops_where_the_verifier_fails(mine, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"step_model": True, "learn.credit": "difference"}, r"step_model \(whose value is a probability\) needs scores in \[0, 1\]"),
-        ({"implicit_reward.coef": 1.0}, "set implicit_reward.coef to 0"),
-        ({"curriculum.method": "weakness"}, "curriculum weakness .*set curriculum.method to none"),
+        (
+            {"step_model": True, "learn.credit": "difference"},
+            r"step_model predicts a probability and needs scores in \[0, 1\], and .*: bring .* or leave step_model out",
+        ),
+        ({"implicit_reward.coef": 1.0}, "implicit_reward learns a probability and needs .* or leave implicit_reward out"),
+        ({"curriculum.method": "weakness"}, "curriculum takes 1 - reward for a failure and needs .* or leave curriculum out"),
     ],
 )
 def test_what_needs_scores_from_0_to_1_refuses_the_first_one_outside_in_a_sentence(small, mine, tmp_path, changes, said):

@@ -7,14 +7,15 @@ import json
 import pytest
 
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.recipes.practice import practice
 from etude.rewards.verdict import Verdict
+from etude.rollouts import tree_search
 from etude.rollouts.search.worth import Outcomes
 from etude.rollouts.tree import Tree
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
 from etude.training.parse import parse_practice
-from etude.training.run_folder import read_jsonl
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1, "explore.search.width": 2}
 METHODS = {
@@ -104,13 +105,13 @@ def test_what_makes_no_sense_is_one_sentence(given, said):
 
 
 def test_what_is_sampled_for_a_task_stays_within_its_budget(small, tmp_path, monkeypatch):
-    trees, search = [], searching.search
+    trees, search = [], tree_search.search
 
     def watched(grown, *given, **named):
         search(grown, *given, **named)
         trees.extend(grown)
 
-    monkeypatch.setattr(searching, "search", watched)
+    monkeypatch.setattr(tree_search, "search", watched)
     small(tmp_path / "run", STEPS | METHODS["beam"] | {"explore.search.budget_tokens": 40})
     assert len(trees) == 24 and max(tree.sampled_tokens for tree in trees) <= 40 + 4  # one answer may come after it
     assert max(tree.sampled_tokens for tree in trees) > 20
@@ -132,7 +133,7 @@ def test_attempts_of_a_tree_know_what_their_steps_were_worth():
     for node, score in ((right, 1.0), (wrong, 0.0)):
         node.finish, node.value, outcomes.verdicts[node] = "stop", score, Verdict(score)
     for hard, value in ((False, 0.5), (True, 1.0)):
-        group, verdicts = searching.group_of(tree, outcomes, hard=hard)
+        group, verdicts = tree_search.group_of(tree, outcomes, hard=hard)
         assert [attempt.text for attempt in group.attempts] == ["AB", "AC"] and group.attempts[0].step_lengths == (1, 1)
         assert [verdict.step_values for verdict in verdicts] == [(value, value, 1.0), (value, value, 0.0)]
 

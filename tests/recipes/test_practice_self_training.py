@@ -9,9 +9,10 @@ import pytest
 from etude.decoding.decode import decode
 from etude.errors import UserError
 from etude.evaluation.report import write_report
+from etude.files import read_jsonl
 from etude.tasks.sources import TaskSource
 from etude.tiny import letters
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
 from etude.training.settings import PracticeSettings
 
 TAUGHT = {"feedback": "self_training", "learn.method": "imitation"}
@@ -133,9 +134,9 @@ def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch)
         ({"self_training.min_share": 1.5}, "self_training.min_share must be in"),
         ({"explore.sampling.temperature": 0.0}, "temperature 0"),
         ({"explore.search.method": "mcts"}, "explore.search.method mcts"),
-        ({"rationalize": True}, "rationalize"),
+        ({"rationalize": True}, "leave rationalize out"),
         ({"explore.variants": ["", "Think."]}, "explore.variants"),
-        ({"curriculum.method": "weakness", "curriculum.category": "{answer}"}, "curriculum.method weakness"),
+        ({"curriculum.method": "weakness", "curriculum.category": "{answer}"}, "leave curriculum out"),
         ({"self_training.decoding.stop_agreed": True}, "stop_agreed saves no attempts"),
         ({"explore.num_samples": 1, "self_training.decoding.k": 1}, "learn.keep_all_right to true"),
     ],

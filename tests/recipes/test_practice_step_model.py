@@ -8,12 +8,12 @@ import pytest
 
 from etude.device.machine import Device, Machine
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.models.load import load_model
 from etude.models.save import save_model
-from etude.recipes import practice as practising
 from etude.settings.configuration import find_configuration
+from etude.training import step_model_files
 from etude.training.parse import parse_practice
-from etude.training.run_folder import read_jsonl
 from etude.training.step_model_files import load_step_model
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
@@ -26,10 +26,6 @@ KINDS = {
     "mcts": {"explore.search.method": "mcts", "explore.search.value": "step_model", "explore.search.to_end": False},
 }
 SAME = ("metrics.jsonl", "model/model.safetensors", "model/step_model.safetensors")
-
-
-class Killed(Exception):
-    pass
 
 
 def rows_of(folder):
@@ -50,32 +46,19 @@ def practised(request, small, tmp_path_factory):
 def test_a_step_model_learns_beside_the_policy_and_says_how_well_it_knew(practised):
     folder, options = practised
     rows = rows_of(folder)
-    assert len(rows) == 4 and all(row["step_model_loss"] > 0 for row in rows)
-    assert rows[0]["step_model_brier"] == rows[0]["step_model_brier_of_mean"] == pytest.approx(0.25)  # scores are 0 or 1, V is 1/2
-    assert rows[-1]["step_model_loss"] < rows[0]["step_model_loss"]
+    assert len(rows) == 4 and all(row["step_model/loss"] > 0 for row in rows)
+    assert rows[0]["step_model/brier"] == rows[0]["step_model/brier_of_mean"] == pytest.approx(0.25)  # scores are 0 or 1, V is 1/2
+    assert rows[-1]["step_model/loss"] < rows[0]["step_model/loss"]
     is_search = "explore.search.method" in options
-    assert [row.get("step_model_trust") for row in rows][:1] == [None if is_search else options.get("step_model.trust", 0.0)]
-    assert all(row["step_model_auc"] is None or 0 <= row["step_model_auc"] <= 1 for row in rows)
+    assert [row.get("step_model/trust") for row in rows][:1] == [None if is_search else options.get("step_model.trust", 0.0)]
+    assert all(row["step_model/auc"] is None or 0 <= row["step_model/auc"] <= 1 for row in rows)
 
 
 @pytest.mark.parametrize("place", ["between two checkpoints", "while it is saved"])
-def test_a_run_that_was_killed_resumes_to_the_same_bytes(practised, small, tmp_path, monkeypatch, place):
+def test_a_run_that_was_killed_resumes_to_the_same_bytes(practised, small, tmp_path, killed, killed_behind_step_3, place):
     folder, options = practised
-    attempts = Exploring.attempts_of
-
-    def killed_behind(self, step, *rest):
-        if step == 4:
-            raise Killed
-        return attempts(self, step, *rest)
-
-    def killed_saving(*given):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        if place.startswith("between"):
-            patch.setattr(Exploring, "attempts_of", killed_behind)
-        else:
-            patch.setattr(practising, "save_step_model", killed_saving)
+    saving = killed(step_model_files, "save_step_model", lambda *_: True)
+    with killed_behind_step_3 if place.startswith("between") else saving:
         small(tmp_path / "run", options)
     small(tmp_path / "run", options, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME)
@@ -114,17 +97,23 @@ def test_attempts_and_values_are_drawn_in_the_report(practised):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--learn.credit", "difference"], "or step_model to true"),
+        (["--learn.credit", "difference"], "or list the callback step_model, or learn.credit to"),
         (["--learn.credit", "tree", "--step_model", "true"], "values the steps of a search"),
-        (["--explore", "beam", "--explore.search.value", "step_model"], "but there is none: set step_model to true"),
+        (
+            ["--explore", "beam", "--explore.search.value", "step_model"],
+            "but there is none: list the callback step_model, or set the value to rollouts",
+        ),
         (
             ["--explore", "vine", "--explore.search.value", "step_model", "--step_model", "true"],
             "has no effect on explore.search.method",
         ),
         (["--explore", "mcts", "--explore.search.to_end", "false"], "set explore.search.method to mcts and explore.search.value to"),
-        (["--step_model.trust", "0.5", "--step_model", "true"], "step_model.trust 0.5 has no effect"),
+        (
+            ["--step_model.trust", "0.5", "--step_model", "true"],
+            "step_model.trust 0.5 is read for independent attempts .*: leave it out, or set .* and learn.credit to difference",
+        ),
         (["--step_model.backbone", "its"], "one of 'policy', 'own'"),
-        (["--step_model", "true"], "is a section: set --step_model"),
+        (["--step_model", "maybe"], "step_model: expected true or false, or its settings, got maybe"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
@@ -146,7 +135,7 @@ def test_a_step_model_can_be_a_smaller_model(small, tmp_path, smaller):
     options = ON | {"learn.credit": "difference", "step_model.backbone": "own", "step_model.model": str(smaller)}
     small(tmp_path / "run", options)
     rows = rows_of(tmp_path / "run")
-    assert rows[-1]["step_model_loss"] < rows[0]["step_model_loss"]
+    assert rows[-1]["step_model/loss"] < rows[0]["step_model/loss"]
     model, _ = load_model(str(tmp_path / "run" / "model"))
     found = load_step_model(str(tmp_path / "run" / "model"), model, Device("cpu", "float32"), Machine())
     assert found.backbone.config.num_hidden_layers == 1 and model.config.num_hidden_layers > 1

@@ -7,8 +7,8 @@ from itertools import groupby
 import pytest
 
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.rollouts.settings import Exploration
-from etude.training.run_folder import read_jsonl
 
 STOP = {"explore.stop_when_decided": "either", "explore.num_samples": 6}
 

@@ -9,7 +9,6 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from etude.callbacks.replay import ReplaySettings
 from etude.errors import UserError
 from etude.learn.settings import Learning
 from etude.models.load import convert, load_model
@@ -17,9 +16,12 @@ from etude.models.lora_settings import LoRA
 from etude.models.save import save_model
 from etude.recipes.evaluate import evaluate
 from etude.rollouts.prompts import render_prompt
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 from etude.tiny import letters, tiny_tokenizer
+from etude.training.parse import check_settings, parse_practice
 from etude.training.saving import greedy, save_asked
 from etude.training.settings import PracticeSettings, WarmStart
 
@@ -127,12 +129,15 @@ LORA = LoRA(rank=2, dropout=0.1)
 def test_dropout_without_an_update_that_imitates_is_refused():
     for learn in (Learning(lora=LORA), Learning(lora=LORA, method="preference")):
         with pytest.raises(UserError, match=r"learn.lora.dropout is 0.1, but no update imitates"):
-            replace(SETTINGS, learn=learn)
-    replace(SETTINGS, learn=Learning(lora=LORA), warm_start=WarmStart(n=8, steps=2))
-    replace(SETTINGS, learn=Learning(lora=LORA, method="imitation"))
+            check_settings(replace(SETTINGS, learn=learn))
+    check_settings(replace(SETTINGS, learn=Learning(lora=LORA), warm_start=WarmStart(n=8, steps=2)))
+    check_settings(replace(SETTINGS, learn=Learning(lora=LORA, method="imitation")))
 
 
 def test_dropout_beside_a_pull_to_the_start_is_refused():
-    anchored = replace(SETTINGS.retention, replay=ReplaySettings(ratio=0.1, anchor=0.1, path=["x.jsonl"]))
-    with pytest.raises(UserError, match=r"learn.lora.dropout is 0.1, but replay.kl_coef compares the model with its start"):
-        replace(SETTINGS, learn=Learning(lora=LORA, method="imitation"), retention=anchored)
+    how = {"learn.lora.rank": 2, "learn.lora.dropout": 0.1, "learn.method": "imitation"}
+    pull = {"replay.path": "x.jsonl", "replay.ratio": 0.1, "replay.kl_coef": 0.1}
+    said = r"replay.kl_coef compares the model with its start, which learn.lora.dropout 0.1 changes: set one of them to 0"
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), arguments_from(how | pull))
+    parse_practice(find_configuration("practice", "tiny"), arguments_from(how | pull | {"replay.kl_coef": 0.0}))

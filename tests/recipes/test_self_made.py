@@ -1,18 +1,25 @@
-"""Problems that the policy writes: what is made of a step, by an engine that says what it is told; and whole runs."""
+"""Tasks that the policy writes: what is made of a step, by an engine that says what it is told; and whole runs."""
+
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from etude.callbacks.synthetic_tasks import SyntheticTasks, Writer
 from etude.engine.completion import Completion
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.settings import Exploration
+from etude.rollouts.synthetic.settings import SyntheticTasksSettings
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
 from etude.training.ledger import Ledger
-from etude.training.parse import parse_practice
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.parse import check_settings, parse_practice
+from etude.training.run_folder import RunFolder
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 PENS = Task("Ann has 7 pens and gives 2 to Bob. How many are left?", "5", "numeric")
@@ -27,12 +34,12 @@ class Scripted:
     def __init__(self, answers):
         self.answers, self.asked = answers, []
 
-    def generate(self, prompts, *, num_samples, done, keys, **_):
+    def generate(self, prompts, *, num_samples, on_complete, keys, **_):
         for place, prompt in enumerate(prompts):
             question = bytes(prompt).decode()
             self.asked.append(question)
             texts = next(texts for end, texts in self.answers.items() if question.endswith(end))
-            done(place, [Completion((1,), (-1.0,), texts[i % len(texts)], "stop", keys[place][i], 0) for i in range(num_samples)])
+            on_complete(place, [Completion((1,), (-1.0,), texts[i % len(texts)], "stop", keys[place][i], 0) for i in range(num_samples)])
 
 
 def attempt(text):
@@ -43,58 +50,67 @@ def judge(pairs):
     return [numeric(text, task) for text, task in pairs]
 
 
-def judged_step():
+def sampled_step() -> RolloutBatch:
     groups = [
         Group(PENS, tuple(map(attempt, ["7 - 2 = 5", "9", "7 - 2 = 5", "8"]))),
         Group(CAKES, tuple(map(attempt, ["4 - 1 = 3"] * 4))),  # too easy to vary, and an example of how problems look
     ]
     verdicts = [[numeric(each.text, group.task) for each in group.attempts] for group in groups]
-    return Judged(groups, verdicts, {"judged": 8}, {"explore_seconds": 1.0, "feedback_seconds": 1.0})
+    return RolloutBatch(1, groups, verdicts, {"judged": 8}, {"explore_seconds": 1.0, "feedback_seconds": 1.0})
 
 
-def making(engine, *, measured=(), **how):
-    explore = Exploration(num_samples=4, self_made=SelfMade(**{"method": "svs", "sources": 2, "problems": 4, "shots": 1} | how))
-    return SelfMaking(explore, engine, judge, lambda task: tuple(task.question.encode()), 10_000, 0, {task.key for task in measured})
+def writer(engine, *, measured=(), **how) -> Writer:
+    settings = SyntheticTasksSettings(**{"method": "svs", "sources": 2, "problems": 4, "shots": 1} | how)
+    render, keys = (lambda task: tuple(task.question.encode())), {task.key for task in measured}
+    return Writer(settings, Exploration(num_samples=4), engine, judge, render, 10_000, 0, keys)
+
+
+def written(engine, **how) -> RolloutBatch:
+    """A step with what the policy wrote beside its tasks."""
+    batch = sampled_step()
+    writer(engine, **how).add_to(batch)
+    return batch
 
 
 def test_variants_are_written_checked_solved_and_their_writing_is_rewarded():
     engine = Scripted({"Problem:": [GOOD, EASY, LEAKS, COPY], GOOD: ["5", "6", "7", "8"], EASY: ["5"]})
-    found = making(engine).beside(1, judged_step())
+    found = written(engine)
     (given, other, _, good, easy) = found.groups
-    assert (given.task, other.task, found.made) == (PENS, CAKES, 3)
-    assert [verdict.score for verdict in found.verdicts[2]] == [1.0, 0.0, 0.0, 0.0]  # one in four is right; all are; a leak; a copy
-    assert [verdict.message for verdict in found.verdicts[2]][2:] == ["the problem is flawed: leak", "the problem is flawed: copy"]
-    assert [verdict.score for verdict in found.verdicts[3]] == [1.0, 0.0, 0.0, 0.0]
+    assert (given.task, other.task, found.num_synthetic) == (PENS, CAKES, 3)
+    assert [verdict.score for verdict in found.rewards[2]] == [1.0, 0.0, 0.0, 0.0]  # one in four is right; all are; a leak; a copy
+    assert [verdict.message for verdict in found.rewards[2]][2:] == ["the problem is flawed: leak", "the problem is flawed: copy"]
+    assert [verdict.score for verdict in found.rewards[3]] == [1.0, 0.0, 0.0, 0.0]
     assert (good.task.question, good.task.answer, easy.task.question) == (GOOD, "5", EASY)
     assert engine.asked[0].endswith("Solution: 4 - 1 = 3\nProblem: " + CAKES.question + "\n\nSolution: 7 - 2 = 5\nProblem:")
     assert len(engine.asked) == 3  # nobody is asked to solve what is flawed
-    counts = {name: value for name, value in found.counts.items() if name.startswith("made")}
-    flaws = {"made_unfinished": 0, "made_empty": 0, "made_leak": 1, "made_copy": 1, "made_measured": 0}
-    assert counts == flaws | {"made": 4, "made_valid": 2, "made_rewarded": 1, "made_reward": 0.25, "made_score": pytest.approx(5 / 8)}
+    flaws = {"unfinished": 0, "empty": 0, "leak": 1, "copy": 1, "measured": 0}
+    counts = flaws | {"written": 4, "valid": 2, "rewarded": 1, "writing_reward": 0.25, "reward": pytest.approx(5 / 8)}
+    assert found.metrics == {"judged": 8} | {f"synthetic_tasks/{name}": value for name, value in counts.items()}
 
 
 def test_an_item_of_the_evaluation_is_solved_by_nobody():
     engine = Scripted({"Problem:": [GOOD], GOOD: ["5", "6"]})
-    found = making(engine, measured=[Task(GOOD)]).beside(1, judged_step())
-    assert found.counts["made_measured"] == 4 - found.counts["made_copy"] > 0 and found.made == 1
+    found = written(engine, measured=[Task(GOOD)])
+    assert found.metrics["synthetic_tasks/measured"] == 4 - found.metrics["synthetic_tasks/copy"] > 0 and found.num_synthetic == 1
 
 
 def test_a_proposer_is_rewarded_where_its_solvers_are_at_odds():
     engine = Scripted({"Problem:": [GOOD, EASY, "What would you say to that?", LEAKS], GOOD: ["5", "5", "6", "7"], EASY: ["5"]})
     engine.answers |= {"to that?": ["a", "b", "1", "2"], LEAKS: ["5", "5", "5", "4"]}
     how = {"method": "proposer", "sources": 1, "min_share": 0.5}
-    found = making(engine, **how).beside(1, judged_step())
-    writing = dict(zip([each.text for each in found.groups[2].attempts], [v.score for v in found.verdicts[2]], strict=True))
+    found = written(engine, **how)
+    writing = dict(zip([each.text for each in found.groups[2].attempts], [v.score for v in found.rewards[2]], strict=True))
     assert writing == {GOOD: 1.0, EASY: 0.0, "What would you say to that?": 0.0, LEAKS: 0.75}  # 4 p (1 - p) of 1/2, 1, no majority, 3/4
-    assert [verdict.score for verdict in found.verdicts[3]] == [1.0, 1.0, 0.0, 0.0]
+    assert [verdict.score for verdict in found.rewards[3]] == [1.0, 1.0, 0.0, 0.0]
     assert {group.task.answer for group in found.groups[3:]} == {None}
 
 
 def test_without_a_source_the_step_is_as_it_was():
-    step = judged_step()
-    step.verdicts[0] = [Verdict(0.0)] * 4
-    found = making(Scripted({})).beside(1, step)
-    assert (found.groups, found.verdicts, found.made) == (step.groups, step.verdicts, 0)
+    batch = sampled_step()
+    batch.rewards[0] = [Verdict(0.0)] * 4
+    before = batch.groups, [list(row) for row in batch.rewards], 0
+    writer(Scripted({})).add_to(batch)
+    assert (batch.groups, batch.rewards, batch.num_synthetic) == before
 
 
 def test_no_more_sources_than_are_wanted_and_none_without_room():
@@ -102,19 +118,19 @@ def test_no_more_sources_than_are_wanted_and_none_without_room():
         Group(Task(f"{number} + 5?", str(number + 5), "numeric"), tuple(map(attempt, [f"It is {number + 5}.", "0"]))) for number in range(9)
     ]
     verdicts = [[numeric(each.text, group.task) for each in group.attempts] for group in groups]
-    step = Judged(groups, verdicts, {}, {"explore_seconds": 0.0, "feedback_seconds": 0.0})
-    maker = making(Scripted({"Problem:": ["no"]}), sources=3)
-    assert len(maker._sources(0, step)) == 3 and maker._sources(0, step) == maker._sources(0, step) != maker._sources(1, step)
-    maker.room_tokens = 10
-    assert maker._sources(0, step) == []
+    first, second = (RolloutBatch(step, groups, verdicts, {}, {"explore_seconds": 0.0, "feedback_seconds": 0.0}) for step in (1, 2))
+    own = writer(Scripted({"Problem:": ["no"]}), sources=3)
+    assert len(own._sources(first)) == 3 and own._sources(first) == own._sources(first) != own._sources(second)
+    own.room_tokens = 10
+    assert own._sources(first) == []
 
 
-def test_the_ledger_keeps_the_tasks_that_were_made(tmp_path):
+def test_the_ledger_keeps_the_tasks_that_were_written(tmp_path):
     engine = Scripted({"Problem:": [GOOD, EASY, LEAKS, COPY], GOOD: ["5", "6", "7", "8"], EASY: ["5"]})
-    found, ledger = making(engine).beside(1, judged_step()), Ledger(tmp_path / "ledger")
-    ledger.write(1, found)
+    found, ledger = written(engine), Ledger(tmp_path / "ledger")
+    ledger.write(found)
     again = ledger.read(1, [PENS, CAKES])
-    assert (again.groups, again.verdicts, again.made, again.counts) == (found.groups, found.verdicts, found.made, found.counts)
+    assert again == replace(found, is_from_ledger=True)
     assert again.groups[again.given] == found.groups[:2]
 
 
@@ -128,7 +144,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_s
     for name in SAME:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     steps = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "practice"]
-    assert sum(row["made"] for row in steps) > 0 and all(row["groups"] == 6 for row in steps) and result["status"] == "finished"
+    assert (
+        sum(row["synthetic_tasks/written"] for row in steps) > 0
+        and all(row["groups"] == 6 for row in steps)
+        and result["status"] == "finished"
+    )
     attempts = [RunFolder(tmp_path / "whole").read_attempts(row["step"]) for row in steps]
     solved = [sum(row.get("made") == "a problem of its own" for row in rows) for rows in attempts]
     by_verifier = solved if method == "svs" else [0] * len(steps)  # a proposer's are judged by agreement
@@ -138,21 +158,20 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_s
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--synthetic_tasks", "svs", "--explore", "mcts"], "adds problems to plain attempts, which explore.search.method mcts does not"),
+        (["--synthetic_tasks", "svs", "--explore", "mcts"], "adds tasks to plain attempts, and explore.search.method mcts is set"),
         (["--synthetic_tasks", "proposer", "--learn.method", "imitation"], "proposer rewards writing by degrees"),
-        (["--synthetic_tasks", "svs", "--feedback", "agreement"], "svs writes from right attempts, and feedback agreement does not know"),
-        (["--curriculum", "weakness", "--explore.reuse", "true"], "explore.reuse wants every task once an epoch"),
+        (["--synthetic_tasks", "svs", "--feedback", "agreement"], "svs writes from right attempts, and feedback agreement does not"),
         (["--curriculum.method", "levels", "--curriculum.own_levels", "2"], "levels raises the parameters of a family"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
     with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)
+        check_settings(parse_practice(find_configuration("practice", "tiny"), given))
 
 
 @pytest.mark.parametrize("method", ["svs", "proposer"])
-def test_a_problem_of_its_own_has_no_choices(method):
-    settings = parse_practice(find_configuration("practice", "tiny"), ["--synthetic_tasks", method])
+def test_a_written_task_has_no_choices(method):
     task = Task("Which is a fruit?", "B", "choice", metadata={"choices": ["a stone", "a pear"]}, origin="fruit.jsonl:1")
-    with pytest.raises(UserError, match=r"the answer of fruit\.jsonl:1 is a letter among its own: set"):
-        self_making_for(settings, None, judge, None, None, [task], [])
+    run = SimpleNamespace(data=SimpleNamespace(train=[PENS, task]))
+    with pytest.raises(UserError, match=r"the answer of fruit\.jsonl:1 is a letter among its own: leave synthetic_tasks out, or give"):
+        SyntheticTasks(SyntheticTasksSettings(method)).prepare(run)

@@ -4,14 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from etude.callbacks.implicit_reward import ImplicitRewardSettings
+from etude.callbacks.implicit_reward import ImplicitRewardCallback, ImplicitRewardSettings
+from etude.callbacks.kl_penalty import KLPenalty, KLPenaltySettings
 from etude.engine.completion import Completion
 from etude.learn.learner import Learner
 from etude.learn.losses import POLICY_LOSSES
 from etude.learn.settings import Learning
+from etude.learn.update import advantages_of, update_on
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import HINTED, Attempt, Group
+from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
+from etude.training.callback_list import CallbackList
 from etude.training.rollout_metrics import observed
 
 
@@ -43,10 +47,19 @@ def prompts(examples) -> set[int]:
     return {example.prompt[-1] for example in examples}
 
 
-@pytest.mark.parametrize("anchor", [0.0, 1e-12])
-def test_dropping_groups_without_signal_moves_none_to_another_part(anchor):
-    learner = Recorder()
-    learn_from(learner, GROUPS, VERDICTS, Learning(updates_per_epoch=2, epochs=2, anchor=anchor))
+def step(groups=GROUPS, verdicts=VERDICTS) -> RolloutBatch:
+    batch = RolloutBatch(1, list(groups), [list(row) for row in verdicts], {}, {})
+    batch.begin_update()
+    return batch
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 1e-12])
+def test_dropping_groups_without_signal_moves_none_to_another_part(kl_coef):
+    learner, batch, callbacks = Recorder(), step(), CallbackList()
+    if kl_coef:
+        callbacks.append(KLPenalty(KLPenaltySettings(kl_coef)))
+        callbacks[0].learner = learner
+    update_on(learner, batch, Learning(updates_per_epoch=2, epochs=2), on_examples=callbacks.on_examples(batch))
     with_signal = [{p for p in prompts(examples) if p in (10, 12)} for examples, _ in learner.updates]
     assert with_signal == [{10, 12}, set()] * 2
     assert [(size.sequences, size.tokens) for _, size in learner.updates] == [(4, 8)] * 4  # as sampled: half of 8 attempts, of 16 tokens
@@ -55,16 +68,16 @@ def test_dropping_groups_without_signal_moves_none_to_another_part(anchor):
 def test_every_part_is_averaged_over_its_own_attempts():
     groups = [GROUPS[0], GROUPS[0], GROUPS[2]]  # two prompts, one of them twice
     learner = Recorder()
-    learn_from(learner, groups, [VERDICTS[0]] * 3, Learning(updates_per_epoch=2))
+    update_on(learner, step(groups, [VERDICTS[0]] * 3), Learning(updates_per_epoch=2))
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(4, 4, 8), (2, 2, 4)]
 
 
 @pytest.mark.parametrize("method", ["credit", "imitation"])
 def test_the_rate_follows_the_share_of_groups_with_signal_where_it_is_to(method):
-    learner = Recorder()
+    learner, batch = Recorder(), step(GROUPS[:3], VERDICTS[:3])
     for is_on in (False, True):
-        learn_from(learner, GROUPS[:3], VERDICTS[:3], Learning(method, updates_per_epoch=2, rate_by_signal=is_on))
-        learn_from(learner, GROUPS[:3], VERDICTS[:3], Learning(method, rate_by_signal=is_on))
+        update_on(learner, batch, Learning(method, updates_per_epoch=2, rate_by_signal=is_on))
+        update_on(learner, batch, Learning(method, rate_by_signal=is_on))
     assert learner.rate_shares == [1, 1, 1, 1, 0, pytest.approx(2 / 3)]  # of 10 and 12, of 11, of all three
 
 
@@ -75,7 +88,7 @@ def test_a_part_without_signal_replays_nothing():
         asked.append(tokens)
         return []
 
-    learn_from(learner, GROUPS[:2], VERDICTS[:2], Learning(updates_per_epoch=2), replay=replay)
+    update_on(learner, step(GROUPS[:2], VERDICTS[:2]), Learning(updates_per_epoch=2), extra=replay)
     assert asked == [4]
 
 
@@ -83,29 +96,47 @@ def test_attempts_that_saw_the_answer_do_not_count_in_the_batch():
     hinted = replace(attempt(11, 7), view=HINTED)
     groups = [GROUPS[0], Group(GROUPS[1].task, (*GROUPS[1].attempts, hinted))]
     learner = Recorder()
-    learn_from(learner, groups, [VERDICTS[0], [*VERDICTS[1], Verdict(1.0)]], Learning("imitation"))
+    update_on(learner, step(groups, [VERDICTS[0], [*VERDICTS[1], Verdict(1.0)]]), Learning("imitation"))
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(2, 4, 8)]
+
+
+def test_masked_attempts_enter_no_loss_and_count_in_the_batch():
+    learner, batch = Recorder(), step()
+    batch.masked[0][1] = True
+    update_on(learner, batch, Learning())
+    assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(3, 8, 16)]
 
 
 def test_the_credit_of_tokens_is_what_they_bring_times_its_weight():
     class Fixed:
-        settings = ImplicitRewardSettings(coefficient=0.5)
-
         def rewards(self, groups):
             return [[(0.5, 0.0), (-0.5, 0.0)]]
 
-    judged = Judged([GROUPS[0]], [VERDICTS[0]], {}, {})
-    credit, metrics = added_credit(Fixed(), judged, Learning())
-    assert credit == [[(0.5 * 1.0, 0.5 * 0.25), (0.5 * -1.0, 0.5 * -0.25)]]  # to come 1/2, less the other's mean of -1/4, twice
-    assert metrics == {"implicit_reward_auc_within": 1.0}
-    both, _ = added_credit(Fixed(), judged, Learning(credit="difference", outcome_coefficient=2.0))
-    assert both == [[(0.5 + 2 * 0.5, 0.125 + 2 * 0.5), (-0.5 - 2 * 0.5, -0.125 - 2 * 0.5)]]
+    callback, batch = ImplicitRewardCallback(ImplicitRewardSettings(coef=0.5)), step(GROUPS[:1], VERDICTS[:1])
+    callback.model = Fixed()
+    assert callback.before_update(batch) == {"implicit_reward/auc_within_task": 1.0}
+    # to come 1/2, less the other's mean of -1/4, twice
+    assert batch.token_advantages == [[[(0.5 * 1.0, 0.5 * 0.25), (0.5 * -1.0, 0.5 * -0.25)]]]
+    assert more_than_without(batch, Learning(credit="difference", outcome_coefficient=2.0)) == [
+        [(0.5 + 2 * 0.5, 0.125 + 2 * 0.5), (-0.5 - 2 * 0.5, -0.125 - 2 * 0.5)]
+    ]
 
 
-@pytest.mark.parametrize(("credit", "coefficient", "added"), [("difference", 0.0, None), ("centred", 3.0, None), ("tree", 3.0, 1.5)])
+@pytest.mark.parametrize(("credit", "coefficient", "added"), [("difference", 0.0, 0.0), ("centred", 3.0, 0.0), ("tree", 3.0, 1.5)])
 def test_the_outcome_counts_beside_credit_by_step_as_much_as_is_said(credit, coefficient, added):
-    found, _ = added_credit(None, Judged([GROUPS[0]], [VERDICTS[0]], {}, {}), Learning(credit=credit, outcome_coefficient=coefficient))
-    assert found == (added and [[(added, added), (-added, -added)]])
+    found = more_than_without(step(GROUPS[:1], VERDICTS[:1]), Learning(credit=credit, outcome_coefficient=coefficient))
+    assert found == [[(added, added), (-added, -added)]]
+
+
+def more_than_without(batch: RolloutBatch, learn: Learning):
+    """What is added to the advantages of the rule, by group, attempt and token; every attempt is one step."""
+    batch.groups = [replace(group, attempts=tuple(replace(each, step_lengths=(2,)) for each in group.attempts)) for group in batch.groups]
+    plain = replace(batch, token_advantages=[])
+    both = advantages_of(batch, learn), advantages_of(plain, replace(learn, outcome_coefficient=0.0))
+    return [
+        [tuple(one - other for one, other in zip(*tokens, strict=True)) for tokens in zip(*rows, strict=True)]
+        for rows in zip(*both, strict=True)
+    ]
 
 
 def test_entropy_is_estimated_over_all_attempts():
@@ -125,7 +156,7 @@ def test_where_groups_stop_early_what_estimates_the_policy_is_of_first_halves_al
 
 
 def test_metrics_are_those_of_the_last_update():
-    assert learn_from(Recorder(), GROUPS, VERDICTS, Learning(epochs=3))["updates"] == 3.0
+    assert update_on(Recorder(), step(), Learning(epochs=3))["updates"] == 3.0
 
 
 def test_settings_reach_the_learner(small, tmp_path, monkeypatch):
@@ -137,8 +168,8 @@ def test_settings_reach_the_learner(small, tmp_path, monkeypatch):
         return real(self, examples, *rest, **options)
 
     monkeypatch.setattr(Learner, "update", spy)
-    learn = {"loss": "sequence", "credit": "standardised", "aggregation": "sequence", "clip_low": 0.11, "clip_high": 0.31, "anchor": 0.07}
-    overrides = {f"learn.{name}": value for name, value in learn.items()}
+    learn = {"loss": "sequence", "credit": "standardised", "aggregation": "sequence", "clip_low": 0.11, "clip_high": 0.31}
+    overrides = {f"learn.{name}": value for name, value in learn.items()} | {"kl_penalty.kl_coef": 0.07}
     small(tmp_path / "run", overrides | {"explore.sampling.temperature": 0.7, "steps": 2, "learn.optimiser.decay_steps": 9})
     learner, examples = next((learner, examples) for learner, examples in reversed(seen) if any(e.policy for e in examples))
     policy, imitate, anchor = learner.streams

@@ -14,7 +14,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
 from etude.models.save import save_model
 from etude.recipes.answering import AnswerSearch, search_answers
 from etude.recipes.evaluate import evaluate
@@ -81,7 +81,7 @@ def saved(small, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["policy", "own"])
 def test_a_saved_step_model_says_the_same(llama, tokenizer, tmp_path, kind):
-    made = StepModel(llama, StepModelSettings(on=True, backbone=kind, hidden=4))
+    made = StepModel(llama, StepModelSettings(backbone=kind, hidden=4))
     with torch.no_grad():
         made.head.layers[-1].weight.normal_()
         if kind == "own":
@@ -94,7 +94,9 @@ def test_a_saved_step_model_says_the_same(llama, tokenizer, tmp_path, kind):
 
 def test_a_saved_step_model_that_is_damaged_or_of_another_model_is_told(saved, llama, tokenizer, tmp_path):
     save_model(llama, tokenizer, tmp_path / "model")
-    with pytest.raises(UserError, match=r"has none \(no step_model.safetensors in its folder\): name one that practised with step_model"):
+    with pytest.raises(
+        UserError, match=r"has none \(no step_model.safetensors in its folder\): name one that practised with the callback step_model, or"
+    ):
         load_step_model(str(tmp_path / "model"), llama, HERE, Machine())
     file = tmp_path / "model" / "step_model.safetensors"
     for content in (b"", b"\x00" * 40, (saved / file.name).read_bytes()):  # the last is of another width

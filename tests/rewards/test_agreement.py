@@ -2,6 +2,7 @@ from statistics import fmean
 
 import pytest
 
+from etude.callbacks.vote_calibration import VoteCalibrationSettings
 from etude.errors import UserError
 from etude.learn.credit import centred
 from etude.rewards.agreement import NEVER, Agreement, AgreementFeedback, believed_share
@@ -56,22 +57,22 @@ def test_full_or_no_agreement_gives_zero_advantage():
 def test_the_trusted_vote_share_is_the_smallest_with_the_target_precision():
     found = [(0.25, False), (0.25, False), (0.5, True), (0.5, False), (0.75, True), (1.0, True)]
     for accuracy, least in [(0.0, 0.25), (0.5, 0.25), (0.7, 0.5), (0.8, 0.75), (1.0, 0.75)]:
-        share = believed_share(found, Agreement(probe_accuracy=accuracy))
+        share = believed_share(found, 0.0, accuracy)
         assert share == least
         assert fmean(is_right for own, is_right in found if own >= share) >= accuracy
-    assert believed_share(found, Agreement(min_share=0.9)) == 1.0
-    assert believed_share([(1.0, False)], Agreement()) == believed_share([], Agreement()) == NEVER
+    assert believed_share(found, 0.9, 0.5) == 1.0
+    assert believed_share([(1.0, False)], 0.0, 0.5) == believed_share([], 0.0, 0.5) == NEVER
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("make", "said"),
     [
-        ({"min_share": 1.5}, r"agreement.min_share must be in \[0, 1\], got 1.5"),
-        ({"probe_accuracy": -0.1}, r"vote_calibration.target_precision must be in \[0, 1\], got -0.1"),
-        ({"probe_n": -1}, "vote_calibration.n must be at least 0, got -1"),
-        ({"probe_every": 0}, "vote_calibration.every must be at least 1, got 0"),
+        (lambda: Agreement(min_share=1.5), r"agreement.min_share must be in \[0, 1\], got 1.5"),
+        (lambda: VoteCalibrationSettings(4, target_precision=-0.1), r"vote_calibration.target_precision must be in \[0, 1\], got -0.1"),
+        (lambda: VoteCalibrationSettings(-1), "vote_calibration.n must be at least 1, got -1"),
+        (lambda: VoteCalibrationSettings(4, every=0), "vote_calibration.every must be at least 1, got 0"),
     ],
 )
-def test_a_share_outside_0_to_1_is_refused(settings, said):
+def test_a_share_outside_0_to_1_is_refused(make, said):
     with pytest.raises(UserError, match=said):
-        Agreement(**settings)
+        make()

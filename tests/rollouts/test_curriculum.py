@@ -127,7 +127,7 @@ def test_the_levels_of_a_family_are_its_own():
     ("settings", "said"),
     [
         ({"method": "levels"}, "curriculum.method is levels, and there are 0 levels"),
-        ({"levels": [{}]}, "curriculum.method is none, and there are 1 levels"),
+        ({"levels": [{}]}, "curriculum.method is weakness, and there are 1 levels"),
         ({"method": "levels", "levels": [{}], "own_levels": 2}, "two ways to say the same"),
         ({"rest": 0.0}, "curriculum.rest must be above 0 and at most 1, got 0.0"),
         ({"lower_at": 0.7}, "lower_at < raise_at, got 0.7 and 0.7"),
@@ -135,7 +135,7 @@ def test_the_levels_of_a_family_are_its_own():
 )
 def test_what_makes_no_sense_is_refused(settings, said):
     with pytest.raises(UserError, match=said):
-        CurriculumSettings(**settings)
+        CurriculumSettings(**{"method": "weakness"} | settings)
 
 
 def test_a_category_that_tasks_do_not_have_is_named():

@@ -4,13 +4,13 @@ import copy
 from dataclasses import replace
 
 import pytest
+from small_examples import anchored, credited
 
 from etude.engine.completion import Completion
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.learn.learner import Learner, Optimiser
-from etude.learn.training_examples import by_credit
 from etude.randomness import seed_for
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
@@ -76,7 +76,7 @@ def test_a_learner_that_did_not_change_finds_the_log_probs_of_all_turns(engine):
     groups = first_of(engine)
     scores = iter([1.0, 0.0] * 6)
     found, verdicts = refined(engine, groups, wrong(groups), Refinement(turns=3), lambda pairs: [Verdict(next(scores)) for _ in pairs])
-    examples = [example for lesson in by_credit(found, verdicts, credit="centred", with_anchor=True) for example in lesson]
+    examples = [example for own in credited(found, verdicts, on_examples=anchored) for example in own]
     assert len(examples) == sum(attempt.turns for group in found for attempt in group.attempts) > 12
     learner = Learner(engine._model, Optimiser(), [], temperature=0.8)
     for example, logprobs in zip(examples, learner.logprobs(examples), strict=True):

@@ -7,6 +7,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.rollouts.prompts import render_prompt
 from etude.rollouts.samples import sample_groups
+from etude.rollouts.search.settings import Search
 from etude.rollouts.settings import Exploration
 from etude.rollouts.variants import asked, sample_variously
 from etude.tasks.task import Task
@@ -53,8 +54,7 @@ def test_an_attempt_is_the_same_whichever_are_made_beside_it(engine):
     ("wrong", "message"),
     [
         ({"variants": ["a"] * 9}, "explore.variants has 9 prompts for explore.num_samples 8 attempts"),
-        ({"variants": ["a"], "reuse": True}, "explore.variants asks .* which explore.reuse true can't"),
-        ({"temperature_end": 0.0}, "temperature_schedule.end must be 0.001 or more, got 0.0"),
+        ({"variants": ["a"], "search": Search("mcts")}, "explore.variants asks .* which explore.search.method mcts can't"),
     ],
 )
 def test_wrong_settings_are_told(wrong, message):

@@ -237,9 +237,9 @@ def test_two_sources_on_the_command_line_are_refused(tmp_path):
     [
         (
             ["--learn.method", "imitation", "--kl_penalty.kl_coef", "0.1"],
-            r"learn\.anchor is 0\.1, but has no effect on learn\.method imitation",
+            r"kl_penalty is on the tokens of the policy gradient, and learn\.method imitation is set: set it to credit, or leave",
         ),
-        (["--kl_penalty.kl_coef", "-1"], r"learn\.anchor must be 0 \(off\) or more"),
+        (["--kl_penalty.kl_coef", "-1"], r"callbacks\.kl_penalty\.kl_coef must be above 0, got -1\.0: leave kl_penalty out"),
         (["--explore.sampling.temperature", "0"], "makes all attempts at a task equal"),
         (["--explore.sampling.top_k", "1"], "makes all attempts at a task equal"),
         (["--explore.num_samples", "1"], r"explore\.num_samples must be at least 2, got 1"),

@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 
+from etude.callbacks import CALLBACKS
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.evaluate_settings import EvaluateSettings
 from etude.recipes.generate_settings import GenerateSettings
@@ -62,5 +63,17 @@ def test_every_setting_has_its_type_its_default_and_its_text():
 @pytest.mark.parametrize("kind", [PracticeSettings, AdaptSettings, EvaluateSettings, GenerateSettings])
 def test_help_has_every_setting_of_a_command_once_and_in_80_columns(kind):
     text = help_of(kind)
-    assert sorted(re.findall(r"^  --(\S+)", text, re.MULTILINE)) == sorted(settings_of(kind))
-    assert max(map(len, text.splitlines())) < 150 and "Literal" not in text and "<class" not in text
+    assert sorted(re.findall(r"^  --(\S+)", text, re.MULTILINE)) == sorted(name.removeprefix("callbacks.") for name in settings_of(kind))
+    assert max(map(len, text.splitlines())) < 150 and "Literal" not in text and "<class" not in text and "MISSING" not in text
+
+
+def test_help_lists_optional_features_with_a_switch_and_their_settings():
+    text = help_of(PracticeSettings)
+    assert re.search(r"--collapse \{true,false\}\n[^-]*\(default: true\)", text) and re.search(
+        r"--gate \{true,false\}\s[^-]*\(default: false\)", text
+    )
+    assert "\nGate against forgetting:\n  --gate.every EVERY" in text
+
+
+def test_the_short_name_of_an_optional_feature_is_no_other_settings():
+    assert not CALLBACKS.keys() & {name.partition(".")[0] for name in settings_of(PracticeSettings)}

@@ -14,13 +14,13 @@ from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.settings.configuration import settings_of
 from etude.settings.spellings import NAMES, SECTIONS, VALUES, nearest_setting, our_value
 from etude.training.parse import SHORT
-from etude.training.settings import FEEDBACK, PracticeSettings
+from etude.training.settings import FEEDBACK, OTHER_FEEDBACK, PracticeSettings
 
 CHOICES = {
     "learn.credit": [*CREDIT, *STEP_CREDIT],
     "learn.loss": POLICY_LOSS_NAMES,
     "learn.method": METHODS,
-    "feedback": FEEDBACK,
+    "feedback": (*FEEDBACK, *OTHER_FEEDBACK),
     "search.method": [*SEARCHES, REFINE],
     "decoding.method": READS,
     "engine.view": VIEWS,
@@ -44,8 +44,11 @@ COMMANDS = (PracticeSettings, AdaptSettings, EvaluateSettings, GenerateSettings)
         ("explore.temperature", "explore.sampling.temperature"),
         ("num_samples", "explore.num_samples"),
         ("num_generations", "explore.num_samples"),
-        ("kl_coef", "learn.anchor"),
-        ("learn.beta", "learn.anchor"),
+        ("kl_coef", "callbacks.kl_penalty.kl_coef"),
+        ("beta", "callbacks.kl_penalty.kl_coef"),
+        ("learn.kl_coef", "callbacks.kl_penalty.kl_coef"),
+        ("learn.beta", "learn.preference.beta"),
+        ("entropy_coeff", "callbacks.entropy_bonus.entropy_coef"),
         ("max_new_tokens", "explore.max_new_tokens"),
         ("max_completion_length", "explore.max_new_tokens"),
         ("batch_size", "explore.tasks_per_step"),

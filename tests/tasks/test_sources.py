@@ -215,7 +215,7 @@ BROKEN = [
     ("a.jsonl", '{"question": null, "answer": "1"}', r"a\.jsonl:1: the question is null: write the text, or leave the row out$"),
     ("a.jsonl", '{"question": 5, "answer": "1"}', r"a\.jsonl:1: the question must be text, got the number 5: put it in quotation marks$"),
     ("a.jsonl", '{"prompt": {"a": 1}, "answer": "1"}', r"a\.jsonl:1: the prompt must be text, got the object \{'a': 1\}"),
-    ("a.jsonl", '{"question": "a", "answer": NaN}', r"a\.jsonl:1: the answer is nan, which is no number"),
+    ("a.jsonl", '{"question": "a", "answer": NaN}', r"a\.jsonl:1: the answer is nan, which is not a number"),
     ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": "abc", "answer":\n', r"a\.jsonl:2: not JSON: Expecting value at column 30$"),
     ("a.jsonl", '{"question": "a", "question": "b"}', r"a\.jsonl:1: not JSON that can be read: 'question' is given twice: give it once"),
     ("a.csv", "question,answer,question\na,1,b\n", r"a\.csv:1: column 'question' is named twice: rename one"),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from etude.errors import UserError
-from etude.learn.example import Example
+from etude.recipes.practice import Loop
 from etude.tasks.comparisons import Comparison
 from etude.tasks.task import Task
+from etude.training.data import RunData
 from etude.training.inputs import inputs_of, verifiers_of
 
 VERIFIER = "def judge(text, task):\n    return text.startswith(task.answer)\n"
@@ -29,7 +30,7 @@ FILES = {
 def killed_run(small, letter_files, killed):
     """A run on files that was killed before its second step."""
     Path("mine.py").write_text(VERIFIER)
-    with killed(Exploring, "attempts_of", lambda exploring, step, *_: step == 2):
+    with killed(Loop, "rollout", lambda loop, step: step == 2):
         small(letter_files / "run", FILES)
     return letter_files / "run"
 
@@ -68,22 +69,32 @@ def test_a_run_is_not_resumed_with_changed_inputs_each_of_which_is_named(small, 
 
 
 TASK = Task("What is 2 + 2?", "4", metadata={"n": 1}, origin="train.jsonl:1")
-MATERIALS = Materials([TASK], [], [], {"test": [Task("What is 3 + 3?", "6")]}, {})
+DATA = RunData([TASK], [], [], {"test": [Task("What is 3 + 3?", "6")]}, {})
 
 
 @pytest.mark.parametrize(
     "change", [{"answer": "5"}, {"prompt": "What is 2 + 3?"}, {"worked": "2 and 2"}, {"metadata": {"n": 2}}, {"instruction": "Say it."}]
 )
 def test_every_part_of_a_task_changes_its_fingerprint_except_its_origin(change):
-    assert inputs_of(MATERIALS, []) == inputs_of(replace(MATERIALS, train=[replace(TASK, origin="moved/train.jsonl:1")]), [])
-    other = inputs_of(replace(MATERIALS, train=[replace(TASK, **change)]), [])
-    assert [name for name, value in inputs_of(MATERIALS, []).items() if other[name] != value] == ["the training tasks"]
+    assert inputs_of(DATA) == inputs_of(replace(DATA, train=[replace(TASK, origin="moved/train.jsonl:1")]))
+    other = inputs_of(replace(DATA, train=[replace(TASK, **change)]))
+    assert [name for name, value in inputs_of(DATA).items() if other[name] != value] == ["the training tasks"]
 
 
-def test_compared_answers_and_replayed_text_count():
-    with_both = inputs_of(replace(MATERIALS, comparisons=[Comparison(TASK, "4", "5")]), [Example((1,), (2, 3))])
-    other = inputs_of(replace(MATERIALS, comparisons=[Comparison(TASK, "4", "6")]), [Example((1,), (2, 4))])
-    assert [name for name in with_both if other[name] != with_both[name]] == ["the compared answers", "the replayed text"]
+def test_compared_answers_count():
+    with_some = inputs_of(replace(DATA, comparisons=[Comparison(TASK, "4", "5")]))
+    other = inputs_of(replace(DATA, comparisons=[Comparison(TASK, "4", "6")]))
+    assert [name for name in with_some if other[name] != with_some[name]] == ["the compared answers"]
+
+
+def test_replayed_text_counts(small, letter_files, killed):
+    overrides = FILES | {"replay.path": ["old.txt"], "replay.ratio": 0.5, "tasks.verifier": "exact"}
+    Path("old.txt").write_text("Two wrens met at the mill and sang of the rain. " * 9)
+    with killed(Loop, "rollout", lambda loop, step: step == 2):
+        small(letter_files / "run", overrides)
+    Path("old.txt").write_text("Two wrens met at the mill and sang of the snow. " * 9)
+    with pytest.raises(UserError, match=r"--resume: the replayed text changed since the run in .*run began"):
+        small(letter_files / "run", overrides, resume=True)
 
 
 def test_a_verifier_in_a_module_counts_by_its_file(tmp_path, monkeypatch):

@@ -7,47 +7,48 @@ from dataclasses import replace
 
 import pytest
 
+from etude.callbacks.vote_calibration import VoteCalibration, VoteCalibrationSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
 from etude.training.ledger import Ledger
 
 TASKS = [Task("What is 2 + 2?", "4", metadata={"n": 1}), Task("What is 3 + 3?", "6")]
 
 
-def judged() -> Judged:
-    groups, verdicts = [], []
+def sampled(step: int = 12) -> RolloutBatch:
+    groups, rewards = [], []
     for task in TASKS:
         found = [Completion((5 + i, 2), (-1 / 3 - i, -math.pi), f"\u2028é\n{i}", "stop", key=2**63 + i, policy_version=3) for i in range(3)]
         attempts = [Attempt.of((7, 8, 9), completion) for completion in found]
         groups.append(Group(task, (replace(attempts[0], turns=2, before=("4", "no")), *attempts[1:])))
-        verdicts.append(
-            [Verdict(1.0, {"parsable": 1.0}, (0.1, 0.2), turn_scores=(None, 1.0)), Verdict(0.0, message="no", words="I read 5")]
-        )
-        verdicts[-1].append(Verdict(None, message="timed out"))
-    return Judged(groups, verdicts, {"judged": 6, "timed_out": 2, "crashed": 0}, {"explore_seconds": 1 / 3, "feedback_seconds": 0.0})
+        rewards.append([Verdict(1.0, {"parsable": 1.0}, (0.1, 0.2), turn_scores=(None, 1.0)), Verdict(0.0, message="no", words="I read 5")])
+        rewards[-1].append(Verdict(None, message="timed out"))
+    metrics, seconds = {"judged": 6, "timed_out": 2, "crashed": 0}, {"explore_seconds": 1 / 3, "feedback_seconds": 0.0}
+    return RolloutBatch(step, groups, rewards, metrics, seconds, notes={"vote_calibration": {"min_share": 1 / 3}})
 
 
 @pytest.fixture
 def ledger(tmp_path) -> Ledger:
     ledger = Ledger(tmp_path / "ledger")
-    ledger.write(12, judged())
+    ledger.write(sampled())
     return ledger
 
 
 def test_a_ledger_step_reads_back_the_same(ledger):
-    assert ledger.read(12, TASKS) == replace(judged(), is_kept=True)
+    assert ledger.read(12, TASKS) == replace(sampled(), is_from_ledger=True)
     assert ledger.read(13, TASKS) is None
 
 
 def test_groups_of_different_sizes_read_back_the_same(ledger):
-    whole = judged()
+    whole = sampled(4)
     groups = [replace(whole.groups[0], attempts=whole.groups[0].attempts[:1]), whole.groups[1]]
-    uneven = replace(whole, groups=groups, verdicts=[whole.verdicts[0][:1], whole.verdicts[1]])
-    ledger.write(4, uneven)
-    assert ledger.read(4, TASKS) == replace(uneven, is_kept=True)
+    uneven = replace(whole, groups=groups, rewards=[whole.rewards[0][:1], whole.rewards[1]])
+    ledger.write(uneven)
+    assert ledger.read(4, TASKS) == replace(uneven, is_from_ledger=True)
     text = gzip.decompress((ledger.folder / "00004.jsonl.gz").read_bytes())
     (ledger.folder / "00004.jsonl.gz").write_bytes(gzip.compress(text.rsplit(b"\n", 1)[0]))  # an attempt is gone
     with pytest.raises(UserError, match=r"00004\.jsonl\.gz is damaged .*remove it and resume"):
@@ -56,7 +57,7 @@ def test_groups_of_different_sizes_read_back_the_same(ledger):
 
 def test_steps_that_a_checkpoint_holds_are_forgotten(ledger):
     for step in (9, 100_000):
-        ledger.write(step, judged())
+        ledger.write(sampled(step))
     assert ledger.steps() == [9, 12, 100_000]
     ledger.forget(12)
     assert ledger.steps() == [100_000]
@@ -110,3 +111,11 @@ def test_a_copy_that_a_program_left_beside_the_steps_is_no_step(ledger):
     assert ledger.steps() == [12]
     ledger.forget(12)
     assert ledger.steps() == [] and len(list(ledger.folder.iterdir())) == 3
+
+
+def test_a_step_of_an_older_version_has_its_counts_under_the_names_of_now(ledger):
+    changed(ledger, {"counts": {"judged": 6, "agreement_min_share": 0.25}, "seconds": {"explore_seconds": 1.0}})
+    batch = ledger.read(12, TASKS)
+    assert (batch.metrics, batch.notes) == ({"judged": 6, "vote_calibration/min_share": 0.25}, {})
+    calibration = VoteCalibration(VoteCalibrationSettings(n=1))
+    assert calibration.before_update(batch) == {"vote_calibration/min_share": 0.25} and calibration.share == 0.25

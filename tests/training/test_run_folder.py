@@ -11,7 +11,9 @@ import yaml
 
 import etude
 from etude.errors import UserError
-from etude.training.run_folder import RunFolder, differing, environment, read_jsonl, read_progress, write_atomically
+from etude.files import read_jsonl, write_atomically
+from etude.renamed import renamed_settings
+from etude.training.run_folder import RunFolder, differing, environment, read_progress
 
 CONFIGURATION = {"steps": 3, "learn": {"epochs": 1, "names": ["a"]}}
 
@@ -103,13 +105,19 @@ def test_a_run_is_resumed_with_the_same_configuration_only(run, tmp_path):
         RunFolder.start(run.path, CONFIGURATION, resume=True)
 
 
-def test_settings_of_a_gate_that_is_off_may_differ():
-    def gate(every, rise):
-        return {"retention": {"gate": {"every": every, "max_perplexity_rise": rise}}}
+def test_settings_of_a_gate_that_an_older_run_had_off_may_differ():
+    def before(every, rise):
+        old = {"retention.gate.every": every, "retention.gate.max_perplexity_rise": rise, "collapse.action": "off"}
+        return renamed_settings({"explore.tasks_per_step": 6} | old)
 
-    assert differing(gate(0, 0.1), gate(0, 0.02)) == []
-    assert differing(gate(5, 0.1), gate(5, 0.02)) == ["gate.max_perplexity_rise"]
-    assert differing(gate(0, 0.1), gate(5, 0.1)) == differing(gate(5, 0.1), gate(0, 0.1)) == ["gate.every"]
+    def now(**gate):
+        return {"explore.tasks_per_step": 6} | {f"callbacks.gate.{name}": value for name, value in gate.items()}
+
+    assert differing(before(0, 0.1), before(0, 0.02)) == differing(before(0, 0.1), now()) == []
+    assert differing(before(5, 0.1), now(every=5, max_perplexity_rise=0.1)) == []
+    assert differing(before(5, 0.1), now(every=5, max_perplexity_rise=0.02)) == ["callbacks.gate.max_perplexity_rise"]
+    both = ["callbacks.gate.every", "callbacks.gate.max_perplexity_rise"]
+    assert differing(before(0, 0.1), before(5, 0.1)) == differing(before(5, 0.1), now()) == both
 
 
 def test_two_processes_never_write_to_one_run(run):
@@ -162,7 +170,7 @@ def test_a_torn_last_line_is_dropped_before_more_is_written(run):
 
 
 def test_any_text_may_stand_in_a_row(run):
-    rows = [{"phase": "practice", "step": step, "failing_law\u2028tort\u0085\r\n": 0.5} for step in (1, 2)]
+    rows = [{"phase": "practice", "step": step, "curriculum/failing_law\u2028tort\u0085\r\n": 0.5} for step in (1, 2)]
     for row in rows:
         run.append("metrics.jsonl", row)
     run.cut_after("practice", 2)

@@ -8,9 +8,9 @@ import zipfile
 
 import pytest
 
-from etude.console.outputs import PAGE_MARK, check_output, is_pack, is_page, is_result, is_standard_output, write_output
 from etude.errors import UserError
 from etude.evaluation.report.answers_page import write_answers_page
+from etude.outputs import PAGE_MARK, check_output, is_pack, is_page, is_result, is_standard_output, write_output
 
 RESULT = json.dumps({"model": "tiny-random", "weights": "random", "evaluation": []})
 ANSWERS = json.dumps([{"prompt": "a", "completions": ["b"], "finish": ["stop"]}])

@@ -2,9 +2,9 @@ import pytest
 
 from etude.errors import UserError
 from etude.rollouts import collapse
-from etude.rollouts.collapse import CollapseWatch, agreement_metrics, collapse_in, is_sound
+from etude.rollouts.collapse import CollapseSettings, CollapseWatch, agreement_metrics, collapse_in, is_sound
 
-HOW = CollapseAlarm(window=2)
+HOW = CollapseSettings(window=2)
 WELL = {"vote_share": 0.5, "constant_share": 0.1, "distinct_majorities": 1.0, "entropy": 0.8, "completion_tokens": 20.0}
 
 
@@ -55,10 +55,9 @@ def test_steps_in_which_nobody_answers_are_left_out_and_a_model_that_gives_no_an
     assert is_sound(steps({}, {}, {}, silent), HOW) and not is_sound(steps({}, {}, silent, silent), HOW)
 
 
-def test_nothing_is_seen_in_too_few_steps_nor_where_the_alarm_is_off():
+def test_nothing_is_seen_in_too_few_steps_nor_without_the_metrics():
     collapsed = steps({}, {}, {"constant_share": 1.0}, {"constant_share": 1.0})
     assert collapse_in(collapsed[:3], HOW) is None
-    assert collapse_in(collapsed, CollapseAlarm(action="off", window=2)) is None
     assert collapse_in([{"step": row["step"]} for row in collapsed], HOW) is None  # a run from before there were these metrics
 
 
@@ -74,7 +73,7 @@ def test_a_model_is_sound_until_a_sign_is_half_as_strong_as_the_alarm_asks():
 @pytest.mark.parametrize("name", ["constant", "rise", "fall"])
 def test_what_is_no_share_is_refused(name):
     with pytest.raises(UserError, match=f"collapse.{name} must be above 0 and at most 1, got 0"):
-        CollapseAlarm(**{name: 0})
+        CollapseSettings(**{name: 0})
 
 
 def test_rows_that_grow_are_looked_at_once_and_show_what_all_of_them_show(monkeypatch):

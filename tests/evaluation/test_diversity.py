@@ -2,7 +2,7 @@
 
 import pytest
 
-from etude.rollouts.diversity import distinct_share, diversity, solution_form
+from etude.evaluation.diversity import distinct_share, diversity, solution_form
 
 
 def test_measures_by_hand():

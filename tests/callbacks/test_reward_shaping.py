@@ -1,18 +1,20 @@
 """What is ordinary in a group counts less: by hand, with what never changes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from small_examples import credited
 
+from etude.callbacks.reward_shaping import RewardShaping, RewardShapingSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.learn.credit import pass_at_k
-from etude.learn.settings import Learning
 from etude.learn.shaping import SHAPING, novelty, novelty_embedding, shaped, unlikeliness
-from etude.learn.training_examples import by_credit
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
 
 EMBEDDINGS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [2.0, 2.0], [-2.0, -2.0]])
@@ -72,15 +74,28 @@ def test_every_shaping_follows_its_attempts_and_takes_a_lone_one(name):
     assert SHAPING[name](group((0, 1)), EMBEDDINGS) == [0.0]
 
 
-def test_without_shaping_verdicts_are_what_they_were():
+@pytest.mark.parametrize("name", SHAPING)
+def test_at_weight_0_verdicts_are_what_they_were(name):
     verdicts = [[Verdict(1.0, message="right"), Verdict(0.0)]]
-    assert shaped([group((0,), (1,))], verdicts, "none", 0.25, EMBEDDINGS) == verdicts
+    assert shaped([group((0,), (1,))], verdicts, name, 0.0, EMBEDDINGS) == verdicts
+
+
+def test_the_callback_shapes_what_advantages_come_from_and_leaves_the_logged_rewards():
+    own, verdicts = group((0, 1), (0, 1), (2, 3), (4, 5)), [Verdict(1.0), Verdict(0.0), Verdict(1.0), Verdict(0.0)]
+    batch = RolloutBatch(1, [own], [verdicts], {}, {})
+    batch.begin_update()
+    callback = RewardShaping(RewardShapingSettings("novelty", weight=0.6))
+    embeddings = torch.nn.Embedding.from_pretrained(EMBEDDINGS)
+    callback.start(SimpleNamespace(model=SimpleNamespace(get_input_embeddings=lambda: embeddings)))
+    assert callback.before_update(batch) == {}
+    assert [verdict.score for verdict in batch.credited[0]] == pytest.approx([1 - 0.6 / 3, 0, 1, 0])
+    assert batch.rewards == [verdicts]
 
 
 def test_shaped_scores_make_credit_of_sets():
     own = group((0, 1), (0, 1), (2, 3), (4, 5))
     (found,) = shaped([own], [[Verdict(1.0), Verdict(0.0), Verdict(1.0), Verdict(0.0)]], "novelty", 0.6, EMBEDDINGS)
-    (examples,) = by_credit([own], [found], credit="pass_at_k", pass_k=2)
+    (examples,) = credited([own], [found], "pass_at_k", pass_k=2)
     assert [example.policy[0] for example in examples] == pytest.approx(pass_at_k([[1 - 0.6 / 3, 0.0, 1.0, 0.0]], k=2)[0])
     assert examples[2].policy > examples[0].policy
 
@@ -88,14 +103,13 @@ def test_shaped_scores_make_credit_of_sets():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"shaping": "novel"}, "unknown reward_shaping.method 'novel'"),
-        ({"shaping_weight": 1.5}, r"reward_shaping.weight must be in \[0, 1\], got 1.5"),
-        ({"pass_k": 0}, "learn.pass_k must be at least 1, got 0"),
+        ({"method": "novel"}, "unknown reward_shaping.method 'novel'"),
+        ({"method": "novelty", "weight": 1.5}, r"reward_shaping.weight must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_wrong_settings_are_told(wrong, message):
     with pytest.raises(UserError, match=message):
-        Learning(**wrong)
+        RewardShapingSettings(**wrong)
 
 
 def test_negative_rewards_are_never_raised_and_a_shift_of_all_rewards_changes_no_lead():

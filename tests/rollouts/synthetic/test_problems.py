@@ -1,9 +1,9 @@
 import pytest
 
 from etude.errors import UserError
-from etude.rollouts.synthetic.problems import asking, flaw_of, leaks, read_problem
+from etude.rollouts.synthetic.problems import FLAWS, asking, flaw_of, leaks, read_problem
 from etude.rollouts.synthetic.prompts import writing_of_problem, writing_of_variant
-from etude.rollouts.synthetic.settings import Window
+from etude.rollouts.synthetic.settings import SyntheticTasksSettings, Window
 from etude.tasks.task import Task
 
 PENS = Task("Ann has 7 pens and gives 2 to Bob. How many are left?", "5", "numeric")
@@ -100,4 +100,4 @@ def test_a_writer_sees_the_solution_and_other_problems_but_not_the_one_it_came_f
 )
 def test_what_makes_no_sense_is_refused(settings, said):
     with pytest.raises(UserError, match=said):
-        SelfMade(**settings)
+        SyntheticTasksSettings(**{"method": "svs"} | settings)

@@ -1,13 +1,14 @@
 from dataclasses import replace
 
 import torch
+from small_examples import anchored, credited
 
 from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.learn.batches import pack
 from etude.learn.logprobs import token_logprobs
-from etude.learn.training_examples import by_credit, by_imitation
+from etude.learn.training_examples import by_imitation
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import HINTED, Attempt, Group
 from etude.rollouts.samples import sample_groups
@@ -21,20 +22,20 @@ def group(*scores: float | None) -> tuple[Group, list[Verdict]]:
 
 def test_a_group_without_signal_teaches_nothing():
     mixed, equal = group(1.0, 0.0), group(1.0, 1.0)
-    examples, none = by_credit([mixed[0], equal[0]], [mixed[1], equal[1]], credit="centred")
+    examples, none = credited([mixed[0], equal[0]], [mixed[1], equal[1]])
     assert [example.policy for example in examples] == [(0.5, 0.5), (-0.5, -0.5)] and none == []
     assert by_imitation([equal[0]], [equal[1]]) == [[]]
 
 
 def test_a_group_in_which_no_set_of_attempts_is_better_than_another_teaches_nothing():
     one_wrong, half = group(1.0, 1.0, 1.0, 0.0), group(1.0, 1.0, 0.0, 0.0)
-    none, examples = by_credit([one_wrong[0], half[0]], [one_wrong[1], half[1]], credit="pass_at_k", pass_k=2)
+    none, examples = credited([one_wrong[0], half[0]], [one_wrong[1], half[1]], "pass_at_k", pass_k=2)
     assert none == [] and len(examples) == 4
 
 
 def test_a_group_without_signal_is_still_anchored():
     equal = group(0.0, 0.0)
-    (examples,) = by_credit([equal[0]], [equal[1]], credit="centred", with_anchor=True)
+    (examples,) = credited([equal[0]], [equal[1]], on_examples=anchored)
     assert [(example.policy, example.anchor) for example in examples] == [(None, (1.0, 1.0))] * 2
 
 
@@ -59,7 +60,7 @@ def test_attempts_that_saw_the_answer_do_not_make_their_task_weigh_more():
 
 def test_credit_that_is_added_counts_beside_that_of_the_outcome():
     mixed, verdicts = group(1.0, 0.0)
-    (examples,) = by_credit([mixed], [verdicts], credit="centred", added=[[(0.25, 0.0), (-1.0, 1.0)]])
+    (examples,) = credited([mixed], [verdicts], added=[[(0.25, 0.0), (-1.0, 1.0)]])
     assert [example.policy for example in examples] == [(0.75, 0.5), (-1.5, 0.5)]
 
 
@@ -82,7 +83,7 @@ def test_log_probs_are_those_of_the_temperature_that_sampled(llama, tokenizer):
         [(5, 6, 7)], num_samples=4, max_new_tokens=6, sampling=Sampling(temperature=0.6), seed=3
     )
     groups = [Group(Task("q", "a"), tuple(Attempt.of((5, 6, 7), completion) for completion in found))]
-    (examples,) = by_credit(groups, [[Verdict(float(i == 0)) for i in range(4)]], credit="centred")
+    (examples,) = credited(groups, [[Verdict(float(i == 0)) for i in range(4)]])
     (batch,) = pack(examples, batch_tokens=512, shares_prefixes=True, temperatures=[0.6] * len(examples))
     outputs = token_logprobs(llama, batch)
     behaviour = torch.tensor([value for example in examples for value in example.behaviour_logprobs])
@@ -95,5 +96,5 @@ def test_attempts_from_the_verifiers_threshold_on_are_imitated_and_rewards_of_an
     verdicts = [Verdict(score, right_at=15.0) for score in (-5.0, 14.0, 15.0, 30.0)]
     (examples,) = by_imitation([own], [verdicts])
     assert [example.imitate for example in examples] == [(2.0, 2.0), (2.0, 2.0)]
-    (examples,) = by_credit([own], [verdicts], credit="centred")
+    (examples,) = credited([own], [verdicts])
     assert [example.policy[0] for example in examples] == [-18.5, 0.5, 1.5, 16.5]

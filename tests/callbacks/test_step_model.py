@@ -23,7 +23,7 @@ FAMILIES = ("llama", "qwen2", "qwen3", "gpt2", "lfm2", "mamba", "gemma3", "mistr
 
 
 def step_model(model, **settings):
-    return StepModel(model, StepModelSettings(on=True, **settings), batch_tokens=settings.pop("batch_tokens", 2048))
+    return StepModel(model, StepModelSettings(**settings), batch_tokens=settings.pop("batch_tokens", 2048))
 
 
 def states_of(found, answers):
@@ -105,8 +105,8 @@ def test_the_loss_is_the_cross_entropy_with_soft_targets(llama, hidden):
     expected = [
         F.binary_cross_entropy(torch.tensor(own), torch.tensor(outlook.targets)) for own, outlook in zip(values, outlooks, strict=True)
     ]
-    made.settings = StepModelSettings(on=True, hidden=hidden, epochs=1)
-    assert made.update(outlooks)["step_model_loss"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
+    made.settings = StepModelSettings(hidden=hidden, epochs=1)
+    assert made.update(outlooks)["loss"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
     assert made.update([]) == {}
 
 
@@ -120,8 +120,8 @@ def test_steps_that_are_learned_from_again_weigh_as_much_as_the_present_one(llam
     for outlooks in (steps[0], steps[1], steps[0], steps[1]):
         fresh = step_model(llama, hidden=4, epochs=1)
         fresh.head.load_state_dict(made.head.state_dict())
-        alone.append(fresh.update(outlooks)["step_model_loss"])
-        again.append(made.update(outlooks)["step_model_loss"])
+        alone.append(fresh.update(outlooks)["loss"])
+        again.append(made.update(outlooks)["loss"])
     assert again == pytest.approx([sum(own := alone[max(0, place - 2) : place + 1]) / len(own) for place in range(4)], rel=1e-5)
     assert alone[0] != pytest.approx(alone[1], rel=0.1) and len(made.earlier) == 2
 
@@ -141,7 +141,7 @@ def test_it_learns_to_tell_what_decided_an_answer_before_its_end(model_of, setti
     before = [parameter.clone() for parameter in model.parameters()]
     made, losses = step_model(model, learning_rate=1e-2, **settings), []
     for _ in range(16):
-        losses.append(made.update([Outlook(own, (score,) * 3) for own, score in answers(64)])["step_model_loss"])
+        losses.append(made.update([Outlook(own, (score,) * 3) for own, score in answers(64)])["loss"])
     held_out = answers(64)
     values = made.values([own for own, _ in held_out])
     for place in range(3):
@@ -159,7 +159,7 @@ def test_an_own_backbone_comes_back_from_its_state(model_of, adapters):
     first.update(outlooks)
     first.observe([1.0, 0.0], [1.0])
     assert first.values(ANSWERS) != second.values(ANSWERS)
-    second.load(first.state())
+    second.load_state_dict(first.state_dict())
     assert first.values(ANSWERS) == second.values(ANSWERS) and first.trust == second.trust == 1.0
     assert first.update(outlooks) == second.update(outlooks) and first.values(ANSWERS) == second.values(ANSWERS)
 
@@ -186,7 +186,7 @@ def test_half_precision_reads_about_the_same(model_of, family):
 )
 def test_what_makes_no_sense_is_one_sentence(settings, said):
     with pytest.raises(UserError, match=said):
-        StepModelSettings(on=True, **settings)
+        StepModelSettings(**settings)
 
 
 def test_a_gradient_that_is_not_finite_is_told(llama):

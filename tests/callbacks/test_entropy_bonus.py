@@ -1,9 +1,11 @@
 """The entropy bonus: its coefficient from step to step, and what it does to the loss."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from etude.callbacks.entropy_bonus import EntropyBonus
+from etude.callbacks.entropy_bonus import EntropyBonus, EntropyBonusSettings
 from etude.errors import UserError
 from etude.learn.batches import pack
 from etude.learn.example import Example
@@ -59,18 +61,32 @@ def test_a_bonus_raises_entropy(model_of):
 
 
 def test_with_a_target_the_coefficient_rises_below_it_and_falls_above():
-    bonus = EntropyBonus(EntropySettings(bonus=0.005, target=0.2, delta=0.005))
+    bonus = EntropyBonus(EntropyBonusSettings(entropy_coef=0.005, target=0.2, delta=0.005))
     seen = [bonus.after(entropy) for entropy in (0.1, 0.1, 0.2, 0.3, 0.3, 0.3, 0.3, 0.1, 0.1)]
     assert seen == pytest.approx([0.005, 0.010, 0.015, 0, 0, 0, 0, 0, 0.005])
 
 
 def test_without_a_target_it_stays():
-    bonus = EntropyBonus(EntropySettings(bonus=0.02))
+    bonus = EntropyBonus(EntropyBonusSettings(entropy_coef=0.02))
     assert [bonus.after(entropy) for entropy in (0.0, 5.0)] == [0.02] * 2
-    assert not EntropySettings().is_on and EntropySettings(target=0.2).is_on
 
 
-@pytest.mark.parametrize("wrong", [{"bonus": -0.1}, {"target": 0.0}, {"delta": 0.0}])
+def test_the_coefficient_of_a_step_reaches_the_learner_and_that_of_the_next_one_a_resumed_run():
+    bonus, resumed = (EntropyBonus(EntropyBonusSettings(target=0.2, delta=0.1)) for _ in range(2))
+    run = SimpleNamespace(learner=SimpleNamespace(), entropy_of=lambda batch: 0.1)
+    bonus.start(run)
+    seen = [bonus.before_update(None) | {"learner": run.learner.entropy_bonus} for _ in range(2)]
+    assert seen == [{"entropy_bonus/coef": coef, "learner": coef} for coef in (0.0, 0.1)]
+    resumed.load_state_dict(bonus.state_dict())
+    assert resumed.after(0.1) == bonus.after(0.1) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("wrong", [{"entropy_coef": -0.1}, {"target": 0.0}, {"delta": 0.0}])
 def test_wrong_settings_are_told(wrong):
-    with pytest.raises(UserError, match=f"learn.entropy.{next(iter(wrong))} must be"):
-        EntropySettings(**wrong)
+    with pytest.raises(UserError, match=f"entropy_bonus.{next(iter(wrong))} must be"):
+        EntropyBonusSettings(**{"entropy_coef": 0.1} | wrong)
+
+
+def test_a_bonus_of_0_without_a_target_is_refused():
+    with pytest.raises(UserError, match=r"entropy_bonus is worth nothing: set entropy_bonus.entropy_coef above 0, or entropy_bonus.target"):
+        EntropyBonusSettings()

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from etude.training.fingerprints import checksums_of, difference, fingerprint_of
+from etude.fingerprints import checksums_of, difference, fingerprint_of
 
 
 @pytest.fixture

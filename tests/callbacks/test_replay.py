@@ -2,11 +2,12 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from etude.callbacks.replay import ReplaySettings
+from etude.callbacks.replay import ReplayCallback, ReplaySettings
 from etude.errors import UserError
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
@@ -16,7 +17,23 @@ from etude.learn.losses.tokens import Tokens
 from etude.learn.replay import Replay, divergence, draw
 
 PIECES = [Example((5,), (6, 7, 8)), Example((9,), (10, 11)), Example((12, 13), (14, 15, 16, 17))]
-SETTINGS = ReplaySettings(path=["x"], ratio=0.5)
+RATIO = 0.5
+
+
+def replay_stream(imitate=1.0, kl_coef=0.0, *, aggregation="token", longest=1):
+    """The stream that the callback adds to a learner whose own tokens are averaged so."""
+    callback, streams = ReplayCallback(ReplaySettings(path=["x"], ratio=RATIO, imitate=imitate, kl_coef=kl_coef)), []
+    callback.pieces = PIECES
+
+    def add_stream(name, loss, *, aggregation):
+        streams.append(Stream(name, loss, 1.0, aggregation, longest))
+
+    learn, learner = SimpleNamespace(aggregation=aggregation), SimpleNamespace(with_reference=list)
+    run = SimpleNamespace(seed=0, settings=SimpleNamespace(learn=learn), learner=learner)
+    run.add_stream, run.add_reference = add_stream, lambda: None
+    callback.start(run)
+    (stream,) = streams
+    return stream
 
 
 def test_pieces_come_in_an_order_of_their_own_and_all_of_them_before_one_comes_again():
@@ -29,19 +46,20 @@ def test_pieces_come_in_an_order_of_their_own_and_all_of_them_before_one_comes_a
 
 
 def test_every_update_of_a_step_draws_its_own_by_the_ratio_of_just_now():
-    replay = Replay(PIECES, SETTINGS, seed=3)
-    pull = replay.of_step(1)
-    first, second = pull(20), pull(8)
+    replay = Replay(PIECES, RATIO, 0.0, seed=3)
+    replay.begin(1)
+    first, second = replay.pull(20), replay.pull(8)
     assert [sum(len(each.completion) for each in drawn) for drawn in (first, second)] == [10, 4] and replay.tokens == 14
-    again = Replay(PIECES, SETTINGS, seed=3).of_step(1)
-    assert (again(20), again(8)) == (first, second)
-    replay.factor = 2.0
-    assert sum(len(each.completion) for each in replay.of_step(2)(20)) == 20 == replay.tokens
+    again = Replay(PIECES, RATIO, 0.0, seed=3)
+    again.begin(1)
+    assert (again.pull(20), again.pull(8)) == (first, second)
+    replay.begin(2, factor=2.0)
+    assert sum(len(each.completion) for each in replay.pull(20)) == 20 == replay.tokens
 
 
 @pytest.mark.parametrize(("aggregation", "own"), [("token", 1.0), ("sequence", 1.0), ("constant", 20 / 32)])
 def test_a_replayed_token_has_the_share_of_an_own_token_and_is_not_counted_in_the_batch(model_of, aggregation, own):
-    stream, seen = replay_stream(SETTINGS, aggregation, 16), []
+    stream, seen = replay_stream(aggregation=aggregation, longest=16), []
 
     def loss(outputs, tokens):
         seen.append(float(tokens.shares_N.sum()))
@@ -58,7 +76,7 @@ def test_replay_is_added_to_the_gradient_of_practice_and_changes_nothing_of_it(m
     shown, replayed, size = [demonstration((5, 6), (7, 8)), demonstration((4,), (9,))], draw(PIECES, 5, key=1), BatchSize(2, 3)
 
     def gradient(examples):
-        learner = Learner(model_of("llama"), Optimiser(), [Stream("imitate", negative_log_likelihood), replay_stream(SETTINGS, "token", 1)])
+        learner = Learner(model_of("llama"), Optimiser(), [Stream("imitate", negative_log_likelihood), replay_stream()])
         learner._step = lambda share: {}
         learner.update(examples, size)
         return torch.cat([parameter.grad.flatten() for parameter in learner.parameters])
@@ -97,28 +115,30 @@ def test_an_anchor_on_replay_brings_a_model_back_to_what_it_began_as(model_of):
     model = copy.deepcopy(start)
     with torch.no_grad():
         model.lm_head.weight.add_(0.3 * torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0)))
-    how = ReplaySettings(path=["x"], ratio=1.0, imitate=0.0, anchor=1.0)
-    learner = Learner(model, Optimiser(learning_rate=3e-3), [replay_stream(how, "token", 1)], reference=start)
-    replay = Replay(PIECES, how, 0, learner.with_reference)
-    seen = [learner.update(replay.of_step(step)(9), BatchSize(1, 9))["replay_divergence"] for step in range(12)]
+    learner = Learner(model, Optimiser(learning_rate=3e-3), [replay_stream(imitate=0.0, kl_coef=1.0)], reference=start)
+    replay, seen = Replay(PIECES, 1.0, 1.0, 0, learner.with_reference), []
+    for step in range(1, 13):
+        replay.begin(step)
+        seen.append(learner.update(replay.pull(9), BatchSize(1, 9))["replay_divergence"])
     assert seen[-1] < 0.3 * seen[0]
 
 
 def test_the_loss_without_an_anchor_is_plain_likelihood():
     tokens = Tokens(*(torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5])), torch.tensor([0, 0]), torch.zeros(2), torch.zeros(2))
-    loss, metrics = replay_stream(SETTINGS, "token", 1).loss(Outputs(torch.tensor([-1.0, -3.0]), torch.zeros(2)), tokens)
+    loss, metrics = replay_stream().loss(Outputs(torch.tensor([-1.0, -3.0]), torch.zeros(2)), tokens)
     assert float(loss) == 2.0 and metrics.keys() == {"replay_nats"}
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"ratio": 0.1}, r"retention\.replay\.ratio is set, but retention\.replay\.path names no file: set both, or neither"),
-        ({"path": ["x"]}, r"retention\.replay\.path names files, but retention\.replay\.ratio is 0"),
-        ({"path": ["x"], "ratio": -1.0}, r"retention\.replay\.ratio must be 0 \(off\) or more, got -1\.0"),
-        ({"path": ["x"], "ratio": 1.0, "imitate": 0.0}, r"retention\.replay learns nothing with imitate and anchor both 0"),
+        ({"path": []}, r"replay\.path names no file: name one, or leave replay out"),
+        ({"ratio": 0.0}, r"replay\.ratio must be above 0, got 0\.0: leave replay out for none"),
+        ({"ratio": -1.0}, r"replay\.ratio must be above 0, got -1\.0"),
+        ({"imitate": -1.0}, r"replay\.imitate must be 0 \(off\) or more, got -1\.0"),
+        ({"imitate": 0.0}, r"replay learns nothing with replay\.imitate and replay\.kl_coef both 0: set one of them above 0"),
     ],
 )
 def test_wrong_settings_are_told_in_one_sentence(wrong, said):
     with pytest.raises(UserError, match=said):
-        ReplaySettings(**wrong)
+        ReplaySettings(**{"path": ["x"], "ratio": 1.0} | wrong)

@@ -4,7 +4,7 @@ import torch
 from etude.callbacks.implicit_reward import ImplicitRewardSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.learn.implicit_reward import ImplicitReward, token_returns
+from etude.learn.implicit_reward import ImplicitReward, token_returns, within_task_auc
 from etude.learn.learner import Optimiser
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA
@@ -12,7 +12,8 @@ from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task
 
-SETTINGS = ImplicitRewardSettings(coefficient=1.0, beta=0.5, optimiser=Optimiser(learning_rate=1e-2))
+HOW = 0.5, Optimiser(learning_rate=1e-2)
+"""beta and the optimizer."""
 
 
 def group(*own):
@@ -62,13 +63,13 @@ def test_a_lone_attempt_and_rewards_of_0_get_no_credit():
 
 
 def test_before_it_has_learned_anything_all_rewards_are_0(model_of):
-    assert ImplicitReward(model_of("llama"), SETTINGS).rewards(GROUPS) == [
+    assert ImplicitReward(model_of("llama"), *HOW).rewards(GROUPS) == [
         [(0.0,) * attempt.num_own_tokens for attempt in g.attempts] for g in GROUPS
     ]
 
 
 def test_an_update_has_the_gradient_of_the_cross_entropy_and_leaves_unscored_attempts_out(model_of):
-    implicit, plain = ImplicitReward(model_of("llama"), SETTINGS), model_of("llama")
+    implicit, plain = ImplicitReward(model_of("llama"), *HOW), model_of("llama")
     with torch.no_grad():
         for parameter in implicit.learner.model.parameters():
             parameter.mul_(1.05)
@@ -86,43 +87,43 @@ def test_an_update_has_the_gradient_of_the_cross_entropy_and_leaves_unscored_att
                 targets.append(verdict.score)
     loss = torch.nn.functional.binary_cross_entropy(torch.stack(logits).sigmoid(), torch.tensor(targets))
     loss.backward()
-    assert metrics == {"implicit_reward_loss": pytest.approx(loss.item(), rel=1e-4)}
+    assert metrics == {"loss": pytest.approx(loss.item(), rel=1e-4)}
     for ours, theirs in zip(implicit.learner.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_rewards_are_log_ratios_and_learn_to_tell_right_from_wrong(model_of):
     model = model_of("llama")
-    implicit = ImplicitReward(model, SETTINGS)
-    losses = [implicit.update(GROUPS, VERDICTS)["implicit_reward_loss"] for _ in range(8)]
+    implicit = ImplicitReward(model, *HOW)
+    losses = [implicit.update(GROUPS, VERDICTS)["loss"] for _ in range(8)]
     assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < 0.5
     rewards = implicit.rewards(GROUPS)
     own = GROUPS[1].attempts[1]
     with torch.no_grad():
         ratio = plain_logprobs(implicit.learner.model, own.prompt, own.own_tokens) - plain_logprobs(model, own.prompt, own.own_tokens)
     assert rewards[1][1] == pytest.approx((0.5 * ratio).tolist(), abs=1e-4)
-    assert told_apart(rewards, VERDICTS) == 1.0
+    assert within_task_auc(rewards, VERDICTS) == 1.0
 
 
 def test_with_adapters_its_state_holds_what_is_trained_alone(model_of):
-    implicit = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), SETTINGS)
+    implicit = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), *HOW)
     implicit.update(GROUPS, VERDICTS)
-    state = implicit.state()
+    state = implicit.state_dict()
     assert all("lora" in name for name in state if name.startswith("m."))
-    other = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), SETTINGS)
-    other.load(state)
+    other = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), *HOW)
+    other.load_state_dict(state)
     assert other.rewards(GROUPS) == implicit.rewards(GROUPS) != [[(0.0,) * 3] * 2]
 
 
-def test_told_apart_counts_pairs_of_one_task_and_halves_ties():
+def test_the_auc_within_tasks_counts_pairs_of_one_task_and_halves_ties():
     rewards = [[(0.2,), (0.1,), (0.2,)], [(0.5,), (0.4,)]]
     verdicts = [[Verdict(1.0), Verdict(0.0), Verdict(0.0)], [Verdict(None), Verdict(1.0)]]
-    assert told_apart(rewards, verdicts) == 0.75
-    assert told_apart(rewards[1:], verdicts[1:]) is None
+    assert within_task_auc(rewards, verdicts) == 0.75
+    assert within_task_auc(rewards[1:], verdicts[1:]) is None
 
 
 def test_wrong_settings_are_refused_in_a_sentence():
-    with pytest.raises(UserError, match="coefficient must be 0"):
-        ImplicitRewardSettings(coefficient=-1.0)
-    with pytest.raises(UserError, match="beta must be above 0"):
-        ImplicitRewardSettings(beta=0.0)
+    with pytest.raises(UserError, match=r"implicit_reward.coef must be above 0, got -1.0: leave implicit_reward out for none"):
+        ImplicitRewardSettings(coef=-1.0)
+    with pytest.raises(UserError, match=r"implicit_reward.beta must be above 0, got 0.0"):
+        ImplicitRewardSettings(coef=1.0, beta=0.0)

@@ -1,0 +1,84 @@
+"""The gate's decisions."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from etude.callbacks.gate import Gate, GateSettings, passes
+from etude.errors import UserError
+
+BEFORE = {"choice_accuracy": 0.5, "perplexity": 20.0}
+LOST = {"choice_accuracy": 0.4, "perplexity": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "perplexity", "has_passed"),
+    [(0.5, 20.0, True), (0.49, 22.0, True), (0.489, 20.0, False), (0.5, 22.1, False), (0.9, 5.0, True)],
+)
+def test_a_model_passes_that_lost_no_more_than_it_may(accuracy, perplexity, has_passed):
+    settings = GateSettings(every=1, max_loss=0.02, max_perplexity_rise=0.1)
+    assert passes(settings, BEFORE, {"choice_accuracy": accuracy, "perplexity": perplexity}) is has_passed
+
+
+def test_what_was_not_measured_before_is_not_asked_for():
+    assert passes(GateSettings(every=1), {"perplexity": 20.0}, {"perplexity": 20.3, "choice_accuracy": 0.0})
+    assert not passes(GateSettings(every=1), {"choice_accuracy": 0.5}, {"choice_accuracy": 0.4})
+
+
+def test_a_model_that_was_moved_too_far_fails_whatever_it_still_knows():
+    near = GateSettings(every=1, max_divergence=20.0)
+    assert [passes(near, BEFORE, BEFORE | {"forward_kl": moved}) for moved in (-0.1, 20.0, 20.1)] == [True, True, False]
+    assert passes(GateSettings(every=1), BEFORE, BEFORE | {"forward_kl": 1e9})  # none by default
+    assert not passes(near, {}, {"forward_kl": 20.1})  # without anything else to go by
+
+
+def started(**settings):
+    """A gate that begins practice, and the run that it changes; the model fails every check."""
+    gate, run = Gate(GateSettings(**{"every": 1} | settings)), SimpleNamespace()
+    run.learner, run.replay_factor, run.held, run.history = SimpleNamespace(rate_factor=1.0), 1.0, 0, []
+    run.probe, run.fix_reference, run.row_before, run.known_row = True, lambda: None, lambda measure: BEFORE, lambda: LOST
+    gate.start(run)
+    return gate, run
+
+
+def fall(gate):
+    """One step whose check fails, and the rollback."""
+    decision, metrics = gate.decide(1, {}, [], is_last=False)
+    assert decision.rollback and not decision.hold and metrics["gate/passed"] == 0
+    gate.on_rollback()
+    return decision.stop
+
+
+def test_falls_lower_the_rate_or_raise_replay_and_end_practice_after_as_many_as_it_may():
+    lowering, run = started(action="lower_rate", factor=4.0, max_falls=2)
+    seen = [(run.learner.rate_factor, run.replay_factor, lowering.is_over)]
+    for _ in range(3):
+        is_over = fall(lowering)
+        seen.append((run.learner.rate_factor, run.replay_factor, is_over))
+    assert seen == [(1.0, 1.0, False), (0.25, 1.0, False), (0.0625, 1.0, False), (0.015625, 1.0, True)]
+    resumed, its = started(action="lower_rate", factor=4.0, max_falls=2)
+    resumed.load_state_dict(lowering.state_dict())
+    assert (its.learner.rate_factor, its.replay_factor, resumed.is_over) == seen[-1]
+    raising, run = started(action="raise_replay")
+    fall(raising)
+    assert (run.learner.rate_factor, run.replay_factor) == (1.0, 2.0)
+    (stopping, _), (rolling, run) = (started(action=action) for action in ("stop", "rollback"))
+    assert fall(stopping) and not fall(rolling) and run.learner.rate_factor == run.replay_factor == 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"every": -1}, r"gate\.every must be at least 1, got -1"),
+        ({"every": 0}, r"gate\.every must be at least 1, got 0"),
+        ({"max_falls": -1}, r"gate\.max_falls must be at least 0, got -1"),
+        ({"max_loss": 1.0}, r"gate\.max_loss must be in \[0, 1\), a share of the accuracy before practice, got 1\.0"),
+        ({"max_perplexity_rise": -0.1}, r"gate\.max_perplexity_rise must be 0 or more"),
+        ({"max_divergence": 0.0}, r"gate\.max_divergence must be above 0, in nats an answer, or null, got 0\.0"),
+        ({"divergence_n": 0}, r"gate\.divergence_n must be at least 1, got 0"),
+        ({"factor": 1.0}, r"gate\.factor must be above 1, got 1\.0"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_sentence(wrong, said):
+    with pytest.raises(UserError, match=said):
+        GateSettings(**{"every": 1} | wrong)

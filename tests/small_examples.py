@@ -1,0 +1,36 @@
+"""Training examples of judged groups, as an update makes them."""
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from etude.callbacks.kl_penalty import KLPenalty, KLPenaltySettings
+from etude.learn.example import Example
+from etude.learn.training_examples import by_credit, in_a_stream, token_advantages
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Group
+from etude.rollouts.batch import RolloutBatch
+
+Examples = list[list[Example]]
+
+
+def credited(
+    groups: Sequence[Group],
+    rewards: Sequence[Sequence[Verdict]],
+    credit: str = "centred",
+    *,
+    turn_discount: float = 1.0,
+    masked: Sequence[Sequence[bool]] | None = None,
+    on_examples: Callable[[Examples], Examples] = lambda found: found,
+    **how: Any,
+) -> Examples:
+    """What the policy gradient learns from, by group; `how` are further arguments of `token_advantages`."""
+    advantages = token_advantages(groups, rewards, credit, turn_discount, **how)
+    return in_a_stream(on_examples(by_credit(groups, rewards, advantages, turn_discount=turn_discount, masked=masked)))
+
+
+def anchored(examples: Examples) -> Examples:
+    """What the callback `kl_penalty` makes of examples, without a model to compare with."""
+    penalty = KLPenalty(KLPenaltySettings(kl_coef=1.0))
+    penalty.learner = SimpleNamespace(with_reference=list)  # type: ignore[assignment]
+    return penalty.on_examples(RolloutBatch(1, [], [], {}, {}), examples)
