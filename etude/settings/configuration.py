@@ -332,6 +332,8 @@ def _unknown_setting(name: str, known: Mapping[str, Any], kind: Any, where: str,
     if now is None and name.replace("-", "_") in REMOVED:
         return UserError(f"{start}unknown setting {dashes}{name}: it was removed, leave it out")
     near = nearest_setting(name, list(known), short or {})
+    if dashes and near and not name.startswith("callbacks.") and near.removeprefix("callbacks.") in (short or {}):
+        near = near.removeprefix("callbacks.")
     hint = f"did you mean {dashes}{near}?" if near else "see --help for all settings"
     return UserError(f"{start}unknown setting {dashes}{name}: {hint}")
 

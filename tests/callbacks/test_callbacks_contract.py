@@ -23,6 +23,7 @@ from etude.recipes.practice import Loop, practice
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration, flatten, to_plain_values
 from etude.settings.help import help_of
+from etude.settings.yaml_text import as_yaml
 from etude.training.callback import Callback, Excludes, check_callbacks
 from etude.training.callback_list import CallbackList
 from etude.training.parse import parse_practice, practice_defaults
@@ -301,4 +302,4 @@ def test_a_setting_that_a_callback_does_not_go_with_is_named_with_what_to_do(nam
         said = str(caught.value)
         assert said.startswith(f"{name} {rule.because}, and {rule.setting.removeprefix('callbacks.')}")
         assert said.endswith(f"{rule.instead}, or leave {name} out")
-        assert rule.setting.startswith("callbacks.") or f"{value} is set" in said
+        assert rule.setting.startswith("callbacks.") or f"{as_yaml(value)} is set" in said
