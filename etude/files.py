@@ -10,7 +10,7 @@ from etude.errors import UserError
 
 
 def read_jsonl(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, objects that have at least the keys `needs`; a torn last line, which a kill leaves, is dropped.
+    """Return the rows of a JSONL file, objects that have at least the keys `needs`; a torn last line, which a kill leaves, is dropped.
 
     Raises UserError for a damaged line with others after it.
     """

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.report.panels import Panel
 from etude.rollouts.collapse import Collapse, CollapseSettings, CollapseWatch, is_sound
 from etude.training.callback import Callback, Decision, Metrics
 
@@ -19,13 +18,6 @@ class CollapseDetector(Callback):
     """Holds the model every `window` steps while it is sound, where it may roll back."""
 
     name, Settings, rolls_back = "collapse", CollapseSettings, False
-    panels = (
-        Panel(
-            "Agreement",
-            "share",
-            {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the commonest majority answer"},
-        ),
-    )
 
     def __init__(self, settings: CollapseSettings) -> None:
         super().__init__(settings)

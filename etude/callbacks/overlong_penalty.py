@@ -106,7 +106,10 @@ class OverlongPenalty(Callback):
             for group in batch.groups
         ]
         if how.mask_truncated_completions:
-            batch.masked = [[attempt.finish == "length" for attempt in group.attempts] for group in batch.groups]
+            batch.masked = [
+                [was or attempt.finish == "length" for was, attempt in zip(row, group.attempts, strict=True)]
+                for row, group in zip(batch.masked, batch.groups, strict=True)
+            ]
         batch.credited = [
             [_lowered(*each) for each in zip(row, own, strict=True)] for row, own in zip(batch.credited, penalties, strict=True)
         ]

@@ -95,7 +95,7 @@ class Writer:
         batch.num_synthetic = len(written) + len(solved)
 
     def _sources(self, batch: RolloutBatch) -> list[Source]:
-        """The step's, of those with room, as many as are wanted, by seed; its keys count the steps before."""
+        """Return the step's, of those with room, as many as are wanted, by seed; its keys count the steps before."""
         how = self.how
         found = WAYS[how.method].sources(self, batch)
         fitting = [source for source in found if len(self.render(source.writing)) <= self.room_tokens]
@@ -103,7 +103,7 @@ class Writer:
         return [fitting[place] for place in sorted(order[: how.sources])]
 
     def variations(self, batch: RolloutBatch) -> list[Source]:
-        """One of each different right attempt at a task in the window, which is shown with right attempts at other tasks."""
+        """Return one of each different right attempt at a task in the window, which is shown with right attempts at other tasks."""
         right = [_right(group, row) for group, row in zip(batch.groups, batch.rewards, strict=True)]
         solved = [(group.task, own[0]) for group, own in zip(batch.groups, right, strict=True) if own]
         window, found = self.how.source_window, []
@@ -144,7 +144,7 @@ class Writer:
         return sample_groups(self.engine, tasks, prompts, **sizes, names=(self.seed, step, kind))
 
     def _read(self, sources: Sequence[Source], written: Sequence[Group]) -> tuple[list[list[Task | None]], list[list[str]]]:
-        """The problem that each text states, None where it is flawed, and the flaw."""
+        """Return the problem that each text states, None where it is flawed, and the flaw."""
         problems: list[list[Task | None]] = []
         flaws: list[list[str]] = []
         keys: set[str] = set()
@@ -169,7 +169,7 @@ class Writer:
         return [[next(flat) for _ in group.attempts] for group in solved]
 
     def _worth(self, row: Sequence[Verdict]) -> float:
-        """The reward of having written a problem whose attempts were judged so."""
+        """Return the reward of having written a problem whose attempts were judged so."""
         return WAYS[self.how.method].worth(self.how, row)
 
 
@@ -202,13 +202,13 @@ WAYS = {
 
 
 def _right(group: Group, row: Sequence[Verdict]) -> list[Attempt]:
-    """The right attempts of a group that say something."""
+    """Return the right attempts of a group that say something."""
     pairs = zip(group.attempts, row, strict=True)
     return [attempt for attempt, verdict in pairs if verdict.is_right and attempt.text.strip() and vote(attempt.text, group.task)]
 
 
 def _counts(flaws: Sequence[str], scores: Sequence[Sequence[float]], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
-    """What became of the problems: metrics of the step."""
+    """Return what became of the problems: metrics of the step."""
     of = Counter(flaws)
     rewards, known = [score for row in scores for score in row], [v.score for row in verdicts for v in row if v.score is not None]
     counts: dict[str, float] = {"written": len(flaws), "valid": of[""], "rewarded": sum(reward > 0 for reward in rewards)}

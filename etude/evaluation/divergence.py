@@ -63,7 +63,7 @@ def sampled(
 
 
 def with_start(model: Any, answers: Answers, dtype: torch.dtype, temperature: float) -> Answers:
-    """The answers with their log-probs under the model that gave them."""
+    """Return the answers with their log-probs under the model that gave them."""
     values = iter(_logprobs(model, answers, dtype, temperature))
     return [[Example(each.prompt, each.completion, reference_logprobs=next(values)) for each in row] for row in answers]
 

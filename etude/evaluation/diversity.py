@@ -29,7 +29,7 @@ def diversity(texts: Sequence[Sequence[str]], votes: Sequence[Sequence[str | Non
 
 
 def distinct_share(groups: Sequence[Sequence[str | None]]) -> float:
-    """How many different readings a group has for every one of it, on average over groups.
+    """Return how many different readings a group has for every one of it, on average over groups.
 
     >>> distinct_share([["a", "a", "b"], ["c", "c", "c"]])
     0.5
@@ -38,8 +38,8 @@ def distinct_share(groups: Sequence[Sequence[str | None]]) -> float:
 
 
 def solution_form(text: str) -> str:
-    """How a text goes about it, whatever it is about: every number is `#`, every word that begins with a capital letter `@`, and space of
-    any kind a single one; all else, words, marks and their order, counts.
+    """Return how a text goes about it, whatever it is about: every number is `#`, every word that begins with a capital letter `@`, and
+    space of any kind a single one; all else, words, marks and their order, counts.
 
     A sign belongs to its number unless it stands right behind another one or a bracket, as in `5-3`. Words that begin a sentence are masked
     as names are.

@@ -69,7 +69,7 @@ class Rotation:
         return cos, sin
 
     def _turns(self, module: Any) -> bool:
-        """Whether a layer rotates its queries: some models leave some layers out."""
+        """Return whether a layer rotates its queries: some models leave some layers out."""
         return self.embedding is not None and getattr(module, "use_rope", True)
 
     @cached_property

@@ -59,7 +59,7 @@ class MicroBatch:
 
 
 def can_share_prefixes(config: PreTrainedConfig) -> bool:
-    """Whether every layer is full attention that honours a mask, so that packed rows give the plain rows' numbers."""
+    """Return whether every layer is full attention that honours a mask, so that packed rows give the plain rows' numbers."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     windows = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
@@ -90,7 +90,7 @@ def _plain_rows(examples: Sequence[Example], temperatures: Sequence[float]) -> l
 
 
 def _packed_rows(examples: Sequence[Example], temperatures: Sequence[float], batch_tokens: int) -> list["_Row"]:
-    """The sorted examples cut into rows, at the places where rows cost least: mostly between groups."""
+    """Return the sorted examples cut into rows, at the places where rows cost least: mostly between groups."""
     order = sorted(range(len(examples)), key=lambda i: (*examples[i].prompt, *examples[i].completion))
     inputs = [_inputs(examples[i]) for i in order]
     added = [len(own) - _num_shared(before, own) for before, own in zip([(), *inputs], inputs, strict=False)]

@@ -71,12 +71,12 @@ CREDIT: dict[str, Credit] = {
 
 
 def credit_rule(name: str, pass_k: int) -> Credit:
-    """The rule of this name; `pass_k` is the size of the sets of `pass_at_k`."""
+    """Return the rule of this name; `pass_k` is the size of the sets of `pass_at_k`."""
     return partial(pass_at_k, k=pass_k) if name == "pass_at_k" else CREDIT[name]
 
 
 def has_signal(scores: Scores) -> bool:
-    """Whether the group's known scores differ, so that its attempts can be compared."""
+    """Return whether the group's known scores differ, so that its attempts can be compared."""
     known = [score for score in scores if score is not None]
     return len(known) > 1 and max(known) > min(known)
 

@@ -58,5 +58,5 @@ class Example:
 
 
 def demonstration(prompt: Sequence[int], completion: Sequence[int]) -> Example:
-    """An example to imitate, every token with weight 1."""
+    """Return an example to imitate, every token with weight 1."""
     return Example(tuple(prompt), tuple(completion), imitate=(1.0,) * len(completion))

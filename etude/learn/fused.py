@@ -41,7 +41,7 @@ class FusedPass:
 
     @staticmethod
     def of(model: Any, dtype: torch.dtype) -> "FusedPass | None":
-        """The pass for a model whose architecture and sizes it knows, and which nobody changed; else None."""
+        """Return the pass for a model whose architecture and sizes it knows, and which nobody changed; else None."""
         if type(model).__name__ not in LLAMA_SHAPED or not _is_untouched(model):
             return None
         config, weight, own = model.config, model.get_input_embeddings().weight, model.model.layers[0].self_attn
@@ -68,11 +68,11 @@ class FusedPass:
         return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
 
     def hidden_states(self, batch: MicroBatch, positions_K: torch.Tensor) -> torch.Tensor:
-        """What the head reads at these flat positions, [K, E], with gradient."""
+        """Return what the head reads at these flat positions, [K, E], with gradient."""
         return self._model.model.norm(self._residuals(batch, positions_K)[: len(positions_K)])
 
     def _residuals(self, batch: MicroBatch, positions_K: torch.Tensor) -> torch.Tensor:
-        """What the last layer leaves at these positions, before the last norm, and some spare rows."""
+        """Return what the last layer leaves at these positions, before the last norm, and some spare rows."""
         decoder = self._model.model
         is_token_BT = batch.ends_BT > 0
         tokens_N, positions_N = batch.tokens_BT[is_token_BT], batch.positions_BT[is_token_BT]
@@ -97,7 +97,7 @@ class FusedPass:
 
 
 def _is_untouched(model: Any) -> bool:
-    """Whether its class is transformers', what attention and MLPs consist of is plain, and nobody listens in."""
+    """Return whether its class is transformers', what attention and MLPs consist of is plain, and nobody listens in."""
     parts = [module for layer in model.model.layers for module in (*layer.self_attn.children(), *layer.mlp.children())]
     is_plain = all(type(module) is nn.Linear or type(module).__name__.endswith(("RMSNorm", "Activation", "SiLU")) for module in parts)
     is_known = type(model).__module__.startswith("transformers.models.")
@@ -272,7 +272,7 @@ class _Head(torch.autograd.Function):
 
 
 def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The tensors cut alike, into as few pieces as may be, all about as long."""
+    """Yield the tensors cut alike, into as few pieces as may be, all about as long."""
     length, number = len(tensors[0]), -(-len(tensors[0]) // _HEAD_ROWS)
     rows = -(-length // number // _EVEN) * _EVEN  # of even pieces
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)

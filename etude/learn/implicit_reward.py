@@ -58,7 +58,7 @@ class ImplicitReward:
         return tuple(self.beta * (one - other) for one, other in zip(own, reference, strict=True))
 
     def update(self, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
-        """One update on the attempts that have a score, if any has."""
+        """Make one update on the attempts that have a score, if any has."""
         scored = [verdict.score is not None for row in verdicts for verdict in row]
         answers = [answer for answer, known in zip(_answers(groups), scored, strict=True) if known]
         target_S = torch.tensor([verdict.score for row in verdicts for verdict in row if verdict.score is not None], dtype=torch.float64)
@@ -75,7 +75,7 @@ class ImplicitReward:
         return {"loss": update_on_sequences(self.learner, answers, loss)["loss"]}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The model's and its optimizer's tensors; the one that it is compared with is made anew from where practice began."""
+        """Return the model's and its optimizer's tensors; the one that it is compared with is made anew from where practice began."""
         return {f"o.{name}": value for name, value in self.learner.state_dict().items()} | {
             f"m.{name}": value.detach() for name, value in self.learner.model.named_parameters() if value.requires_grad
         }
@@ -90,7 +90,7 @@ class ImplicitReward:
 
 
 def token_returns(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence[Verdict]]) -> list[list[Weights]]:
-    """A of every own token, by group and attempt; 0 for an attempt without a score, and for a lone one."""
+    """Return A of every own token, by group and attempt; 0 for an attempt without a score, and for a lone one."""
     rows = [
         [(*own[:-1], 0.0) if verdict.score is not None else None for own, verdict in zip(row, said, strict=True)]
         for row, said in zip(rewards, verdicts, strict=True)
@@ -121,7 +121,7 @@ def _centred(row: Sequence[Weights | None], most: float) -> list[Weights | None]
 
 
 def _to_come(own: Weights) -> Weights:
-    """The sums from each token on."""
+    """Return the sums from each token on."""
     return tuple(accumulate(reversed(own)))[::-1]
 
 

@@ -116,7 +116,7 @@ class Learner:
         self.updates = 0
 
     def update(self, examples: Sequence[Example], size: BatchSize | None = None, *, rate_share: float = 1.0) -> dict[str, float]:
-        """One optimizer step on a batch, at that share of the rate; returns metrics (token means). An empty batch changes nothing."""
+        """Make one optimizer step on a batch, at that share of the rate; returns metrics (token means). An empty batch changes nothing."""
         if not examples:
             return {}
         size = size or BatchSize.of(examples)
@@ -135,7 +135,7 @@ class Learner:
         return metrics.result() | self._step(rate_share)
 
     def _dropping_out(self, batch: int) -> AbstractContextManager[None]:
-        """A context for the forward pass of a micro-batch of this update."""
+        """Return a context for the forward pass of a micro-batch of this update."""
         if self.dropout_seed is None:
             return nullcontext()
         return adapter_dropout(self.model, seed_for(self.dropout_seed, self.updates, batch))
@@ -152,7 +152,7 @@ class Learner:
             return completion_logprobs(model, examples, self.dtype, shares_prefixes=self.shares_prefixes, **options)
 
     def with_reference(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples with the reference's log-probs, which the anchor stream needs."""
+        """Return the examples with the reference's log-probs, which the anchor stream needs."""
         found = self.logprobs(examples, reference=True)
         return [replace(example, reference_logprobs=values) for example, values in zip(examples, found, strict=True)]
 
@@ -164,7 +164,7 @@ class Learner:
         self._is_refreshed = True
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The optimizer's tensors, the number of updates and a refreshed reference, for a checkpoint."""
+        """Return the optimizer's tensors, the number of updates and a refreshed reference, for a checkpoint."""
         tensors = {"updates": torch.tensor(self.updates), **moments_of(self._adam, self.parameters)}
         if self._is_refreshed:
             trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -222,7 +222,7 @@ class Learner:
 
 
 def _stream_tokens(stream: Stream, batch: MicroBatch, examples: Sequence[Example], size: BatchSize) -> tuple[Tokens, torch.Tensor]:
-    """The stream's data for a micro-batch, and which of its N tokens it covers."""
+    """Return the stream's data for a micro-batch, and which of its N tokens it covers."""
     present = list(dict.fromkeys(batch.example_N.tolist()))
     members = [i for i in present if getattr(examples[i], stream.name) is not None]
     if stream.name == "anchor" and any(examples[i].reference_logprobs is None for i in members):

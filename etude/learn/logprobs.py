@@ -30,7 +30,7 @@ class Outputs:
 
 
 def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32, *, entropy_slopes: bool = False) -> Outputs:
-    """One forward pass; `dtype` bfloat16 computes the matrix products under autocast, float32 masters untouched.
+    """Make one forward pass; `dtype` bfloat16 computes the matrix products under autocast, float32 masters untouched.
 
     Log-probs are those of softmax(logits / temperature), with the batch's temperatures. `entropy_slopes` gives entropies a gradient, for
     some more work in the backward pass.
@@ -141,7 +141,7 @@ def _logprobs_and_entropy(
 
 
 def _scaled(logits: torch.Tensor, temperatures: torch.Tensor) -> torch.Tensor:
-    """A copy of logits / temperature in float32 (float64 stays)."""
+    """Return a copy of logits / temperature in float32 (float64 stays)."""
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
     return logits.div_(temperatures.to(logits.dtype)[:, None])
 

@@ -41,7 +41,7 @@ class Optimiser:
             )
 
     def rate(self, step: int) -> float:
-        """The learning rate of update `step` (counted from 0)."""
+        """Return the learning rate of update `step` (counted from 0)."""
         rising = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         falling = max(0.0, 1 - step / self.decay_steps) if self.decay_steps else 1.0
         return self.learning_rate * rising * falling

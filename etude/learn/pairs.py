@@ -74,7 +74,7 @@ PAIRS: dict[str, MakePairs] = {"outcome": by_outcome, "length_matched": by_lengt
 
 
 def _extremes(group: Group, verdicts: Verdicts) -> tuple[list[Attempt], list[Attempt]]:
-    """The attempts of the highest and of the lowest score, those that are equal once; none where all have the same."""
+    """Return the attempts of the highest and of the lowest score, those that are equal once; none where all have the same."""
     scored = [(verdict.score, attempt) for attempt, verdict in zip(group.attempts, verdicts, strict=True) if verdict.score is not None]
     high, low = (bound((score for score, _ in scored), default=0.0) for bound in (max, min))
     if high == low:

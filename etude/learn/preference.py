@@ -21,7 +21,7 @@ class Preferring:
             self._read(_completions(pairs))
 
     def update(self, pairs: Sequence[Pair]) -> dict[str, float]:
-        """One optimizer step on some of them.
+        """Make one optimizer step on some of them.
 
         Metrics: `preference_loss`; `preference_accuracy`, the share of pairs whose preferred completion is ahead, by as much as
         `preference_ahead` on average, in nats (beyond the reference where there is one); of the preferred ones alone `chosen_ahead`.
@@ -76,12 +76,12 @@ def _sides(pair: Pair) -> tuple[Example, Example]:
 
 
 def _completions(pairs: Sequence[Pair]) -> list[Example]:
-    """Each once, however many pairs it stands in."""
+    """Return each once, however many pairs it stands in."""
     return list(dict.fromkeys(each for pair in pairs for each in _sides(pair)))
 
 
 def _mismatched(pairs: Sequence[Pair]) -> list[Example]:
-    """The prompt of each pair with both completions of the nearest pair before it (around the end) that has another prompt."""
+    """Return the prompt of each pair with both completions of the nearest pair before it (around the end) that has another prompt."""
     found = []
     for place, pair in enumerate(pairs):
         before = (pairs[place - distance] for distance in range(1, len(pairs)))

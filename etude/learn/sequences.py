@@ -24,7 +24,7 @@ LIKELIHOOD = Stream("likelihood", negative_log_likelihood, aggregation="constant
 
 
 def update_on_sequences(learner: Learner, completions: Sequence[Example], loss: SequenceLoss) -> dict[str, float]:
-    """One optimizer step of a learner that has the stream `LIKELIHOOD`; metrics are the loss's and the update's."""
+    """Make one optimizer step of a learner that has the stream `LIKELIHOOD`; metrics are the loss's and the update's."""
     if not completions:
         return {}
     likelihood_S = likelihoods(learner.logprobs(completions)).requires_grad_()

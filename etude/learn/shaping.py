@@ -40,7 +40,7 @@ Shaping = Callable[[Group, "torch.Tensor"], list[float]]
 def shaped(
     groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], name: str, weight: float, embeddings_VE: "torch.Tensor"
 ) -> list[list[Verdict]]:
-    """The verdicts that credit goes by."""
+    """Return the verdicts that credit goes by."""
     return [_shaped(group, row, SHAPING[name], weight, embeddings_VE) for group, row in zip(groups, verdicts, strict=True)]
 
 
@@ -81,7 +81,7 @@ def _shaped(group: Group, row: Sequence[Verdict], rule: Shaping, weight: float, 
 
 
 def _pairs(attempt: Attempt) -> set[tuple[int, ...]]:
-    """The different pairs of neighbouring own tokens; of a single token, that."""
+    """Return the different pairs of neighbouring own tokens; of a single token, that."""
     own = attempt.own_tokens
     return set(pairwise(own)) or {own}
 

@@ -83,7 +83,7 @@ STEP_CREDIT: dict[str, StepCredit] = {"difference": difference, "tree": tree}
 
 
 def _of_tokens(attempt: Attempt, steps: Sequence[float]) -> Weights:
-    """The credit of steps for each of their tokens; none for an attempt that nobody parted."""
+    """Return the credit of steps for each of their tokens; none for an attempt that nobody parted."""
     if not attempt.step_lengths:
         return (0.0,) * attempt.num_own_tokens
     return tuple(credit for credit, length in zip(steps, attempt.step_lengths, strict=True) for _ in range(length))

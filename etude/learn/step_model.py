@@ -201,7 +201,7 @@ class StepModel:
         return [together._replace(weights_K=together.weights_K / len(steps))]
 
     def _loss(self, reading: _Reading) -> torch.Tensor:
-        """Its part in the mean."""
+        """Return its part in the mean."""
         logits_K = self.head(reading.states_KE)
         return F.binary_cross_entropy_with_logits(logits_K, reading.targets_K, weight=reading.weights_K, reduction="sum")
 
@@ -230,7 +230,7 @@ class Head(nn.Module):
 
 
 def new_head(model: Any, hidden: int, seed: int) -> Head:
-    """An untrained head for a model's hidden states."""
+    """Return an untrained head for a model's hidden states."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "step model") % 2**63)
         return Head(model.get_output_embeddings().weight.shape[1], hidden)

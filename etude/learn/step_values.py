@@ -25,7 +25,7 @@ Values = Sequence[Sequence[tuple[float, ...]]]
 
 
 def beginnings_of(attempt: Attempt) -> Beginnings:
-    """The boundaries of its steps, which the model reads right behind each step's last own token."""
+    """Return the boundaries of its steps, which the model reads right behind each step's last own token."""
     own, start = [place for place, source in enumerate(attempt.sources) if source == Source.OWN], len(attempt.prompt)
     ends = tuple(own[len(beginning) - 1] + 1 - start if beginning else 0 for beginning in beginnings(attempt))
     return Beginnings(attempt.prompt, attempt.tokens[start:], ends)

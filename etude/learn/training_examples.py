@@ -110,12 +110,12 @@ def _sum(one: Weights, other: Weights) -> Weights:
 
 
 def _of_tokens(attempt: Attempt, turns: Sequence[float]) -> Weights:
-    """The credit of turns for each of their tokens."""
+    """Return the credit of turns for each of their tokens."""
     return tuple(credit for credit, (start, end) in zip(turns, attempt.turn_spans, strict=True) for _ in range(start, end))
 
 
 def _example(attempt: Attempt, turn: int, **streams: Weights | None) -> Example:
-    """One turn of an attempt; `streams` have a weight for every own token of the whole attempt."""
+    """Return one turn of an attempt; `streams` have a weight for every own token of the whole attempt."""
     start, end = attempt.turn_spans[turn]
     before = attempt.sources[:start].count(Source.OWN)
     own = slice(before, before + end - start)

@@ -36,7 +36,7 @@ def returns(scores: Scores, discount: float) -> list[float | None]:
 
 
 def turn_credit(groups: Sequence[Sequence[Scores]], rule: Credit, discount: float) -> list[list[list[float]]]:
-    """The credit of every turn of every attempt, by group, from the scores of their turns."""
+    """Return the credit of every turn of every attempt, by group, from the scores of their turns."""
     earned = [[returns(scores, discount) for scores in group] for group in groups]
     credit: list[list[list[float]]] = [[[] for _ in group] for group in groups]
     for turn in range(max(len(own) for group in earned for own in group)):
@@ -54,7 +54,7 @@ def turns_with_signal(group: Iterable[Scores], discount: float) -> list[bool]:
 
 
 def _of_turn(earned: Sequence[Sequence[float | None]], turn: int) -> list[float | None]:
-    """The returns of a group's attempts that have this turn."""
+    """Return the returns of a group's attempts that have this turn."""
     return [own[turn] for own in earned if len(own) > turn]
 
 

@@ -16,7 +16,7 @@ OnExamples = Callable[[list[list[Example]]], list[list[Example]]]
 Extra = Callable[[int], list[Example]]
 """Own tokens of an update → examples to learn from beside it."""
 Update = Callable[[slice], dict[str, float]]
-"""One optimizer step on some of a step's groups; a part of which nothing is learned changes nothing, and has no metrics."""
+"""Make one optimizer step on some of a step's groups; a part of which nothing is learned changes nothing, and has no metrics."""
 
 
 def update_on(

@@ -56,7 +56,7 @@ def _majority_and_greedy(suite: Mapping[str, Any], k: int) -> str:
 
 
 def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:
-    """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
+    """Advise on length: a model learns to write as long as its demonstrations are; what has no room in practice can't be right."""
     lengths = [len(shown.completion) for shown in demonstrations]
     number = sum(length > room for length in lengths)
     if not number:
@@ -68,7 +68,7 @@ def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:
 
 
 def _of_one_step(demonstrations: Sequence[Example], steps: Steps, decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """A search over the steps of answers that are a single step draws independent answers, and credit by step is that of answers."""
+    """Advise on steps: a search over answers of a single step draws independent answers, and credit by step is that of answers."""
     some = demonstrations[:_READ]
     number = sum(len(steps.lengths(shown.completion, decode)) == 1 for shown in some)
     if 2 * number <= len(some):

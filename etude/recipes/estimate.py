@@ -158,7 +158,7 @@ def _right_at_last(turns: int) -> Verify:
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
-    """How long it takes."""
+    """Return how long it takes."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
@@ -208,7 +208,7 @@ def _seconds_of_measuring(run: PracticeRun, sample_seconds: float) -> float:
 
 
 def _stages(settings: PracticeSettings) -> int:
-    """How many models are measured: as it came, after the warm start, after preferences, after practice."""
+    """Return how many models are measured: as it came, after the warm start, after preferences, after practice."""
     return 1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + (settings.steps > 0)
 
 
@@ -231,12 +231,12 @@ def _checkpoints_bytes(loop: Loop) -> int:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """The most at once so far."""
+    """Return the most at once so far."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def minutes(seconds: float) -> str:
-    """A time as a person says it."""
+    """Return a time as a person says it."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -54,7 +54,7 @@ class Attempt:
 
     @staticmethod
     def of(prompt: Sequence[int], completion: Completion) -> "Attempt":
-        """A single turn: the prompt's tokens given, the completion's own."""
+        """Return a single turn: the prompt's tokens given, the completion's own."""
         return Attempt(
             tokens=(*prompt, *completion.tokens),
             sources=(Source.GIVEN,) * len(prompt) + (Source.OWN,) * len(completion.tokens),

@@ -25,7 +25,7 @@ def beginnings(attempt: Attempt) -> list[Beginning]:
 
 
 def scores_through(group: Group, verdicts: Sequence[Verdict]) -> dict[Beginning, list[float]]:
-    """The scores of the attempts that share each beginning, of those that have one."""
+    """Return the scores of the attempts that share each beginning, of those that have one."""
     through: dict[Beginning, list[float]] = {}
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
         for beginning in beginnings(attempt) if verdict.score is not None else ():

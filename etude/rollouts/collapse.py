@@ -102,8 +102,8 @@ class CollapseWatch:
         self._found: Collapse | None = None
 
     def first(self, rows: Sequence[Mapping[str, Any]]) -> Collapse | None:
-        """The first collapse that the metrics of practice steps show, one row a step, if there is one. `rows` are those of the last call
-        and perhaps more, or fewer, after a resumed run cut its log; the last one may lack what does not concern the alarm.
+        """Return the first collapse that the metrics of practice steps show, one row a step, if there is one. `rows` are those of the last
+        call and perhaps more, or fewer, after a resumed run cut its log; the last one may lack what does not concern the alarm.
         """
         if len(rows) < self._end - 1:
             self._begin()
@@ -114,13 +114,13 @@ class CollapseWatch:
 
 
 def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseSettings) -> Collapse | None:
-    """The first collapse in rows that are all there."""
+    """Return the first collapse in rows that are all there."""
     return CollapseWatch(how).first(rows)
 
 
 def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseSettings) -> bool:
-    """Whether the last steps show no sign of a collapse, half as strong as the alarm asks for: half of the way to one answer for all, half
-    of the rise, the square root of the fall. A model that gives no answer to anything is not sound either.
+    """Return whether the last steps show no sign of a collapse, half as strong as the alarm asks for: half of the way to one answer for
+    all, half of the rise, the square root of the fall. A model that gives no answer to anything is not sound either.
     """
     first, last = rows[: how.window], rows[-how.window :]
     return _means(last).keys() == _WORDS.keys() and _seen(first, last, how, strength=0.5) is None

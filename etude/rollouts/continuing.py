@@ -20,7 +20,7 @@ def continued(
     sampling: Sampling,
     stop_strings: Sequence[str] = (),
 ) -> dict[Place, Completion]:
-    """A completion of each prefix, with its key; of equal ones the prefix is computed once."""
+    """Return a completion of each prefix, with its key; of equal ones the prefix is computed once."""
     places: dict[tuple[int, ...], list[Place]] = {}
     for place, prefix in prefixes.items():
         places.setdefault(prefix, []).append(place)

@@ -177,7 +177,7 @@ class Curriculum:
             self.level, self.since = moved, len(self.visits)
 
     def _need(self, own: Sequence[Visit]) -> float:
-        """How much a task is to be drawn, by its visits."""
+        """Return how much a task is to be drawn, by its visits."""
         if not own:
             return 1.0
         if own[-1].variance == 0:
@@ -192,7 +192,7 @@ class Curriculum:
         return found
 
     def _pools(self) -> dict[str, float]:
-        """How many of the tasks that were visited are in each pool of difficulty, as shares."""
+        """Return how many of the tasks that were visited are in each pool of difficulty, as shares."""
         means = [fmean(visit.mean for visit in own) for own in self._by_task().values()]
         counts = dict.fromkeys(POOLS, 0)
         for mean in means:
@@ -201,7 +201,7 @@ class Curriculum:
 
 
 def slope(values: Sequence[float]) -> float:
-    """The least-squares slope of values in order; 0 of a single one.
+    """Return the least-squares slope of values in order; 0 of a single one.
 
     >>> slope([0.0, 0.5, 1.0]), slope([0.5])
     (0.5, 0.0)
@@ -213,6 +213,6 @@ def slope(values: Sequence[float]) -> float:
 
 
 def _names(task: Task) -> dict[str, Any]:
-    """What a category may name: the metadata, of a family its entry's."""
+    """Return what a category may name: the metadata, of a family its entry's."""
     entry = task.metadata.get("entry")
     return {**task.metadata, **(entry["metadata"] if isinstance(entry, Mapping) else {})}

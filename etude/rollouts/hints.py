@@ -14,7 +14,7 @@ HINT = "\nThe answer is {answer}. Show how one comes to it."
 
 
 def hinted(task: Task, wording: str = HINT) -> Task:
-    """The task with its answer shown behind the question. Raises ValueError where nobody knows it.
+    """Return the task with its answer shown behind the question. Raises ValueError where nobody knows it.
 
     >>> hinted(Task("What is 2 + 2?", "4"), " It is {answer}.").prompt
     'What is 2 + 2? It is 4.'
@@ -29,6 +29,6 @@ def hinted(task: Task, wording: str = HINT) -> Task:
 
 
 def without_hint(attempt: Attempt, prompt: tuple[int, ...]) -> Attempt:
-    """An attempt at the hinted task as one at the task itself, whose prompt's token ids are given."""
+    """Return an attempt at the hinted task as one at the task itself, whose prompt's token ids are given."""
     sources = (Source.GIVEN,) * len(prompt) + (Source.OWN,) * attempt.num_own_tokens
     return replace(attempt, tokens=(*prompt, *attempt.own_tokens), sources=sources, view=HINTED)

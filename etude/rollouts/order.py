@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def batch_at(step: int, items: Sequence[Item], size: int, *names: object) -> list[Item]:
-    """The `size` items of step `step`, counted from 1; `names` fix the order. A batch may run over the end of an epoch.
+    """Return the `size` items of step `step`, counted from 1; `names` fix the order. A batch may run over the end of an epoch.
 
     >>> [batch_at(step, "abcd", 2, "seed") for step in (1, 2)] == [batch_at(step, "abcd", 2, "seed") for step in (1, 2)]
     True

@@ -30,7 +30,7 @@ _TRIED: tuple[tuple[dict[str, str], ...], ...] = (
 
 
 def plain_template(tokenizer: Any, system: str | None = None, instruction: str | None = None) -> str | None:
-    """The template by which `tokenizer`, which has none, gives the same tokens; None where there is no such template."""
+    """Return the template by which `tokenizer`, which has none, gives the same tokens; None where there is no such template."""
     plain = copy.copy(tokenizer)
     plain.chat_template = None
     before, after = plain("a")["input_ids"], plain("a", add_special_tokens=False)["input_ids"]

@@ -44,7 +44,7 @@ def _prompt_ids(tokenizer: Any, messages: list[Any], task: Task) -> tuple[int, .
 
 
 def render_prompts(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> list[tuple[int, ...]]:
-    """The prompts of many tasks; a prompt longer than `max_tokens` is a user's mistake, named by its origin."""
+    """Return the prompts of many tasks; a prompt longer than `max_tokens` is a user's mistake, named by its origin."""
     prompts = [render_prompt(tokenizer, task) for task in tasks]
     for task, prompt in zip(tasks, prompts, strict=True):
         if len(prompt) > max_tokens:
@@ -58,7 +58,7 @@ def render_demonstration(tokenizer: Any, task: Task) -> tuple[int, ...]:
 
 
 def shown_answer(task: Task) -> str:
-    """The worked answer, or the bare one where there is none."""
+    """Return the worked answer, or the bare one where there is none."""
     text = task.worked if task.worked is not None else task.answer
     if text is None:
         raise UserError(f"{task.origin or 'a task'} has neither a worked answer nor an answer to imitate")
@@ -116,7 +116,7 @@ def behind_answer(tokenizer: Any, end_tokens: frozenset[int], last_token: int, f
 
 
 def without_control(tokenizer: Any, text: str) -> str:
-    """A text in which no control token is spelled: a space parts the first character of each from its rest."""
+    """Return a text in which no control token is spelled: a space parts the first character of each from its rest."""
     controls = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special and len(token.content) > 1}
     for control in sorted(controls, key=lambda control: (-len(control), control)):
         text = text.replace(control, f"{control[0]} {control[1:]}")

@@ -61,7 +61,7 @@ class Refinement:
             raise UserError("refine.fixed_words is empty: write what the model is told, or leave the setting out")
 
     def goes_on(self, attempt: Attempt, verdict: Verdict) -> bool:
-        """Whether an attempt has another turn, if there is room."""
+        """Return whether an attempt has another turn, if there is room."""
         return attempt.turns < self.turns and (self.feedback == "fixed" or not verdict.is_right)
 
 
@@ -109,7 +109,7 @@ def refine(
 
 
 def _told(engine: "Engine", attempt: Attempt, verdict: Verdict, how: Refinement, steps: Steps | None) -> str:
-    """What an attempt is told."""
+    """Return what an attempt is told."""
     if how.feedback == "fixed":
         return how.fixed_words
     texts: list[str] = []
@@ -122,7 +122,7 @@ def _told(engine: "Engine", attempt: Attempt, verdict: Verdict, how: Refinement,
 
 
 def _revised(attempt: Attempt, words: str, given: tuple[int, ...], completion: Completion) -> Attempt:
-    """The attempt with another turn, whose text and end are its own now."""
+    """Return the attempt with another turn, whose text and end are its own now."""
     return replace(
         attempt,
         tokens=(*attempt.tokens, *given, *completion.tokens),

@@ -41,7 +41,7 @@ class RefineSampler(IndependentSampler):
 
 
 def refine_metrics(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], how: Refinement) -> dict[str, Any]:
-    """What revising changed in a step: `score_first` is of the first turns (`score` is of the last ones), the others are shares.
+    """Return what revising changed in a step: `score_first` is of the first turns (`score` is of the last ones), the others are shares.
 
     `revised` of all attempts; `corrected` of the revised ones that were not right at first, `spoiled` of those that were (which only fixed
     words revise); `out_of_room` of all, those that lacked room for another turn. A share of none is None.
@@ -70,7 +70,7 @@ def revised_answers(
     sampling: Sampling,
     names: Sequence[object],
 ) -> list[Attempt]:
-    """An answer to each task, with its prompt as token ids, revised after fixed words; random numbers are keyed by `names`."""
+    """Return an answer to each task, with its prompt as token ids, revised after fixed words; random numbers are keyed by `names`."""
     tasks, prompts = [task for task, _ in items], [prompt for _, prompt in items]
     sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "names": names}
     first = sample_groups(engine, tasks, prompts, num_samples=1, **sizes)

@@ -43,7 +43,7 @@ class Steps:
         return re.compile(f"</(?:{'|'.join(map(re.escape, self.tags))})>" if self.end == "tag" else _ENDS[self.end])
 
     def lengths(self, tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
-        """The steps that an answer consists of, in tokens: those that it would have paused after; the last may be unfinished.
+        """Return the steps that an answer consists of, in tokens: those that it would have paused after; the last may be unfinished.
 
         >>> Steps("tokens", max_tokens=2).lengths([5, 6, 7], str)
         [2, 1]

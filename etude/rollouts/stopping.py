@@ -27,7 +27,7 @@ StopWhen = Literal["never", "right", "wrong", "either"]
 
 
 def portions(num_samples: int, when: StopWhen) -> list[range]:
-    """Which attempts are made together, by number.
+    """Return which attempts are made together, by number.
 
     >>> portions(5, "never"), portions(5, "right")
     ([range(0, 5)], [range(0, 3), range(3, 5)])

@@ -105,7 +105,7 @@ class _Growing:
             self.ends_taken_back += 1
 
     def line(self, engine: Engine, words: str) -> tuple[int, ...]:
-        """The tokens of words behind the thought, on a line of their own."""
+        """Return the tokens of words behind the thought, on a line of their own."""
         before = engine.text_of(self.own)
         is_new = not before or before.endswith("\n") or words.startswith("\n")
         return tuple(engine.tokenizer(words if is_new else f"\n{words}", add_special_tokens=False)["input_ids"])
@@ -121,7 +121,7 @@ class _Growing:
 
 
 def _end(engine: Engine, completion: Completion, cue: str) -> int:
-    """How many tokens stand before the end of a thought: before its end token, or before the token in which the cue begins."""
+    """Return how many tokens stand before the end of a thought: before its end token, or before the token in which the cue begins."""
     tokens = completion.tokens
     if completion.finish == "length":
         return len(tokens)

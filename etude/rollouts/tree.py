@@ -88,7 +88,7 @@ class Tree:
         """Of the values that were backed up."""
 
     def add(self, parent: Node, tokens: Sequence[int], logprobs: Sequence[float], key: int) -> Node:
-        """A step that was drawn from `parent`: the node that has these tokens already, or a new one."""
+        """Return a step that was drawn from `parent`: the node that has these tokens already, or a new one."""
         node = next((child for child in parent.children if child.tokens == tuple(tokens)), None)
         if node is None:
             node = Node(self.num_nodes, parent, tuple(tokens), tuple(logprobs))
@@ -99,7 +99,7 @@ class Tree:
         return node
 
     def insert(self, parent: Node, tokens: Sequence[int], logprobs: Sequence[float], key: int) -> Node:
-        """A continuation of `parent` where steps are what answers have in common: a node ends where another answer leaves it."""
+        """Return a continuation of `parent` where steps are what answers have in common: a node ends where another answer leaves it."""
         node, start = parent, 0
         while start < len(tokens):
             child = next((child for child in node.children if child.tokens[0] == tokens[start]), None)
@@ -136,7 +136,7 @@ class Tree:
             visited.total += node.value
 
     def as_share(self, value: float) -> float:
-        """A value as it lies between the lowest and the highest that were backed up; where all lie in [0, 1] the value itself."""
+        """Return a value as it lies between the lowest and the highest that were backed up; where all lie in [0, 1] the value itself."""
         if self.lowest >= 0 and self.highest <= 1:
             return value
         return (value - self.lowest) / (self.highest - self.lowest) if self.highest > self.lowest else 0.5
@@ -172,7 +172,7 @@ class Tree:
         return {node: found[node] for node in self.ends()}
 
     def _shares(self, among: Sequence[Node]) -> dict[Node, Fraction]:
-        """The same of all these nodes, in preorder from the root; continuations that went elsewhere do not count."""
+        """Return the same of all these nodes, in preorder from the root; continuations that went elsewhere do not count."""
         counted = set(among)
         found = {self.root: Fraction(1)}
         for node in among:
@@ -182,12 +182,12 @@ class Tree:
         return found
 
     def best(self) -> Node | None:
-        """The answer of the highest value, the first of equals; None where none has a value."""
+        """Return the answer of the highest value, the first of equals; None where none has a value."""
         known = [node for node in self.ends() if node.value is not None]
         return max(known, key=lambda node: node.value or 0.0, default=None)
 
     def group(self) -> Group:
-        """Its answers as attempts, each as often as it was drawn. Each of their steps knows which share of the policy's answers an
+        """Return its answers as attempts, each as often as it was drawn. Each of their steps knows which share of the policy's answers an
         attempt stands for there: the step's own share by how often each was drawn, over the attempts with a value that came through it.
         """
         known = [node for node, value in self.expected().items() if value is not None][::-1]  # in preorder
@@ -197,7 +197,7 @@ class Tree:
         return Group(self.task, tuple(self._attempt(node, key, each) for node in self.ends() for key in node.keys))
 
     def draws(self, expected: Mapping[Node, float | None]) -> dict[Node, dict[Node, tuple[int, float]]]:
-        """What was drawn at each node: the steps whose worth is known by `expected`, how often each was drawn, and its worth."""
+        """Return what was drawn at each node: the steps whose worth is known by `expected`, how often each was drawn, and its worth."""
         worth = {node: (len(node.keys), value) for node, value in expected.items() if value is not None}
         return {node: {child: worth[child] for child in node.children if child in worth} for node in expected}
 
@@ -215,7 +215,7 @@ class Tree:
         return self.decode(node.own_tokens)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A row a node, in preorder."""
+        """Return a row a node, in preorder."""
         text = {node: self.text_of(node) for node in self.nodes()}
         return [
             {
@@ -236,7 +236,7 @@ class Tree:
 
 
 def _ends_right(node: Node) -> bool | None:
-    """Whether an answer that ended is right; None where it has no value."""
+    """Return whether an answer that ended is right; None where it has no value."""
     if node.value is None:
         return None
     return is_right(node.value) if node.is_right is None else node.is_right

@@ -45,7 +45,7 @@ def searched(
     names: Sequence[object],
     by_step_model: Value | None = None,
 ) -> tuple[list[Tree], Outcomes]:
-    """A tree for each task, and the verdicts of their answers; random numbers are keyed by `names`."""
+    """Return a tree for each task, and the verdicts of their answers; random numbers are keyed by `names`."""
     outcomes, sizes = Outcomes(judge), (explore.num_samples, explore.max_new_tokens)
     return grown(engine, items, explore.search, *sizes, explore.sampling, names, outcomes, by_step_model), outcomes
 

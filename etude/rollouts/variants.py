@@ -20,7 +20,7 @@ from etude.tasks.task import Task
 
 
 def asked(task: Task, variant: str) -> Task:
-    """The task with this variant of its prompt.
+    """Return the task with this variant of its prompt.
 
     >>> asked(Task("2 + 2?", instruction="Be brief."), "Think twice.").instruction
     'Be brief.\\n\\nThink twice.'
@@ -40,7 +40,7 @@ def sample_variously(
     places: Sequence[int],
     done: Callable[[int, Group], None] | None = None,
 ) -> list[Group]:
-    """The attempts of these numbers at every task, which has a prompt for each variant; keys and `done` as in `sample_groups`."""
+    """Return the attempts of these numbers at every task, which has a prompt for each variant; keys and `done` as in `sample_groups`."""
     numbers = [[i for i in attempts if i % len(own) == variant] for own in prompts for variant in range(len(own))]
     rows = [(place, prompt) for place, own in enumerate(prompts) for prompt in own]
     keys = [[seed_for(*names, places[place], tasks[place].key, i) for i in row] for (place, _), row in zip(rows, numbers, strict=True)]

@@ -133,7 +133,7 @@ def _options_of(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def _classes_in(kind: Any, path: Path | None) -> dict[str, str]:
-    """The users' own classes of optional sections that a file names; what can't be read is told of later."""
+    """Return the users' own classes of optional sections that a file names; what can't be read is told of later."""
     if path is None or not sections_of(kind):
         return {}
     with contextlib.suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
@@ -143,7 +143,7 @@ def _classes_in(kind: Any, path: Path | None) -> dict[str, str]:
 
 
 def _build(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "", own: Mapping[str, str] | None = None) -> Any:
-    """An instance of a class of settings, of what is chosen, and of `default` where nothing is."""
+    """Return an instance of a class of settings, of what is chosen, and of `default` where nothing is."""
     hints, chosen = get_type_hints(kind), {}
     for field in fields(kind):
         name = prefix + field.name
@@ -230,7 +230,7 @@ def _parse_overrides(overrides: Sequence[str], kind: type[Any], known: Mapping[s
 
 
 def _words_of(name: str, inner: Mapping[str, Any], known: Collection[str]) -> list[str]:
-    """The settings of an optional section that are given as one mapping, as words of the command line."""
+    """Return the settings of an optional section that are given as one mapping, as words of the command line."""
     found = leaves({key: value for key, value in inner.items() if key != CLASS}, known, f"{name}.")
     switch = [f"--{name}={inner[CLASS]}"] if CLASS in inner else [f"--{name}=true"] if not found else []
     return [*switch, *(f"--{key}={_argument(value)}" for key, value in found)]
@@ -249,7 +249,7 @@ def _listed(values: list[str]) -> list[Any]:
 
 
 def _file_values(kind: type[Any], path: Path, own: Mapping[str, str]) -> dict[str, Any]:
-    """A YAML file's values by dotted name, each of its type; mistakes name the file."""
+    """Return a YAML file's values by dotted name, each of its type; mistakes name the file."""
     try:
         text = path.read_text(encoding="utf8")
     except (OSError, UnicodeDecodeError) as error:
@@ -259,7 +259,7 @@ def _file_values(kind: type[Any], path: Path, own: Mapping[str, str]) -> dict[st
 
 @functools.cache
 def _values_once(kind: type[Any], path: Path, text: str, own: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Whether each value is of its type takes a tenth of a second, and is the same for the same text."""
+    """Return a file's values by dotted name; cached, since the check of their types takes a tenth of a second."""
     known, lists = settings_of(kind, dict(own)), lists_of(kind)
     try:
         values = read_yaml(text)

@@ -50,7 +50,7 @@ CONTINUE = Decision()
 
 
 def joined(decisions: Sequence[Decision]) -> Decision:
-    """One decision of many: stop or roll back if any says so; hold if all that looked say so and nobody rolls back."""
+    """Return one decision of many: stop or roll back if any says so; hold if all that looked say so and nobody rolls back."""
     rollback = any(decision.rollback for decision in decisions)
     votes = [decision.hold for decision in decisions if decision.hold is not None]
     return Decision(any(decision.stop for decision in decisions), rollback, bool(votes) and all(votes) and not rollback)

@@ -29,7 +29,7 @@ def check_chat_model(how: ChatModel, place: Device, machine: Machine, example: M
 
 
 def local_chat_model(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
-    """A model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
+    """Return a model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
     assert how.model is not None
     try:
         model, tokenizer = load_model(how.model, device=place.device)

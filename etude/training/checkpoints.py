@@ -102,7 +102,7 @@ def _adapters(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _renamed(path: Path, model: Any) -> Mapping[str, torch.Tensor]:
-    """The weights under the names that they have in memory: transformers saves the fused experts of a mixture one by one."""
+    """Return the weights under the names that they have in memory: transformers saves the fused experts of a mixture one by one."""
     found, told = base_of(model).from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     if told["missing_keys"]:
         raise ValueError(f"the weight {min(told['missing_keys'])} is missing")

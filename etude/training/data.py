@@ -147,7 +147,7 @@ def load_suites(
 
 
 def _suite_name(path: str, taken: Sequence[str]) -> str:
-    """The file's stem, with the folder's name before it where another suite has that name."""
+    """Return the file's stem, with the folder's name before it where another suite has that name."""
     stem = Path(path).stem
     name = f"{Path(path).resolve().parent.name}/{stem}" if stem in taken else stem
     if name in taken:
@@ -156,7 +156,7 @@ def _suite_name(path: str, taken: Sequence[str]) -> str:
 
 
 def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Verify) -> list[Suite]:
-    """The suites with their prompts and trivial baselines."""
+    """Return the suites with their prompts and trivial baselines."""
     return [
         Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), *trivial_baselines(train, tasks, judge))
         for name, tasks in suites.items()
@@ -181,7 +181,7 @@ def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], max_tokens: int
 
 
 def render_comparisons(tokenizer: Any, comparisons: Sequence[Comparison], max_tokens: int) -> list[Pair]:
-    """The compared answers as pairs, with the same bound."""
+    """Return the compared answers as pairs, with the same bound."""
     prompts = render_prompts(tokenizer, [each.task for each in comparisons], max_tokens)
     pairs = [
         Pair(prompt, render_answer(tokenizer, each.chosen), render_answer(tokenizer, each.rejected))
@@ -231,7 +231,7 @@ def _files_like(tasks: TaskSource | None, path: list[str]) -> TaskSource:
 
 
 def _judged_like(tasks: TaskSource) -> dict[str, Any]:
-    """How items are asked and judged, whatever source they have."""
+    """Return how items are asked and judged, whatever source they have."""
     return {"verifier": tasks.verifier, "right_at": tasks.right_at, "actions": tasks.actions}
 
 

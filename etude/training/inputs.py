@@ -34,7 +34,7 @@ def verifiers_of(tasks: Iterable[Task]) -> dict[str, str]:
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of `file.py` or of `package.module`; None for one without a file."""
+    """Return the file of `file.py` or of `package.module`; None for one without a file."""
     if module.endswith(".py"):
         return Path(module)
     spec = importlib.util.find_spec(module)

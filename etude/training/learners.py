@@ -14,13 +14,13 @@ from etude.training.settings import PracticeSettings
 
 
 def warm_start_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
-    """The learner of the warm start, which imitates."""
+    """Return the learner of the warm start, which imitates."""
     options: dict[str, Any] = {"dropout_seed": seed_for(settings.seed, "dropout", "warm_start")}
     return _learner(model, settings, dtype, settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)], **options)
 
 
 def preference_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
-    """The learner of compared answers, whose reference is the model as it is now."""
+    """Return the learner of compared answers, whose reference is the model as it is now."""
     reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.preferences.needs_reference else None
     return _learner(model, settings, dtype, settings.preferences.optimiser, [LIKELIHOOD], reference=reference)
 
@@ -52,7 +52,7 @@ def is_base(settings: PracticeSettings) -> bool:
 
 
 def _mark_of(settings: PracticeSettings) -> Mark | None:
-    """What the policy loss marks in a batch before it is cut, if it does."""
+    """Return what the policy loss marks in a batch before it is cut, if it does."""
     learn = settings.learn
     if learn.loss not in ("clip_cov", "kl_cov"):
         return None

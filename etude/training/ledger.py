@@ -72,7 +72,7 @@ class Ledger:
         return RolloutBatch(step, groups, verdicts, counts, seconds, len(made), notes, is_from_ledger=True)
 
     def steps(self) -> list[int]:
-        """The steps that are kept, in order."""
+        """Return the steps that are kept, in order."""
         return sorted(step for path in self.folder.glob("*.jsonl.gz") if (step := step_of(path)) is not None)
 
     def forget(self, up_to: int) -> None:

@@ -31,7 +31,7 @@ def evaluate_suites(run: PracticeRun, model: str, *, unchanged: Page | None = No
 
 
 def measurement(settings: PracticeSettings) -> Measurement:
-    """How suites are measured."""
+    """Return how suites are measured."""
     evaluation, explore = settings.evaluation, settings.explore
     longest = evaluation.max_new_tokens or explore.max_new_tokens
     sizes = longest, evaluation.pass_n, evaluation.num_samples

@@ -21,7 +21,7 @@ def result_of(
     feedback_counts: Mapping[str, int],
     steps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `preference`,
+    """Return the result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `preference`,
     `practice`), of the stages in between those that there were, and the metrics of practice's `steps`.
     """
     skipped = {"warm_start": not settings.warm_start.steps, "preference": not settings.preferences.steps}

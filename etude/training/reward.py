@@ -59,7 +59,7 @@ class RunReward:
         return self.outcome.begin if self.settings.judge_meanwhile and is_alone else None
 
     def counts(self) -> dict[str, int]:
-        """What was counted so far."""
+        """Return what was counted so far."""
         found = dict.fromkeys(COUNTED, 0) | self.outcome.counts
         for more in (self.model and self.model.counts, self.agreement and self.agreement.counts, self.own_answers):
             found |= more or {}

@@ -35,7 +35,7 @@ def check_rewards(settings: PracticeSettings, batch: RolloutBatch, needs_unit: M
 
 
 def _abstains(settings: PracticeSettings, verdict: Verdict) -> bool:
-    """Whether a verdict has no score by design: too few attempts agree, or the model's own answer says nothing of it."""
+    """Return whether a verdict has no score by design: too few attempts agree, or the model's own answer says nothing of it."""
     if verdict.score is not None:
         return False
     if settings.feedback == "combined":

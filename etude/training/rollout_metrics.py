@@ -20,13 +20,13 @@ from etude.training.settings import PracticeSettings
 
 
 def first_half(explore: Exploration) -> int | None:
-    """How many attempts of a group are independent samples of the policy where groups may stop early; None: all."""
+    """Return how many attempts of a group are independent samples of the policy where groups may stop early; None: all."""
     halves = portions(explore.num_samples, explore.stop_when_decided)
     return len(halves[0]) if len(halves) > 1 else None
 
 
 def of_the_policy(groups: Sequence[Group], first: int | None = None) -> list[list[Attempt]]:
-    """The attempts that the policy made unhelped, by group, at most the `first` ones."""
+    """Return the attempts that the policy made unhelped, by group, at most the `first` ones."""
     return [[attempt for attempt in group.attempts if attempt.is_sample][:first] for group in groups]
 
 
@@ -43,7 +43,7 @@ def observed(
     turn_discount: float = 1.0,
     with_parts: bool = False,
 ) -> dict[str, Any]:
-    """What exploration and feedback showed, before any update.
+    """Return what exploration and feedback showed, before any update.
 
     `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
     Attempts of a search are no independent samples: then all this is of what was found. Those that are no samples, since they saw the

@@ -225,7 +225,7 @@ class Run:
         return {"optimizer": learner, **self.state, "run": self}
 
     def _spared(self) -> str | None:
-        """The checkpoint that stays because it is held."""
+        """Return the checkpoint that stays because it is held."""
         return None if self.held is None else f"step-{self.held:05d}"
 
 

@@ -192,7 +192,7 @@ class RunFolder:
         write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """The value of a JSON file, or None where there is none."""
+        """Return the value of a JSON file, or None where there is none."""
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
@@ -208,7 +208,7 @@ class RunFolder:
             self._logs[name].append(json.loads(line))  # as it would be read, so that a resumed run sees the same
 
     def log_rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl` or `timings.jsonl` so far: read once, then kept in memory."""
+        """Return the rows of `metrics.jsonl` or `timings.jsonl` so far: read once, then kept in memory."""
         if name not in self._logs:
             self._logs[name] = [renamed_metrics(row) for row in read_jsonl(self.path / name, needs=("phase", "step"))]
         return self._logs[name]
@@ -226,7 +226,7 @@ class RunFolder:
         write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
     def read_attempts(self, step: int) -> list[dict[str, Any]]:
-        """What `write_attempts` wrote of a step, [] where there is nothing."""
+        """Return what `write_attempts` wrote of a step, [] where there is nothing."""
         path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
         try:
             return list(map(json.loads, gzip.decompress(path.read_bytes()).splitlines())) if path.exists() else []
@@ -278,13 +278,13 @@ class RunFolder:
 
 
 def step_of(path: Path) -> int | None:
-    """The step that a file such as `00012.jsonl.gz` is of; None for any other name, such as a copy that a program left there."""
+    """Return the step that a file such as `00012.jsonl.gz` is of; None for any other name, such as a copy that a program left there."""
     number = path.name.removesuffix(".jsonl.gz")
     return int(number) if number.isdecimal() and number.isascii() else None
 
 
 def _is_a_beginning(path: Path) -> bool:
-    """Whether a process that was killed before it wrote its configuration may have left this in its folder."""
+    """Return whether a process that was killed before it wrote its configuration may have left this in its folder."""
     return path.name == "lock" or path.suffix == ".partial"
 
 
@@ -313,7 +313,7 @@ def damaged(checkpoint: Path, error: Exception) -> UserError:
 
 
 def environment() -> dict[str, Any]:
-    """What differs from machine to machine: versions, processor, commit, command."""
+    """Return what differs from machine to machine: versions, processor, commit, command."""
     import torch
 
     versions: dict[str, str | None] = {}
@@ -343,7 +343,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that etude runs from, with "-dirty" behind it where files differ; None for an installed package.
+    """Return the commit of the source tree that etude runs from, with "-dirty" behind it where files differ; None for an installed package.
 
     A package that is installed inside somebody's repository is none of it: git must know this very file.
     """
@@ -355,7 +355,7 @@ def _commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What a git command prints, or None where it fails or there is no git."""
+    """Return what a git command prints, or None where it fails or there is no git."""
     try:
         found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -364,7 +364,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def may_change(name: str) -> bool:
-    """Whether a setting may be another one on resume (`CHANGEABLE`), of a run or of the adaptation that it begins with."""
+    """Return whether a setting may be another one on resume (`CHANGEABLE`), of a run or of the adaptation that it begins with."""
     return name.removeprefix("adaptation_settings.") in CHANGEABLE
 
 
@@ -387,7 +387,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 
 def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """What the machine is told otherwise than before. Raises UserError for any other difference."""
+    """Return what the machine is told otherwise than before. Raises UserError for any other difference."""
     before, after = flatten(kept), flatten(wanted)
     names = differing(kept, wanted)
     for name in names:

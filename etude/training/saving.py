@@ -63,7 +63,7 @@ def told(tokenizer: Any, settings: PracticeSettings) -> Any:
 
 
 def greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
-    """How a run's evaluation generates."""
+    """Return how a run's evaluation generates."""
     ends = sorted(end_tokens(model, tokenizer))
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,

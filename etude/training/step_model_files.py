@@ -46,7 +46,7 @@ def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None
 
 
 def load_step_model(name: str, model: Any, place: Device, machine: Machine) -> StepModel:
-    """The step model of the saved model `name`, which is loaded as `model`."""
+    """Return the step model of the saved model `name`, which is loaded as `model`."""
     path = Path(name) / FILE
     if not path.is_file():
         raise UserError(

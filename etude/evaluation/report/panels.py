@@ -32,6 +32,11 @@ PANELS = (
     Panel("Diversity", "share of a group's attempts", {"distinct_answers": "different answers", "distinct_forms": "different forms"}),
     Panel("pass@k", "share of groups", {f"pass_at_{k}": f"k = {k}" for k in (1, 2, 4, 8, 16, 32)}),
     Panel(
+        "Agreement",
+        "share",
+        {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the most frequent majority answer"},
+    ),
+    Panel(
         "Pseudo-labels",
         "tasks of a step",
         {"own_answers": "answered from several attempts", "own_answers_abstained": "left out for low agreement"},

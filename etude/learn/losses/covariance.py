@@ -65,13 +65,13 @@ class Covariance:
         return [replace(each, marks=tuple(marked[i].tolist())) if i in marked else each for i, each in enumerate(examples)]
 
     def _may_be_drawn(self, credit_N: np.ndarray, logprobs_N: np.ndarray, behaviour_N: np.ndarray) -> np.ndarray:
-        """Whether the covariance is between the bounds, and the gradient not clipped away anyway."""
+        """Return whether the covariance is between the bounds, and the gradient not clipped away anyway."""
         covariance_N, ratio_N = covariances(credit_N, logprobs_N), np.exp(logprobs_N - behaviour_N)
         is_clipped_N = ((credit_N > 0) & (ratio_N > 1 + self.clip_high)) | ((credit_N < 0) & (ratio_N < 1 - self.clip_low))
         return (self.settings.low < covariance_N) & (covariance_N < self.settings.high) & ~is_clipped_N
 
     def _draws(self, update: int, place: int, tokens: int) -> np.ndarray:
-        """A number in [0, 1) for every token of an example."""
+        """Return a number in [0, 1) for every token of an example."""
         return uniforms(np.full(tokens, seed_for(self.seed, self.loss, update, place), dtype=np.uint64), np.arange(tokens))
 
 

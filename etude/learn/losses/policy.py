@@ -25,7 +25,7 @@ def clipped(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: flo
 
 
 def sequence(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
-    """The clipped surrogate on the length-normalised sequence ratio, the same for every token of a sequence.
+    """Return the clipped surrogate on the length-normalised sequence ratio, the same for every token of a sequence.
 
     As in GSPO-token with equal credit, the sequence ratio's gradient reaches each token through its own log-prob.
     """

@@ -59,7 +59,7 @@ def ipo(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
 
 
 def kto(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
-    """Each completion by itself against the mean of mismatched ones."""
+    """Return each completion by itself against the mean of mismatched ones."""
     middle = max(0.0, pairs.mismatched)
     chosen_P = 1 - torch.sigmoid(how.beta * (pairs.ahead_chosen_P - middle))
     rejected_P = 1 - torch.sigmoid(how.beta * (middle - pairs.ahead_rejected_P))

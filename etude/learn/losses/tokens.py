@@ -31,7 +31,7 @@ class Tokens:
 
 
 def shares(lengths_S: Sequence[int], aggregation: Aggregation, *, constant_tokens: int, sequences: int, tokens: int) -> list[float]:
-    """One share for each sequence's tokens.
+    """Return one share for each sequence's tokens.
 
     token: 1 / tokens (DAPO, arXiv 2503.14476 eq. 8); sequence: 1 / (sequences · length) (GRPO, arXiv 2402.03300 eq. 3);
     constant: 1 / (sequences · constant_tokens) (Dr. GRPO, arXiv 2503.20783). `sequences` and `tokens` count the batch as it was sampled,

@@ -91,14 +91,14 @@ class Expansion:
             yield part
 
     def _prefix(self, node: Node) -> Prefix:
-        """What the engine has of a node: where an answer went through it without a stop, that answer's beginning."""
+        """Return what the engine has of a node: where an answer went through it without a stop, that answer's beginning."""
         if node not in self._prefixes:
             longer = next(self._prefixes[behind] for behind in node.below() if behind in self._prefixes)
             self._prefixes[node] = self.engine.cut(longer, len(node.own_tokens))
         return self._prefixes[node]
 
     def _added(self, tree: Tree, growth: Growth, key: int, prefix: Prefix) -> Node:
-        """A continuation as nodes; the last of them."""
+        """Return a continuation as nodes; the last of them."""
         node, before = growth.node, len(growth.node.own_tokens)
         tokens, logprobs = prefix.own_tokens[before:], prefix.own_logprobs[before:]
         tree.sampled_tokens += len(tokens)

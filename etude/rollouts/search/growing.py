@@ -59,7 +59,7 @@ def search(
 
 
 def _asked(rule: Generator[list[Growth], list[Node], None], nodes: list[Node] | None) -> list[Growth]:
-    """What it wants next; nothing where it is through."""
+    """Return what it wants next; nothing where it is through."""
     try:
         return next(rule) if nodes is None else rule.send(nodes)
     except StopIteration:
@@ -81,7 +81,7 @@ def _within(tree: Tree, growths: Iterable[Growth], most_tokens: Callable[[Tree, 
 
 
 def _grown(trees: Sequence[Tree], wanted: Sequence[tuple[int, Growth]], expand: Expand, value: Value) -> list[list[Node]]:
-    """The nodes that came of each growth; those that are new are valued."""
+    """Return the nodes that came of each growth; those that are new are valued."""
     if not wanted:
         return []
     found = expand([(trees[place], growth) for place, growth in wanted])
@@ -97,6 +97,6 @@ def _grown(trees: Sequence[Tree], wanted: Sequence[tuple[int, Growth]], expand: 
 
 
 def _best_open(tree: Tree) -> Node:
-    """The node to go on from, of those at which nothing was drawn: the highest value, the deepest of equals."""
+    """Return the node to go on from, of those at which nothing was drawn: the highest value, the deepest of equals."""
     leaves = [node for node in tree.nodes() if not node.children]
     return max(leaves, key=lambda node: (-inf if node.value is None else node.value, len(node.path)))

@@ -46,7 +46,7 @@ def _selected(tree: Tree, width: int, exploration: float) -> Node | None:
 
 
 def _is_open(node: Node, width: int) -> bool:
-    """Whether more may be drawn here or behind."""
+    """Return whether more may be drawn here or behind."""
     if node.finish or not node.visits:
         return False
     return node.drawn < width or any(_is_open(child, width) for child in node.children)

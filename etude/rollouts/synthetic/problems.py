@@ -28,7 +28,7 @@ _END = re.compile(r"\n\s*\n|\n\s*(?:solution|answer|problem|question)\s*:", re.I
 
 
 def read_problem(text: str, finish: Finish) -> tuple[str, bool]:
-    """The problem that a text states, its first paragraph without a label, and whether it is finished.
+    """Return the problem that a text states, its first paragraph without a label, and whether it is finished.
 
     >>> read_problem(" What is 2 + 3?\\n\\nSolution: 5", "length"), read_problem("What is 2 +", "length")
     (('What is 2 + 3?', True), ('What is 2 +', False))
@@ -39,7 +39,7 @@ def read_problem(text: str, finish: Finish) -> tuple[str, bool]:
 
 
 def asking(task: Task, problem: str, **changes: object) -> Task:
-    """A task that asks this problem as `task` asks its own: the same messages before it, instruction, verifier and metadata."""
+    """Return a task that asks this problem as `task` asks its own: the same messages before it, instruction, verifier and metadata."""
     prompt = problem if isinstance(task.prompt, str) else (*task.prompt[:-1], {**task.prompt[-1], "content": problem})
     return replace(task, prompt=prompt, worked=None, **changes)  # type: ignore[arg-type]
 
@@ -61,7 +61,7 @@ def flaw_of(
 
 
 def leaks(question: str, answer: str | None) -> bool:
-    """Whether a problem says its answer.
+    """Return whether a problem says its answer.
 
     Where the answer is one number, the problem's are compared with it by value; else the words of both: the answer's in a row, whatever
     stands between.
@@ -90,5 +90,5 @@ def _bare_words(text: str) -> list[str]:
 
 
 def _overlap(problem: Task, other: Task) -> float:
-    """The share of the problem's pieces that stand in another."""
+    """Return the share of the problem's pieces that stand in another."""
     return ngram_overlap([other], [problem], n=_PIECE)[0]

@@ -21,7 +21,7 @@ def writing_of_variant(task: Task, solution: str, examples: Sequence[Example]) -
 
 
 def writing_of_problem(task: Task, problems: Sequence[str]) -> Task:
-    """The task of writing a problem like these."""
+    """Return the task of writing a problem like these."""
     return _writing(task, [_PROPOSE, *(f"Problem: {problem.strip()}" for problem in problems), "Problem:"])
 
 

@@ -14,7 +14,7 @@ class Window:
     high: float
 
     def admits(self, right: float, attempts: int) -> bool:
-        """Whether so many of so many attempts lie in the window; no problem does that has none.
+        """Return whether so many of so many attempts lie in the window; no problem does that has none.
 
         >>> [Window(0.125, 0.5).admits(right, 8) for right in (0, 1, 4, 5)]
         [False, True, True, False]
