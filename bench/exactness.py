@@ -45,7 +45,7 @@ def measured(name: str, steps: int, overrides: list[str], data: Path | None) -> 
         rows = [row for row in read_jsonl(folder.path / "timings.jsonl") if row["phase"] == "practice"]
     step_seconds = median(sum(value for key, value in row.items() if key.endswith("_seconds")) for row in rows)
     each = {name: sum(times) / steps for name, times in spent.items() if name != "checkpoints"}
-    each["checkpoints"] = median(spent["checkpoints"]) / (settings.checkpoint_every or steps)
+    each["checkpoints"] = median(spent["checkpoints"]) / (settings.save_steps or steps)
     share = {name: value / (step_seconds + sum(each.values())) for name, value in each.items()}
     return {
         "recipe": name,
@@ -54,7 +54,7 @@ def measured(name: str, steps: int, overrides: list[str], data: Path | None) -> 
         "seconds_a_step": each,
         "share": share,
         "all": sum(share.values()),
-        "checkpoint_every": settings.checkpoint_every,
+        "save_steps": settings.save_steps,
         **made_here(),
     }
 

@@ -1,9 +1,9 @@
-"""How near the update of every search and credit rule is to the exact policy gradient, on policies small enough to enumerate.
+"""How near the update of every search and advantage is to the exact policy gradient, on policies small enough to enumerate.
 
     python -m bench.gradients [--trees N] [--seeds SEED ...] [--json FILE]
 
 A policy is a table: random logits for every beginning of an answer of some tokens, and a random score of every answer. Of many trees that
-a search grows on it (etude's own search, credit and weights; only the language model is a table) the mean update is compared with the
+a search grows on it (etude's own search, advantages and weights; only the language model is a table) the mean update is compared with the
 exact gradient of the expected score, found by enumeration; `pass_at_k` with that of the expected best of k.
 
 cosine   of the mean update and the exact gradient: 1 for an unbiased rule, whatever its scale
@@ -20,18 +20,18 @@ from math import exp, log, sqrt
 from typing import Any
 
 from etude.engine.completion import Completion
-from etude.learn.credit import CREDIT
-from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.advantages import ADVANTAGES
+from etude.learn.step_advantages import STEP_ADVANTAGES
 from etude.learn.training_examples import token_advantages
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.beginnings import parted
+from etude.rollouts.prefix_values import split_into_steps
 from etude.rollouts.search.growing import Growth, search
+from etude.rollouts.search.node_values import Outcomes, Rollouts, either, likelihood
 from etude.rollouts.search.settings import Search
-from etude.rollouts.search.worth import Outcomes, Rollouts, either, likelihood
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Node, Tree
 from etude.rollouts.tree_search import group_of
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from experiments.benchmark import Argument, Benchmark
 from experiments.tables import markdown
@@ -109,14 +109,14 @@ class Growing:
             before = (*before, *self.dice.choices(range(len(row)), weights=row))
         return before
 
-    def grow(self, how: Search) -> tuple[Group, list[Verdict]]:
+    def grow(self, how: Search) -> tuple[Group, list[Reward]]:
         """Return the attempts of one search with their rewards."""
         if how.method == "samples":
             answers = [self.answer((), self.table.length) for _ in range(SAMPLES)]
             group = Group(Task("?"), tuple(Attempt.of([0], Completion(own, self._logprobs(own), "", "stop", 0, 0)) for own in answers))
-            return parted(group, [Verdict(self.table.scores[own]) for own in answers], ONE_TOKEN, lambda tokens: "")
+            return split_into_steps(group, [Reward(self.table.scores[own]) for own in answers], ONE_TOKEN, lambda tokens: "")
         tree = Tree(Task("?"), [0], lambda tokens: "".join(map(str, tokens)))
-        outcomes = Outcomes(lambda pairs: [Verdict(self.table.scores[tuple(map(int, text))]) for text, _ in pairs])
+        outcomes = Outcomes(lambda pairs: [Reward(self.table.scores[tuple(map(int, text))]) for text, _ in pairs])
         by_steps = how.method != "tree"
 
         def expand(wanted: Sequence[tuple[Tree, Growth]]) -> list[list[Node]]:
@@ -145,12 +145,12 @@ class Growing:
 def updates(table: Table, how: Search, rules: Sequence[str], num_trees: int, seed: int = 0) -> dict[str, list[Gradient]]:
     """Return what every tree's attempts add to one update of all trees, by advantage rule: the update is their mean."""
     growing = Growing(table, seed)
-    groups, verdicts = zip(*(growing.grow(how) for _ in range(num_trees)), strict=True)
+    groups, rewards = zip(*(growing.grow(how) for _ in range(num_trees)), strict=True)
     size = sum(len(group.attempts) for group in groups) / num_trees
     found: dict[str, list[Gradient]] = {}
     for rule in rules:
         found[rule] = []
-        for group, row in zip(groups, token_advantages(groups, verdicts, rule, pass_k=PASS_K), strict=True):
+        for group, row in zip(groups, token_advantages(groups, rewards, rule, pass_k=PASS_K), strict=True):
             gradient: Gradient = defaultdict(float)
             for attempt, weights in zip(group.attempts, row, strict=True):
                 table.add(gradient, attempt.own_tokens, [weight / size for weight in weights])
@@ -184,8 +184,8 @@ def measured(num_trees: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
         table = Table.randomly(seed)
         exact = {k: table.gradient(k) for k in (1, PASS_K)}
         for name, how in SEARCHES.items():
-            for rule, found in updates(table, how, [*CREDIT, *STEP_CREDIT], num_trees, seed).items():
-                row = rows.setdefault((name, rule), {"search": name, "credit": rule, "cosines": [], "noise": 0.0})
+            for rule, found in updates(table, how, [*ADVANTAGES, *STEP_ADVANTAGES], num_trees, seed).items():
+                row = rows.setdefault((name, rule), {"search": name, "advantage": rule, "cosines": [], "noise": 0.0})
                 row["cosines"].append(cosine(mean_of(found), exact[PASS_K if rule == "pass_at_k" else 1]))
                 row["noise"] = max(row["noise"], noise(found))
     return list(rows.values())
@@ -193,9 +193,10 @@ def measured(num_trees: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 def table(found: Mapping[str, Any]) -> str:
     lines = [
-        [row["search"], row["credit"], " / ".join(f"{each:.3f}" for each in row["cosines"]), f"{row['noise']:.3f}"] for row in found["rows"]
+        [row["search"], row["advantage"], " / ".join(f"{each:.3f}" for each in row["cosines"]), f"{row['noise']:.3f}"]
+        for row in found["rows"]
     ]
-    head = ["search", "credit", f"cosine, of policies {', '.join(map(str, found['seeds']))}", "noise at most"]
+    head = ["search", "advantage", f"cosine, of policies {', '.join(map(str, found['seeds']))}", "noise at most"]
     sizes = (
         f"{found['trees']:,} trees of each search on each policy: 3 tokens, answers of 4. `pass_at_k` beside the gradient of pass@{PASS_K}."
     )

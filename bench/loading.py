@@ -50,9 +50,9 @@ PEERS = {
 CASES = ("tiny", "wide", "lora", "adapter", "converted")
 REFERENCE = "transformers-5"
 """The peer whose logits tell the gap."""
-SHORT = {"steps": 10, "evaluation.n": 50, "evaluation.pass_n": 0, "machine.precision": "float32"}
+SHORT = {"steps": 10, "evaluation.n": 50, "evaluation.pass_n": 0, "machine.dtype": "float32"}
 BEGUN = {"warm_start.steps": 12, "steps": 0}
-LORA = {"learn.lora.rank": 8, "warm_start.optimiser.learning_rate": 1e-2}
+LORA = {"learn.lora.rank": 8, "warm_start.optimizer.learning_rate": 1e-2}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.learn.example import demonstration
-from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.learner import Learner, OptimizerSettings, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.models.load import load_model
 from etude.randomness import seed_for
@@ -118,7 +118,7 @@ class Plan(Table):
             engine.end_tokens = frozenset()
         stream = Stream("imitate", negative_log_likelihood)
         learners = {
-            name: Learner(copy.deepcopy(loaded), Optimiser(), [stream], dtype, shares_prefixes=name == "shared") for name in UPDATES
+            name: Learner(copy.deepcopy(loaded), OptimizerSettings(), [stream], dtype, shares_prefixes=name == "shared") for name in UPDATES
         }
         row = _row(engines, learners, self.shapes[arm], tokenizer, self.width, self.rounds, seed)
         seconds = row["seconds"] | row["update_seconds"]

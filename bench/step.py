@@ -4,7 +4,7 @@
     python -m bench.step [--json FILE] [--long] [--rounds 4] [--peers trl-default trl-tuned] [--cells DIR]
 
 Every step takes new prompts and samples so many completions of exactly so many tokens; a score that costs nothing tells all of them apart,
-so that no group is dropped, and one update is made (AdamW, clipped policy gradient, standardised credit, no anchor, all weights trained).
+so that no group is dropped, and one update is made (AdamW, clipped policy gradient, GRPO advantages, no anchor, all weights trained).
 `trl-default` is what `use_cpu=True` and nothing else gives; `trl-tuned` has half-precision weights, no gradient checkpointing, and
 micro-batches of 16 sequences. What etude saves where half of the groups have no signal is timed after it, and is in no ratio.
 Ratios are a peer's seconds by etude's, paired within a round: median, lowest and highest.

@@ -24,7 +24,7 @@ USAGE = f"""etude: language models get better by practising
   etude practice NAME_OR_YAML [--key value ...]   train on tasks by the model's own attempts
   etude evaluate MODEL [--key value ...]          measure a model on suites of tasks
   etude evaluate MODEL --suite NAME_OR_YAML       measure general knowledge and skills (retention), a domain (domain), knowledge missing
-                                                  in answers (knows-says), or long contexts with a KV-cache policy (long)
+                                                  in answers (latent-knowledge), or long contexts with a KV-cache policy (long)
   etude generate MODEL [--key value ...]          answer prompts
   etude report RUN [RUN ...] [--out FILE]         write the report page of a run, or of several side by side
   etude report RUN --pack FILE.zip                pack a run for sharing: no weights, no local paths, no tokens
@@ -375,10 +375,10 @@ def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None
     reserved = sum(callback.num_reserved_tasks for callback in callbacks_of(settings))
     facts = load_data(settings, name, data, reserved=reserved).facts
     print("# tasks: " + ", ".join(f"{key} {value:.4g}" for key, value in facts.items()))
-    attempts = settings.steps * settings.explore.tasks_per_step * settings.explore.num_samples
-    turns = f"{settings.explore.turns} turns of at most " if settings.explore.turns > 1 else ""
-    print(f"# {settings.steps} steps, {attempts} attempts of at most {turns}{settings.explore.max_new_tokens} tokens", flush=True)
-    aside = [*(["the judge"] if "judge" in settings.feedback_parts else []), *(["the adaptation"] if settings.adaptation else [])]
+    attempts = settings.steps * settings.rollout.tasks_per_step * settings.rollout.num_samples
+    turns = f"{settings.rollout.turns} turns of at most " if settings.rollout.turns > 1 else ""
+    print(f"# {settings.steps} steps, {attempts} attempts of at most {turns}{settings.rollout.max_new_tokens} tokens", flush=True)
+    aside = [*(["the judge"] if "judge" in settings.reward_parts else []), *(["the adaptation"] if settings.adaptation else [])]
     without = f"; the time of {' and '.join(aside)} aside" if aside else ""
     print(f"# {estimate(settings, name, data)}{without}")
 

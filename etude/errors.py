@@ -22,12 +22,13 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
 
     Another library's name for a choice counts as a match.
 
-    >>> unknown("credit", "grpoo", ["grpo", "rloo"])
-    UserError("unknown credit 'grpoo': did you mean 'grpo'? Choices: grpo, rloo")
+    >>> unknown("advantage", "grpoo", ["grpo", "rloo"])
+    UserError("unknown advantage 'grpoo': did you mean 'grpo'? Choices: grpo, rloo")
     """
     choices = sorted(choices)
     ours, note = our_value(kind, name) or ("", "")
-    near = [ours] if ours in choices else get_close_matches(name, choices, n=1)
+    spelled = name.strip().lower().replace("-", "_")
+    near = [ours] if ours in choices else [spelled] if spelled in choices else get_close_matches(name, choices, n=1)
     hint = f" did you mean {near[0]!r}{f' ({note})' if note and near[0] == ours else ''}?" if near else ""
     if len(choices) <= _MOST_CHOICES:
         return UserError(f"unknown {kind} {name!r}:{hint} Choices: {', '.join(choices)}")

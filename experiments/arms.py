@@ -45,7 +45,7 @@ Changes = Mapping[str, Mapping[str, Any]]
 
 CHANGES: Changes = {
     "practice": {},
-    "random_reward": {"feedback": "random"},
+    "random_reward": {"reward": "random"},
     "imitation": {"learn.method": "imitation"},
     "longer_warm_start": {"steps": 0},
 }
@@ -54,14 +54,14 @@ TINY_RUN: dict[str, Any] = {
     "n": 60,
     "warm_start.steps": 20,
     "steps": 3,
-    "explore.tasks_per_step": 6,
-    "explore.num_samples": 4,
+    "rollout.tasks_per_step": 6,
+    "rollout.num_samples": 4,
     "evaluation.n": 20,
     "evaluation.pass_n": 5,
     "evaluation.num_samples": 2,
 }
 """A practice run of a second, of the recipe `tiny`: it is tried, and measures nothing."""
-TINY = {"steps": 6, "explore.tasks_per_step": 6, "evaluation.n": 50, "evaluation.pass_n": 10}
+TINY = {"steps": 6, "rollout.tasks_per_step": 6, "evaluation.n": 50, "evaluation.pass_n": 10}
 """What a cell of a study's tiny form has otherwise: it is tried, and measures nothing."""
 
 

@@ -40,8 +40,8 @@ def _measured(settings: PracticeSettings, kept: RunFolder, data: Path | None) ->
         load_checkpoint(kept.checkpoints("step-")[-1], run.model)
         run.engine.sync_weights(0)
         tasks, prompts = zip(*batch_at(1, run.items, _TASKS, settings.seed, "divergence"), strict=True)
-        explore, names = settings.explore, (settings.seed, "divergence")
-        how: dict[str, Any] = {"num_samples": _SAMPLES, "max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}
+        rollout, names = settings.rollout, (settings.seed, "divergence")
+        how: dict[str, Any] = {"num_samples": _SAMPLES, "max_new_tokens": rollout.max_new_tokens, "sampling": rollout.sampling}
         groups = sample_groups(run.engine, tasks, prompts, **how, names=names)
         answers = [Example(attempt.prompt, attempt.own_tokens) for group in groups for attempt in group.attempts]
         after = _logprobs(run, answers)
@@ -59,5 +59,5 @@ def _measured(settings: PracticeSettings, kept: RunFolder, data: Path | None) ->
 
 def _logprobs(run: PreparedRun, answers: list[Example]) -> list[float]:
     """Return the log-prob of each whole answer under the run's model as it is now."""
-    temperature = run.settings.explore.sampling.temperature
+    temperature = run.settings.rollout.sampling.temperature
     return [sum(own) for own in completion_logprobs(run.model, answers, run.place.dtype, temperature=temperature)]

@@ -16,7 +16,7 @@ from etude.evaluation.measure import Suite, Verify
 from etude.learn.example import Example
 from etude.learn.learner import Learner
 from etude.recipes.practice import Loop
-from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
 from etude.training import run as training
@@ -79,7 +79,7 @@ class PreparedRun:
 
     def tasks_of(self, step: int) -> Sequence[tuple[Task, Prompt]]:
         """Return the tasks of a step with their prompts."""
-        return self._loop.run.data.batch(step, self.settings.explore.tasks_per_step, self.settings.seed)
+        return self._loop.run.data.batch(step, self.settings.rollout.tasks_per_step, self.settings.seed)
 
     def rollout(self, step: int) -> RolloutBatch:
         """Sample the attempts of a step and score them."""
@@ -100,7 +100,7 @@ def prepared_run(
     settings: PracticeSettings, name: str, folder: RunFolder, data: Path | None = None, reporter: Reporter | None = None
 ) -> Iterator[PreparedRun]:
     """Load tasks, verifier and model of a recipe called `name`; the run folder begins. The verifier's process ends with the block."""
-    with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.tasks.right_at) as verifiers:
+    with VerifierReward(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.tasks.right_at) as verifiers:
         run = PracticeRun(settings, name, folder, data, reporter or Silent(), Interruption(), verifiers=verifiers)
         loop = Loop(run, CallbackList(callbacks_of(settings)))
         loop.prepare()

@@ -83,7 +83,13 @@ ARMS = [f"{name}_k{k}_{part}" for part in range(PARTS) for k, parts in ASKED.ite
 ]
 ARMS += [f"{name}_k1_{part}" for part in range(PARTS) for name in STORIES]
 TINY_ARMS = ["letters_k1_0", "letters_k2_0", "letters_k2_1", f"{SECOND}_letters_k2_0", "told_k1_0"]
-PRACTICE = {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False, "evaluation.n": 40, "evaluation.pass_n": 0}
+PRACTICE = {
+    "reward": "verifier",
+    "learn.method": "policy_gradient",
+    "learn.include_solved_groups": False,
+    "evaluation.n": 40,
+    "evaluation.pass_n": 0,
+}
 
 
 class Arm(NamedTuple):

@@ -4,9 +4,9 @@
 
 Every way practises for the same steps on word_problems, whose solutions can be written in more than one form (the sorted lists of the
 quickstart can't), at a constant rate behind three steps, with four updates a step, so that ratios leave 1 and clipping matters; `none` has
-GRPO's credit and a clip of 0.2 on both sides, and each other way changes what its name says. A run keeps the course of its steps: entropy,
-different answers and different forms (`etude.evaluation.diversity`). The final model's pass@k is estimated from 32 samples of each of 100
-tasks, all at temperature 1, also where practice warmed up. Seeds are gone through one after the other, so that the first is a screen.
+GRPO's advantage and a clip of 0.2 on both sides, and each other way changes what its name says. A run keeps the course of its steps:
+entropy, different answers and different forms (`etude.evaluation.diversity`). The final model's pass@k is estimated from 32 samples of each
+of 100 tasks, all at temperature 1, also where practice warmed up. Seeds are gone through one after the other, so the first is a screen.
 
 Claim: over all runs, the share of different forms in a group's attempts, on average over the steps, goes along with the final pass@32 and
 with the final accuracy: both rank correlations are above 0 beyond their intervals (95 %, bootstrap over runs). It says that they go
@@ -36,7 +36,7 @@ SEEDS = (60, 61, 62)
 COURSE = ("entropy", "distinct_answers", "distinct_forms")
 
 CLIP_HIGHER = {"learn.clip_high": 0.28}
-PASS_AT_K = {"learn.credit": "pass_at_k", "learn.pass_k": 4}
+PASS_AT_K = {"learn.advantage": "pass_at_k", "learn.pass_k": 4}
 NOVELTY = {"reward_shaping.method": "novelty"}
 ARMS: dict[str, dict[str, Any]] = {
     BASELINE: {},
@@ -52,11 +52,12 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 ALL = {
     "steps": 40,
-    "learn.credit": "standardised",
+    "learn.advantage": "grpo",
     "learn.clip_low": 0.2,
     "learn.clip_high": 0.2,
-    "learn.updates_per_epoch": 4,
-    "learn.optimiser.decay_steps": 0,
+    "learn.minibatches_per_epoch": 4,
+    "learn.optimizer.lr_scheduler": "constant",
+    "learn.optimizer.decay_steps": None,
     "evaluation.pass_n": 100,
     "evaluation.num_samples": 32,
 }

@@ -5,7 +5,7 @@
 Screen: every arm on number_sorting, one seed. Final: the best three of the screen, the policy gradient and the random control on all sets,
 three seeds; on number_sorting also the policy gradient as the recipes have it (`_standardised`). Each arm practises until it has sampled
 its set's budget of tokens, with the set's own settings otherwise; learning rates are the recipe's, constant behind three steps,
-for all. Cells stand in a folder for each set. The policy gradient's credit is a score less its group's mean, as credit of steps is not
+for all. Cells stand in a folder for each set. The policy gradient's advantage is a score less its group's mean, as credit of steps is not
 divided by a deviation either; the recipes divide it. Reversing words is what a rule could do: it asks how fast a way to explore finds that,
 not for reasoning.
 
@@ -28,18 +28,18 @@ from experiments.tables import Row
 BASELINE = "policy_gradient"
 CLAIM = f"at equal tokens sampled one way to explore beats {BASELINE} outside its interval on at least two of four test sets"
 
-CENTRED = {"learn.credit": "centred"}
-STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 6}
+CENTRED = {"learn.advantage": "dr_grpo"}
+STEPS = {"rollout.search.steps.end": "tokens", "rollout.search.steps.max_tokens": 6}
 """Answers of a line are cut into pieces of so many tokens."""
-VINE = STEPS | {"explore.search.method": "vine", "explore.search.chains": 2, "explore.search.width": 2, "learn.credit": "difference"}
-TREE = {"explore.search.method": "tree", "explore.search.chains": 6, "explore.search.forks": 1, "explore.search.width": 1}
-DPO = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.preference.refresh_every": 8}
+VINE = STEPS | {"rollout.search.method": "vine", "rollout.search.chains": 2, "rollout.search.width": 2, "learn.advantage": "vineppo"}
+TREE = {"rollout.search.method": "tree", "rollout.search.chains": 6, "rollout.search.forks": 1, "rollout.search.width": 1}
+DPO = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.preference.ref_model_sync_steps": 8}
 RESTART = {
-    "learn.restart": True,
-    "learn.keep_all_right": True,
-    "learn.updates_per_epoch": 16,
+    "learn.reset_to_initial_each_step": True,
+    "learn.include_solved_groups": True,
+    "learn.minibatches_per_epoch": 16,
     "learn.epochs": 2,
-    "explore.tasks_per_step": 128,
+    "rollout.tasks_per_step": 128,
 }
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -50,23 +50,23 @@ ARMS: dict[str, dict[str, Any]] = {
     "step_dpo_trees": TREE | DPO | {"learn.preference.pairs": "step"},
     "policy_gradient": CENTRED,
     "policy_gradient_standardised": {},
-    "policy_gradient_refine": CENTRED | {"explore.search.method": "refine"},
+    "policy_gradient_refine": CENTRED | {"rollout.search.method": "refine"},
     "policy_gradient_mc_steps": VINE,
-    "policy_gradient_step_model": STEPS | {"step_model": True, "learn.credit": "difference"},
-    "policy_gradient_tree": TREE | {"learn.credit": "tree"},
-    "policy_gradient_random_reward": CENTRED | {"feedback": "random"},
+    "policy_gradient_step_model": STEPS | {"step_model": True, "learn.advantage": "vineppo"},
+    "policy_gradient_tree": TREE | {"learn.advantage": "treerl"},
+    "policy_gradient_random_reward": CENTRED | {"reward": "random"},
 }
 BEST = ("raft", "policy_gradient_mc_steps", "policy_gradient_step_model")
 """The three highest of the screen beside the policy gradient."""
 FINAL = (BASELINE, *BEST, "policy_gradient_random_reward")
 SCREEN_SEED, SEEDS = 30, (31, 32, 33)
 
-ALL_SETS = {"steps": 1000, "learn.optimiser.decay_steps": 0, "checkpoint_every": 25}
+ALL_SETS = {"steps": 1000, "learn.optimizer.lr_scheduler": "constant", "learn.optimizer.decay_steps": None, "save_steps": 25}
 REVERSAL = {
     "tasks.family": "word_sequence_reversal",
     "tasks.parameters": {"min_words": 4, "max_words": 6},
     "tasks.question": "Reverse this list of words: {words}",
-    "explore.max_new_tokens": 32,  # the recipe's, which is its family's
+    "rollout.max_new_tokens": 32,  # the recipe's, which is its family's
 }
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "number_sorting": ("quickstart", {"n": 800, "token_budget.tokens": 120_000}),
@@ -76,7 +76,7 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
 """Which recipe practises for a set, and what it has otherwise. Word problems are two test sets, and the other families one each."""
 TINY_ARMS = ("warm_start", "star_rationalised", "step_dpo_trees", BASELINE, "policy_gradient_refine", "policy_gradient_step_model")
 """One of each kind."""
-TINY = TINY_RUN | {"learn.updates_per_epoch": 2}
+TINY = TINY_RUN | {"learn.minibatches_per_epoch": 2}
 
 
 def find(chosen: Options) -> Found:

@@ -79,7 +79,7 @@ class Importance(Table):
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Measure how each score ranks an item's tokens, or how much of attention few tokens of a text have."""
-        place = resolve_device(Machine(precision="float32"))
+        place = resolve_device(Machine(dtype="float32"))
         model, tokenizer = load_model(self.model, device=place.device)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024

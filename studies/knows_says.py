@@ -62,7 +62,7 @@ SETS: dict[str, dict[str, Any]] = {
 }
 ARMS = tuple(f"{model}-{name}" for name in SETS for model in MODELS)
 TINY_ARMS = ("base-letters", "joined-letters")
-TINY = TINY_RUN | {"feedback": "self_training", "self_training.decoding.k": 2, "learn.method": "imitation", "retention.probe": False}
+TINY = TINY_RUN | {"reward": "self_training", "self_training.decoding.k": 2, "learn.method": "imitation", "retention.probe": False}
 
 
 class Gap:

@@ -124,7 +124,7 @@ class Reading(Table):
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Measure MC1, MC2 and MC3 of every question."""
         way, _, name = arm.partition("-")
-        place = resolve_device(Machine(precision="float32"))
+        place = resolve_device(Machine(dtype="float32"))
         model, tokenizer = load_model(self.model, device=place.device)
         if self.is_tiny:
             questions = tiny(chosen.data)

@@ -8,7 +8,8 @@ measured); only those go on. A cell is a fifth of a kind and a length: of 50 ite
 quarter and a half of its tokens, with the question unseen, so that it comes behind the cut and is kept, and with the question seen, at the
 end of what is cut. `recall` cells are the fifths of 150 items more at a tenth, unseen, of recall, two policies that drop, and the control;
 `sketch` cells are the fifths of all 200, unseen, of recall by sketches: reading a tenth of the tokens; so many that no more than a tenth is
-held, sketches and all; and a quarter, of which only what one layer reads is there at a time (`passing`), so that less still is held.
+held, sketches and all; and a quarter, of which only what one layer reads is there at a time (`stream_per_layer`), so that still less
+is held.
 
 `held` is what lies where the model computes, in tokens of the full context: of what drops behind the cut, of recall, whose pages are in a
 file, what a token reads of them (where it passes, in one layer), the open one and the digests of all. Chosen on other items: `small_pages`,
@@ -132,7 +133,7 @@ class Arm:
         if self.part == "sketch":
             own = replace(RETRIEVAL["sketch"], offload="file", full_prompts=is_small)
             found = {f"sketch {ratio}": replace(own, keep_ratio=ratio) for ratio in SKETCHED_RATIOS}
-            found[f"passing {PASSING_RATIO}"] = replace(own, keep_ratio=PASSING_RATIO, passing=True)
+            found[f"passing {PASSING_RATIO}"] = replace(own, keep_ratio=PASSING_RATIO, stream_per_layer=True)
             return found
         for name in (*EVICTION, *BY_PAGES) if self.part == "" else ASKED_MORE:
             policy = POLICIES[name]
@@ -162,7 +163,7 @@ class Long(Table):
             return found | {"methods": list(PRESSED), "ratios": list(PRESSED_RATIOS)}
         policies = {name: asdict(policy) for name, policy in own.policies.items()}
         for each in policies.values():
-            each["passing"] = each.get("passing") or None  # some cells are older than it
+            each["stream_per_layer"] = each.get("stream_per_layer") or None  # some cells are older than it
         return found | {"policies": policies}
 
     def _new_tokens(self, own: Arm) -> int:
@@ -180,7 +181,7 @@ class Long(Table):
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Measure every item under the full context and under every policy."""
-        own, place = Arm.of(arm), resolve_device(Machine(precision=PRECISION))
+        own, place = Arm.of(arm), resolve_device(Machine(dtype=PRECISION))
         model, tokenizer = load_model(self.model, device=place.device)
         model = cast_weights(model, place.dtype)
         if self.is_tiny:

@@ -40,7 +40,7 @@ LENGTH = {
 CHANGES: dict[str, dict[str, Any]] = {
     "practice": {},
     "practice_length_control": LENGTH,
-    "random_reward": {"feedback": "random"},
+    "random_reward": {"reward": "random"},
 }
 ROWS = ("warm_start", *CHANGES)
 TINY_BUDGETS = (1, 4)
@@ -48,8 +48,8 @@ TINY = {
     "n": 40,
     "warm_start.steps": 10,
     "steps": 2,
-    "explore.tasks_per_step": 4,
-    "explore.num_samples": 4,
+    "rollout.tasks_per_step": 4,
+    "rollout.num_samples": 4,
     "evaluation.n": 10,
     "evaluation.pass_n": 4,
     "evaluation.num_samples": 2,

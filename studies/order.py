@@ -59,9 +59,9 @@ BASELINE = "knowledge_then_tasks"
 ORDERS = (BASELINE, "mixed", "tasks_then_knowledge", "tasks_only")
 CHANGES: dict[str, dict[str, Any]] = {
     **{order: {"study.order": order} for order in ORDERS},
-    "passages": {"study.tasks_as": "passages"},
+    "passages": {"study.task_format": "passages"},
     "attempts": {
-        "study.tasks_as": "passages",
+        "study.task_format": "passages",
         "writer.how": "attempts",
         "writer.temperature": 1.0,
         "writer.attempts": 4,
@@ -308,7 +308,13 @@ def tiny_recipe(out: Path) -> str:
         "selection": {"method": "all", "workers": 0},
         "tasks": source,
         "study": {"tokens": 600, "tokens_per_step": 200, "tasks_share": 0.2, "replay_share": 0.0},
-        "suite": {"questions": ["questions.jsonl"], "split_by": "town", "far": ["far.jsonl"], "text_tokens": 200, "window_tokens": 64},
+        "suite": {
+            "questions": ["questions.jsonl"],
+            "split_by": "town",
+            "far_domain": ["far.jsonl"],
+            "text_tokens": 200,
+            "window_tokens": 64,
+        },
     }
     practised = {
         "command": "practice",
@@ -317,7 +323,7 @@ def tiny_recipe(out: Path) -> str:
         "tasks": source | {"worked_format": "{choice}"},
         "warm_start": {"n": 8, "steps": 1},
         "steps": 2,
-        "explore": {"tasks_per_step": 3, "num_samples": 2, "max_new_tokens": 4},
+        "rollout": {"tasks_per_step": 3, "num_samples": 2, "max_new_tokens": 4},
         "evaluation": {"n": 4, "num_samples": 2, "pass_n": 2},
         "retention": {"probe": False},
     }

@@ -59,25 +59,32 @@ TAUGHT = ("svs", "svs_rate", "weakness_sampling")
 MAKERS = ("proposer_solver", "svs", "svs_rate")
 """Of both kinds, those that write problems."""
 CLAIM = "practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set"
-ABSTAIN = {"feedback": "agreement", "agreement.min_share": 0.5}
-PROBE = {"feedback": "agreement", "vote_calibration.n": 32, "vote_calibration.target_precision": 0.8}
-BY_SIGNAL = {"learn.rate_by_signal": True}
+ABSTAIN = {"reward": "majority_vote", "majority_vote.min_vote_share": 0.5}
+PROBE = {"reward": "majority_vote", "vote_calibration.n": 32, "vote_calibration.target_precision": 0.8}
+BY_SIGNAL = {"learn.scale_lr_by_informative_groups": True}
 ARMS: dict[str, dict[str, Any]] = {
     BASELINE: {},
     "gold_rate": BY_SIGNAL,
-    CONTROL: {"feedback": "random"},
-    "agreement": {"feedback": "agreement"},
+    CONTROL: {"reward": "random"},
+    "agreement": {"reward": "majority_vote"},
     "agreement_abstain": ABSTAIN,
     "agreement_probe": PROBE,
     "agreement_rate": PROBE | BY_SIGNAL,
-    "agreement_sure": {"feedback": "agreement", "agreement.min_share": 0.875} | BY_SIGNAL,
+    "agreement_sure": {"reward": "majority_vote", "majority_vote.min_vote_share": 0.875} | BY_SIGNAL,
     "proposer_solver": ABSTAIN | {"synthetic_tasks.method": "proposer"},
     "svs": {"synthetic_tasks.method": "svs"},
     "svs_rate": {"synthetic_tasks.method": "svs"} | BY_SIGNAL,
     "weakness_sampling": {"curriculum.method": "weakness"},
 }
 SCREEN_SEED, SEEDS = 40, (41, 42, 43)
-ALL_SETS = {"steps": 1000, "learn.optimiser.decay_steps": 0, "evaluation.num_samples": 32, "evaluation.pass_n": 100, "warm_start.steps": 40}
+ALL_SETS = {
+    "steps": 1000,
+    "learn.optimizer.lr_scheduler": "constant",
+    "learn.optimizer.decay_steps": None,
+    "evaluation.num_samples": 32,
+    "evaluation.pass_n": 100,
+    "warm_start.steps": 40,
+}
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "number_sorting": ("quickstart", {"n": 800, "token_budget.tokens": 120_000, "warm_start.writing": 320}),
     "word_problems": ("word_problems", {"token_budget.tokens": 200_000, "warm_start.writing": 200}),

@@ -41,16 +41,16 @@ CLAIM = "practice with half of every context ends where practice with full conte
 SEEDS = (140, 141, 142)
 BASELINE = "full"
 NEEDLES = "needles"
-HALF: Mapping[str, Any] = {"engine.keep_ratio": 0.5, "engine.every_tokens": 4}
-PAGED: Mapping[str, Any] = {"engine.keep_ratio": 0.5, "engine.page_tokens": 4, "engine.offload": "file"}
+HALF: Mapping[str, Any] = {"kv_cache.keep_ratio": 0.5, "kv_cache.every_tokens": 4}
+PAGED: Mapping[str, Any] = {"kv_cache.keep_ratio": 0.5, "kv_cache.page_tokens": 4, "kv_cache.offload": "file"}
 MAIN, CONTROL = "kvzip_half", "random_half"
 CHANGES: dict[str, dict[str, Any]] = {
-    "full": {"engine.view": "streaming", "engine.budget_tokens": 100_000, "engine.every_tokens": 4},
-    "kvzip_half": {"engine.view": "kvzip", "engine.keep_ratio": 0.5},
-    "tova_half": {**HALF, "engine.view": "tova"},
-    "h2o_half": {**HALF, "engine.view": "h2o"},
-    "recall_half": {**PAGED, "engine.view": "quest"},
-    "random_half": {**HALF, "engine.view": "random"},
+    "full": {"kv_cache.policy": "streaming", "kv_cache.budget_tokens": 100_000, "kv_cache.every_tokens": 4},
+    "kvzip_half": {"kv_cache.policy": "kvzip", "kv_cache.keep_ratio": 0.5},
+    "tova_half": {**HALF, "kv_cache.policy": "tova"},
+    "h2o_half": {**HALF, "kv_cache.policy": "h2o"},
+    "recall_half": {**PAGED, "kv_cache.policy": "quest"},
+    "random_half": {**HALF, "kv_cache.policy": "random"},
 }
 ARMS = tuple(CHANGES)
 SETS: dict[str, list[tuple[str, int]]] = {

@@ -46,7 +46,7 @@ from etude.evaluation.settings import Retention
 from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation
 from etude.models.interpolation import interpolate
 from etude.models.load import load_model
-from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.prompts import render_prompts
 from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import logprobs_of, probe_for
@@ -97,16 +97,16 @@ WATCHED = {
 }
 """What runs measure on the way, and gates go by."""
 REPLAY = {"replay.path": ["gutenberg_books/grimms_fairy_tales.md"], "replay.ratio": 0.25}
-GATE = {"gate.every": 13, "gate.action": "lower_rate"}
+GATE = {"gate.every": 13, "gate.action": "lower_lr"}
 STOP = {"gate.every": 2, "gate.action": "stop"}
-HARM = {"feedback": "random", "steps": 20, "learn.optimiser.learning_rate": 5e-4}
+HARM = {"reward": "random", "steps": 20, "learn.optimizer.learning_rate": 5e-4}
 
 PRACTISED: dict[str, dict[str, Any]] = {
     "start": {"steps": 0},
     "rl": {},
     "rl_kl": {"kl_penalty.kl_coef": 0.05},
     "rl_replay": REPLAY,
-    "rl_lora": {"learn.lora.rank": 32, "learn.optimiser.learning_rate": 2e-4},
+    "rl_lora": {"learn.lora.rank": 32, "learn.optimizer.learning_rate": 2e-4},
     "rl_gate": GATE,
     "harmful": HARM,
     "harmful_gate": HARM | STOP,
@@ -118,7 +118,7 @@ BETWEEN = {f"{end}_{factor:g}": (end, factor) for end in ("rl", "sft") for facto
 ARMS = ("start", "rl", "sft", *BETWEEN, *(arm for arm in PRACTISED if arm not in ("start", "rl", "sft")))
 SIZES = {"test": 600, "dev": 200, "answers": 100, "samples": 4}
 """Tasks of each split; those whose answers by the start tell the divergence, and answers to each."""
-RUN = {"evaluation.n": 100, "evaluation.pass_n": 50, "checkpoint_every": 13}
+RUN = {"evaluation.n": 100, "evaluation.pass_n": 50, "save_steps": 13}
 
 _ENDS = {"rl": "#1f2a44", "sft": "#c2571a"}
 _OTHERS = {
@@ -139,8 +139,8 @@ TINY = {
     "n": 60,
     "warm_start.steps": 20,
     "steps": 4,
-    "explore.tasks_per_step": 6,
-    "explore.num_samples": 4,
+    "rollout.tasks_per_step": 6,
+    "rollout.num_samples": 4,
     "evaluation.n": 10,
     "evaluation.pass_n": 5,
     "evaluation.num_samples": 2,
@@ -233,9 +233,9 @@ class Retaining(Arms):
     def _answered(self, settings: PracticeSettings, engine: PrefixEngine, room: int, judge: Verify, split: str, chosen: Options) -> str:
         """Return which tasks of a split are answered rightly, greedily: a 0 or 1 for each."""
         tasks = load_tasks(settings.tasks, split=split, n=self.sizes[split], seed=settings.seed, data=chosen.data)
-        longest = settings.explore.max_new_tokens
+        longest = settings.rollout.max_new_tokens
         prompts = render_prompts(engine.tokenizer, with_system(tasks, settings.system), room)
-        how = Measurement(longest, pass_n=0, num_samples=0, sampling=settings.explore.sampling, seed=settings.seed)
+        how = Measurement(longest, pass_n=0, num_samples=0, sampling=settings.rollout.sampling, seed=settings.seed)
         page = measure(engine, Suite(split, tasks, prompts, {}), how, judge)
         return "".join(str(int(item["score"] == 1.0)) for item in page["items"])
 
@@ -245,21 +245,21 @@ class Retaining(Arms):
         place = resolve_device(settings.machine, kept.read_json("environment.json"))
         loaded, tokenizer = load_model(str(model), device=place.device)
         engine = engine_at(place, loaded, tokenizer, settings.machine)
-        longest = settings.explore.max_new_tokens
+        longest = settings.rollout.max_new_tokens
         room, found = max_prompt_tokens(loaded, longest), dict[str, Any]()
-        with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
+        with VerifierReward(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
             found["right"] = self._answered(settings, engine, room, outcome.judge, "test", chosen)
             if arm == "rl":
                 found["dev"] = _share_of(self._answered(settings, engine, room, outcome.judge, "dev", chosen))
         probe = probe_for(self.known, tokenizer, max_prompt_tokens(loaded, 0), chosen.data)
         assert probe is not None
         known = measure_retention(probe, logprobs_of(loaded, place, settings.machine))
-        temperature = settings.explore.sampling.temperature
+        temperature = settings.rollout.sampling.temperature
         if arm == "start":
             tasks = load_tasks(settings.tasks, split="test", n=self.sizes["answers"], seed=seed, data=chosen.data)
             prompts = render_prompts(tokenizer, with_system(tasks, settings.system), room)
             how = {"num_samples": self.sizes["samples"], "max_new_tokens": longest}
-            answers = sampled(engine, prompts, **how, sampling=settings.explore.sampling, seed=seed)
+            answers = sampled(engine, prompts, **how, sampling=settings.rollout.sampling, seed=seed)
             kept.write_json("answers.json", as_rows(with_start(loaded, answers, place.dtype, temperature)))
         divergence = forward_divergence(loaded, from_rows(kept.read_json("answers.json")), place.dtype, temperature)
         return {**found, "known": known["right"], "nats": known["nats"], "forward_kl": divergence["forward_kl"]}

@@ -79,7 +79,7 @@ class Answering:
         self.recipe, self.overrides, self.n = recipe, overrides, n
 
     def _settings(self, seed: int) -> PracticeSettings:
-        changes = {**self.overrides, "seed": seed, **STEP_MODEL, **{f"explore.{name}": value for name, value in STEPS.items()}}
+        changes = {**self.overrides, "seed": seed, **STEP_MODEL, **{f"rollout.{name}": value for name, value in STEPS.items()}}
         return settings_of(self.recipe, changes)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
@@ -190,7 +190,13 @@ def show(rows: Sequence[Row]) -> str:
 
 def find(chosen: Options) -> Found:
     small = {"steps": 6, "evaluation.n": 20, "evaluation.pass_n": 0}
-    changes = {"n": 800, "steps": 1000, "token_budget.tokens": 120_000, "learn.optimiser.decay_steps": 0}
+    changes = {
+        "n": 800,
+        "steps": 1000,
+        "token_budget.tokens": 120_000,
+        "learn.optimizer.lr_scheduler": "constant",
+        "learn.optimizer.decay_steps": None,
+    }
     answering = Answering("tiny", small, 20) if chosen.is_tiny else Answering("quickstart", changes, 300)
     cases = TINY_CASES if chosen.is_tiny else CASES
     cells = compute([(case, seed) for seed in chosen.seeds for case in cases], answering, chosen)

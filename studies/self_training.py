@@ -64,12 +64,12 @@ LARGEST: dict[str, Any] = {"method": "abstain", "confidence": "clusters", "min_c
 CHANGES: dict[str, dict[str, Any]] = {
     "joined": {},
     "joined_sure": {"self_training.by": "tokens", "self_training.min_share": 0.75},
-    "joined_pairs": {"learn.method": "preference", "learn.keep_all_right": False},
-    "joined_short": {"explore.max_new_tokens": 24},
+    "joined_pairs": {"learn.method": "preference", "learn.include_solved_groups": False},
+    "joined_short": {"rollout.max_new_tokens": 24},
     "largest_cluster": {f"self_training.decoding.{name}": value for name, value in LARGEST.items()},
-    "single": ONE | {"explore.num_samples": 1, "explore.tasks_per_step": 128},
+    "single": ONE | {"rollout.num_samples": 1, "rollout.tasks_per_step": 128},
     "single_alike": ONE,
-    "gold": {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False},
+    "gold": {"reward": "verifier", "learn.method": "policy_gradient", "learn.include_solved_groups": False},
 }
 ARMS = (START, *CHANGES)
 RUN: dict[str, Any] = {
@@ -79,13 +79,13 @@ RUN: dict[str, Any] = {
     "evaluation.pass_n": 0,
     "evaluation.num_samples": 0,
 }
-RUN |= {"checkpoint_every": 0, "retention.probe": True, "collapse.action": "warn", "collapse.fall": 0.25}
-RUN |= {"learn.method": "imitation", "learn.keep_all_right": True}
+RUN |= {"save_steps": 0, "retention.probe": True, "collapse.action": "warn", "collapse.fall": 0.25}
+RUN |= {"learn.method": "imitation", "learn.include_solved_groups": True}
 SCREENS = ("joined_sure", "joined_short", "largest_cluster", "single_alike", "gold")
 """Arms of the first seed alone."""
 TINY_ARMS = (START, "joined", "single", "joined_pairs")
 TINY = TINY_RUN | {"retention.probe": True, "retention.n": 10, "retention.text_tokens": 200}
-TINY_TAUGHT = {"feedback": "self_training", "self_training.decoding.k": 2, "learn.method": "imitation", "learn.keep_all_right": True}
+TINY_TAUGHT = {"reward": "self_training", "self_training.decoding.k": 2, "learn.method": "imitation", "learn.include_solved_groups": True}
 ASKED = ("webquestions", "triviaqa")
 SAMPLED, K, BATCH = 200, 8, 8
 """Questions of which samples are drawn, how many of each, and how many are answered at once."""
@@ -268,7 +268,7 @@ def find(chosen: Options) -> Found:
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     if chosen.is_tiny:
         changes = {arm: TINY_TAUGHT | own for arm, own in CHANGES.items()}
-        changes["single"] |= {"explore.tasks_per_step": 12}
+        changes["single"] |= {"rollout.tasks_per_step": 12}
         trained = SelfTrained("tiny", {}, TINY, {START: {"steps": 0}, **changes}, {"letters": TINY_SETS["letters"]})
     else:
         trained = SelfTrained("short_answers", {}, RUN, {START: {"steps": 0}, **CHANGES})

@@ -1,27 +1,27 @@
-"""How well do estimators know what a beginning of an answer is worth? Each against the mean of 64 answers that go on from there.
+"""How well do estimators know what a prefix of an answer is worth? Each against the mean of 64 answers that go on from there.
 
     python -m studies.step_values [--hours H] [--seeds SEED ...] [--tiny]
 
-Beginnings are inner nodes of trees that the warm-started model of the quickstart grew (a vine: answers, and more from behind every step of
-6 tokens), four of each of 50 tasks of which some of 8 answers were right and some wrong, since credit is given for no others. The truth is
+Prefixes are inner nodes of trees that the warm-started model of the quickstart grew (a vine: answers, and more from behind every step of
+6 tokens), four of each of 50 tasks of which some of 8 answers were right and some wrong, since no others have an advantage. The truth is
 the mean score of 64 answers drawn from behind each. Estimators:
 
 rollouts_1, _4, _9   the mean score of so many other answers from there (Math-Shepherd's soft label, VinePPO)
 tree                 what the tree that the node stands in says (the mean of those of its answers that came through)
-root                 what the tree says of its root: one number for all beginnings of a task, what credit by outcome has
+root                 what the tree says of its root: one number for all prefixes of a task, what an advantage by outcome has
 step_model           a head on the policy's hidden states, trained on the attempts of 30 steps of practice at other tasks
 step_model_replayed  the same with a hidden layer and more passes, in which a step's attempts come with those of 8 steps before
 step_model_own       the same with a backbone of its own, trained as a whole: two passes over a step's attempts, the head's eight
 implicit_reward      Σ r of a second language model, trained on the outcomes of the same attempts (PRIME), one update a step at rate 1e-5
-likelihood           the policy's own mean log-prob of the beginning, which is no feedback
+likelihood           the policy's own mean log-prob of the prefix, which is no feedback
 
-`spearman` is the rank correlation with the truth over all beginnings, most of which is how hard tasks are. `ordered_within` is of the pairs
-of beginnings of one task whose truths lie at least 0.1 apart the share that an estimator puts in order, ties half: what credit of steps
-needs, and where VinePPO (arXiv 2410.01679) found value networks hardly better than chance. Intervals (95 %) by resampling tasks.
+`spearman` is the rank correlation with the truth over all prefixes, most of which is how hard tasks are. `ordered_within` is of the pairs
+of prefixes of one task whose truths lie at least 0.1 apart the share that an estimator puts in order, ties half: what advantages of steps
+need, and where VinePPO (arXiv 2410.01679) found value networks hardly better than chance. Intervals (95 %) by resampling tasks.
 `cost_tokens` is what was sampled for one value (a tree values all its nodes at once; learned ones cost their training, shared by all values
 ever asked for).
 
-Claim: learned values, trained so, order beginnings of one task worse than nine rollouts from each do.
+Claim: learned values, trained so, order prefixes of one task worse than nine rollouts from each do.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,15 +37,15 @@ from matplotlib.figure import Figure
 from etude.console.reporter import Console
 from etude.engine.completion import Completion
 from etude.evaluation.statistics import rank_correlation
-from etude.learn.credit import has_signal
+from etude.learn.advantages import has_signal
 from etude.learn.implicit_reward import ImplicitReward
-from etude.learn.learner import Optimiser
-from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.learn.step_values import outlooks_of
+from etude.learn.learner import OptimizerSettings
+from etude.learn.step_model import Prefixes, StepModel, StepModelSettings
+from etude.learn.step_values import step_targets_of
 from etude.randomness import seed_for
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.beginnings import parted
 from etude.rollouts.order import batch_at
+from etude.rollouts.prefix_values import split_into_steps
 from etude.rollouts.samples import sample_groups
 from etude.rollouts.search.settings import Search
 from etude.rollouts.steps import Steps
@@ -64,7 +64,7 @@ from experiments.prepared_run import PreparedRun, prepared_run
 from experiments.study import Found, Study
 from experiments.tables import Column, Row, interval, name_of, seeds_of, table, value
 
-CLAIM = "learned values of steps, trained so, order beginnings of one task worse than nine rollouts from each do"
+CLAIM = "learned values of steps, trained so, order prefixes of one task worse than nine rollouts from each do"
 SEEDS = (40,)
 LEARNED = ("step_model", "step_model_replayed", "step_model_own", "implicit_reward")
 ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "rollouts_4_hard", "rollouts_9_hard", "tree", "root", *LEARNED, "likelihood")
@@ -83,18 +83,16 @@ APART = 0.1
 class Agreement:
     """The one cell of a seed."""
 
-    def __init__(
-        self, recipe: str, overrides: dict[str, Any], beginnings: int, training_steps: int, *, each: int, step_tokens: int
-    ) -> None:
-        """`each`: beginnings of a task."""
-        self.recipe, self.overrides, self.beginnings, self.training_steps = recipe, overrides, beginnings, training_steps
+    def __init__(self, recipe: str, overrides: dict[str, Any], prefixes: int, training_steps: int, *, each: int, step_tokens: int) -> None:
+        """`each`: prefixes of a task."""
+        self.recipe, self.overrides, self.prefixes, self.training_steps = recipe, overrides, prefixes, training_steps
         self.each, self.steps = each, Steps("tokens", step_tokens)
 
     def _settings(self, seed: int) -> PracticeSettings:
         return settings_of(self.recipe, {**self.overrides, "seed": seed, "n": 2000})
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return to_plain_values(self._settings(seed)) | {"with_signal": self.beginnings, "training_steps": self.training_steps}
+        return to_plain_values(self._settings(seed)) | {"with_signal": self.prefixes, "training_steps": self.training_steps}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
@@ -126,27 +124,27 @@ class Agreement:
     def _nodes(self, run: PreparedRun) -> list[tuple[Tree, Node]]:
         """Draw some inner nodes of each of some trees, by key; tasks without signal, and trees that lack so many, are passed over."""
         search = Search("vine", chains=4, width=2, steps=self.steps)
-        explore, seed, found = replace(run.settings.explore, search=search), run.settings.seed, []
+        rollout, seed, found = replace(run.settings.rollout, search=search), run.settings.seed, []
         items = batch_at(2, run.items, 1000, seed, "step values")
         for start in range(0, len(items), 25):
             chosen = self._with_signal(run, items[start : start + 25])
-            trees, _ = searched(run.engine, chosen, explore, run.judge, (seed, "step values", start))
+            trees, _ = searched(run.engine, chosen, rollout, run.judge, (seed, "step values", start))
             for tree in trees:
                 inner = [node for node in tree.nodes() if node.parent and not node.finish]
                 if len(inner) >= self.each and tree.expected()[tree.root] is not None:
                     inner.sort(key=lambda node: seed_for(seed, "node", tree.task.key, node.number))
                     found += [(tree, node) for node in inner[: self.each]]
-            if len(found) >= self.beginnings:
-                return found[: self.beginnings]
-        raise SystemExit(f"only {len(found)} beginnings of {self.beginnings} were found")
+            if len(found) >= self.prefixes:
+                return found[: self.prefixes]
+        raise SystemExit(f"only {len(found)} prefixes of {self.prefixes} were found")
 
     def _with_signal(self, run: PreparedRun, items: Sequence[Item]) -> list[Item]:
         """Return the tasks of which some of 8 answers are right and some wrong."""
-        explore = run.settings.explore
-        how: dict[str, Any] = {"num_samples": 8, "max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}
+        rollout = run.settings.rollout
+        how: dict[str, Any] = {"num_samples": 8, "max_new_tokens": rollout.max_new_tokens, "sampling": rollout.sampling}
         groups = sample_groups(run.engine, *map(list, zip(*items, strict=True)), **how, names=(run.settings.seed, "signal"))
         texts = [[(run.engine.text_of(attempt.own_tokens), group.task) for attempt in group.attempts] for group in groups]
-        return [item for item, own in zip(items, texts, strict=True) if has_signal([verdict.score for verdict in run.judge(own)])]
+        return [item for item, own in zip(items, texts, strict=True) if has_signal([reward.score for reward in run.judge(own)])]
 
     def _by_answers(self, run: PreparedRun, nodes: Sequence[tuple[Tree, Node]]) -> tuple[dict[str, list[Any]], dict[str, float]]:
         """Return the truth, and rollouts of other random numbers."""
@@ -155,12 +153,12 @@ class Agreement:
         for place, (tree, node) in enumerate(nodes):
             own = node.own_tokens
             keys = [[seed_for(run.settings.seed, "rollout", place, number) for number in range(TRUTH + 9)]]
-            left, sampling = run.settings.explore.max_new_tokens - len(own), run.settings.explore.sampling
+            left, sampling = run.settings.rollout.max_new_tokens - len(own), run.settings.rollout.sampling
             (drawn,) = run.engine.generate([(*tree.prompt, *own)], num_samples=TRUTH + 9, max_new_tokens=left, sampling=sampling, keys=keys)
-            verdicts = run.judge([(run.engine.text_of((*own, *each.tokens)), tree.task) for each in drawn])
-            if any(verdict.score is None for verdict in verdicts):
-                raise SystemExit(f"a verdict is missing: {next(verdict.message for verdict in verdicts if verdict.score is None)}")
-            scores.append([verdict.score for verdict in verdicts])
+            rewards = run.judge([(run.engine.text_of((*own, *each.tokens)), tree.task) for each in drawn])
+            if any(reward.score is None for reward in rewards):
+                raise SystemExit(f"a reward is missing: {next(reward.message for reward in rewards if reward.score is None)}")
+            scores.append([reward.score for reward in rewards])
             tokens.append(fmean(len(each.tokens) for each in drawn))
         values = {"truth": [fmean(own[:TRUTH]) for own in scores]}
         values |= {f"rollouts_{number}": [fmean(own[TRUTH : TRUTH + number]) for own in scores] for number in (1, 4, 9)}
@@ -168,7 +166,7 @@ class Agreement:
 
     def _learned(self, run: PreparedRun, nodes: Sequence[tuple[Tree, Node]]) -> tuple[dict[str, list[Any]], float]:
         """Return the values of learned estimators, and the tokens of the attempts that they learned from."""
-        dtype, batch_tokens = run.place.dtype, run.settings.machine.update_batch_tokens
+        dtype, batch_tokens = run.place.dtype, run.settings.machine.max_tokens_per_microbatch
         options: dict[str, Any] = {"dtype": dtype, "batch_tokens": batch_tokens}
         kinds: dict[str, dict[str, Any]] = {
             "step_model": {},
@@ -177,23 +175,23 @@ class Agreement:
         }
         settings = {name: StepModelSettings(**kind) for name, kind in kinds.items()}
         heads = {name: StepModel(run.model, each, seed=run.settings.seed, **options) for name, each in settings.items()}
-        implicit = ImplicitReward(run.model, 0.05, Optimiser(learning_rate=1e-5), **options)
+        implicit = ImplicitReward(run.model, 0.05, OptimizerSettings(learning_rate=1e-5), **options)
         asked, tokens = {tree.task.key for tree, _ in nodes}, 0
         for step in range(1, self.training_steps + 1):
             judged = run.rollout(step)
             kept = [place for place, group in enumerate(judged.groups) if group.task.key not in asked]
-            groups, verdicts = [judged.groups[place] for place in kept], [judged.rewards[place] for place in kept]
+            groups, rewards = [judged.groups[place] for place in kept], [judged.rewards[place] for place in kept]
             tokens += sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
-            both = [parted(group, row, self.steps, run.engine.text_of) for group, row in zip(groups, verdicts, strict=True)]
-            outlooks = outlooks_of([group for group, _ in both], [row for _, row in both], "soft")
+            both = [split_into_steps(group, row, self.steps, run.engine.text_of) for group, row in zip(groups, rewards, strict=True)]
+            step_targets = step_targets_of([group for group, _ in both], [row for _, row in both], "soft")
             for head in heads.values():
-                head.update(outlooks)
-            implicit.update(groups, verdicts)
+                head.update(step_targets)
+            implicit.update(groups, rewards)
             print(f"learned from step {step} of {self.training_steps}", flush=True)
-        places = [Beginnings(tree.prompt, node.own_tokens, (len(node.own_tokens),)) for tree, node in nodes]
+        places = [Prefixes(tree.prompt, node.own_tokens, (len(node.own_tokens),)) for tree, node in nodes]
         values: dict[str, list[Any]] = {name: [value for (value,) in head.values(places)] for name, head in heads.items()}
-        beginnings = [Group(tree.task, (_as_attempt(tree, node),)) for tree, node in nodes]
-        values["implicit_reward"] = [sum(own) for ((own,),) in zip(implicit.rewards(beginnings), strict=True)]
+        prefixes = [Group(tree.task, (_as_attempt(tree, node),)) for tree, node in nodes]
+        values["implicit_reward"] = [sum(own) for ((own,),) in zip(implicit.rewards(prefixes), strict=True)]
         return values, float(tokens)
 
 
@@ -202,7 +200,7 @@ def _as_attempt(tree: Tree, node: Node) -> Attempt:
 
 
 def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
-    """Reduce cells to a row for each estimator, over all beginnings of all seeds."""
+    """Reduce cells to a row for each estimator, over all prefixes of all seeds."""
     rows = []
     for name in ESTIMATORS:
         tasks: dict[tuple[int, str], list[tuple[float, float]]] = {}
@@ -221,7 +219,7 @@ def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
 
 
 Groups = Sequence[Sequence[tuple[float, float]]]
-"""(value, truth) of the beginnings of each task."""
+"""(value, truth) of the prefixes of each task."""
 
 
 def _ordered_within(groups: Groups) -> float:
@@ -271,7 +269,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.axvline(0.5 if measure == "ordered_within" else 0, color="#9aa3b5", linewidth=1)
         axes.set_title(title, loc="left", fontsize=9)
         axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.supxlabel(f"against the mean of {TRUTH} rollouts: {rows[0]['n']} beginnings of {rows[0]['tasks']} tasks", fontsize=8)
+    figure.supxlabel(f"against the mean of {TRUTH} rollouts: {rows[0]['n']} prefixes of {rows[0]['tasks']} tasks", fontsize=8)
     save(figure, path)
 
 
@@ -285,11 +283,11 @@ TABLE = (
 
 def show(rows: Sequence[Row]) -> str:
     """Write one line an estimator."""
-    return table(rows, TABLE, f"{rows[0]['n']} beginnings of {rows[0]['tasks']} tasks, {seeds_of(rows)}; intervals (95 %) over tasks.")
+    return table(rows, TABLE, f"{rows[0]['n']} prefixes of {rows[0]['tasks']} tasks, {seeds_of(rows)}; intervals (95 %) over tasks.")
 
 
 def find(chosen: Options) -> Found | None:
-    small = {"warm_start.steps": 60, "explore.tasks_per_step": 8}
+    small = {"warm_start.steps": 60, "rollout.tasks_per_step": 8}
     recipe = "tiny" if chosen.is_tiny else "quickstart"
     agreement = (
         Agreement(recipe, small, 8, 2, each=1, step_tokens=1) if chosen.is_tiny else Agreement(recipe, {}, 200, 30, each=4, step_tokens=6)

@@ -6,18 +6,18 @@ from typing import Any
 
 from etude.callbacks.kl_penalty import KLPenalty, KLPenaltySettings
 from etude.learn.example import Example
-from etude.learn.training_examples import by_credit, in_a_stream, token_advantages
-from etude.rewards.verdict import Verdict
+from etude.learn.training_examples import in_a_stream, policy_gradient_examples, token_advantages
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 
 Examples = list[list[Example]]
 
 
-def credited(
+def examples_of(
     groups: Sequence[Group],
-    rewards: Sequence[Sequence[Verdict]],
-    credit: str = "centred",
+    rewards: Sequence[Sequence[Reward]],
+    advantage: str = "dr_grpo",
     *,
     turn_discount: float = 1.0,
     masked: Sequence[Sequence[bool]] | None = None,
@@ -25,8 +25,8 @@ def credited(
     **how: Any,
 ) -> Examples:
     """What the policy gradient learns from, by group; `how` are further arguments of `token_advantages`."""
-    advantages = token_advantages(groups, rewards, credit, turn_discount, **how)
-    return in_a_stream(on_examples(by_credit(groups, rewards, advantages, turn_discount=turn_discount, masked=masked)))
+    advantages = token_advantages(groups, rewards, advantage, turn_discount, **how)
+    return in_a_stream(on_examples(policy_gradient_examples(groups, rewards, advantages, turn_discount=turn_discount, masked=masked)))
 
 
 def anchored(examples: Examples) -> Examples:

@@ -16,13 +16,13 @@ SMALL = {
     "n": 60,
     "warm_start.steps": 20,
     "steps": 4,
-    "explore.tasks_per_step": 6,
-    "explore.num_samples": 4,
+    "rollout.tasks_per_step": 6,
+    "rollout.num_samples": 4,
     "evaluation.n": 20,
     "evaluation.pass_n": 5,
     "evaluation.num_samples": 2,
-    "checkpoint_every": 2,
-    "machine.precision": "float32",
+    "save_steps": 2,
+    "machine.dtype": "float32",
 }
 """Overrides of `tiny` for a run of a second that still has groups with signal."""
 

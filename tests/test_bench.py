@@ -41,9 +41,9 @@ from etude.learn.example import demonstration
 from etude.learn.learner import Learner
 from etude.learn.update import update_on
 from etude.models.load import load_model
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.training.run_folder import RunFolder
 from experiments import limits
 from experiments.pages import ROOT
@@ -62,8 +62,8 @@ def test_a_kept_table_follows_from_what_was_measured(benchmark):
 
 
 def test_what_resuming_exactly_costs_is_counted_by_writer():
-    found = measured("tiny", 3, ["--machine.precision", "float32", "--checkpoint_every", "2"], None)
-    assert (found["n"], found["checkpoint_every"]) == (3, 2)
+    found = measured("tiny", 3, ["--machine.dtype", "float32", "--save_steps", "2"], None)
+    assert (found["n"], found["save_steps"]) == (3, 2)
     assert found["share"].keys() == {"ledger", "attempts", "metrics", "checkpoints"}
     assert all(0 < value < 1 for value in found["share"].values())
     assert found["all"] == pytest.approx(sum(found["share"].values()))
@@ -299,7 +299,7 @@ def largest_difference(run: PreparedRun, scratch: Path) -> float:
         theirs, ours = Seen(run, running, scratch), start
         right = [*run.tokenizer(run.tasks_of(1)[3][0].answer)["input_ids"], run.tokenizer.eos_token_id]
         assert theirs.scores([(3, right), (3, right[1:])]) == [1.0, 0.0]
-        run.judge = lambda pairs: [Verdict(sum(map(ord, text)) % 7 / 6) for text, _ in pairs]
+        run.judge = lambda pairs: [Reward(sum(map(ord, text)) % 7 / 6) for text, _ in pairs]
         for number in range(1, run.settings.steps + 1):
             theirs.step(number)
             run.model.load_state_dict(ours)
@@ -319,10 +319,10 @@ def judged(run: PreparedRun, theirs: Seen, learner: Learner, step: int) -> Rollo
         Completion(example.completion, logprobs, "", "stop", 0, 0) for example, logprobs in zip(shown, learner.logprobs(shown), strict=True)
     ]
     attempts = [Attempt.of(example.prompt, completion) for example, completion in zip(shown, completions, strict=True)]
-    size = run.settings.explore.num_samples
+    size = run.settings.rollout.num_samples
     starts = range(0, len(attempts), size)
     groups = [Group(items[theirs.attempts[first][0]][0], tuple(attempts[first : first + size])) for first in starts]
-    batch = RolloutBatch(step, groups, [[Verdict(score) for score in theirs.given[first : first + size]] for first in starts], {}, {})
+    batch = RolloutBatch(step, groups, [[Reward(score) for score in theirs.given[first : first + size]] for first in starts], {}, {})
     batch.begin_update()
     return batch
 
@@ -375,8 +375,8 @@ def test_selection_is_measured_by_size_and_processes():
 
 
 def test_what_was_saved_is_loaded_and_answered_by_etude_without_peers(monkeypatch):
-    small = {"n": 40, "steps": 1, "explore.tasks_per_step": 4, "explore.num_samples": 2, "evaluation.n": 5, "evaluation.pass_n": 0}
-    monkeypatch.setattr(loading, "SHORT", small | {"machine.precision": "float32"})
+    small = {"n": 40, "steps": 1, "rollout.tasks_per_step": 4, "rollout.num_samples": 2, "evaluation.n": 5, "evaluation.pass_n": 0}
+    monkeypatch.setattr(loading, "SHORT", small | {"machine.dtype": "float32"})
     (row,) = loading.measured(["adapter"], [], 6)["rows"]
     assert (row["saved"], row["n"], row["programs"]) == ("adapter", 6, {})
     assert 6 <= row["tokens"] <= 24 and 1 <= row["moved"] <= 6

@@ -29,7 +29,7 @@ def here(tmp_path, monkeypatch) -> Path:
     Path("faulty.py").write_text("def rows(:")
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in {
-        "unknown.yaml": "tasks: {path: good.jsonl}\nexplore: {num_sample: 4}\n",
+        "unknown.yaml": "tasks: {path: good.jsonl}\nrollout: {num_sample: 4}\n",
         "type.yaml": "tasks: {path: good.jsonl}\nsteps: many\n",
         "broken.yaml": "tasks:\n  path: [good.jsonl\nsteps: 3\n",
         "taskless.yaml": "steps: 3\n",
@@ -47,7 +47,7 @@ MISTAKES = {
     "practice": "practice needs a configuration: a YAML file or one of ",
     "practice tinny": "unknown practice configuration 'tinny': did you mean 'tiny'?",
     "practice none.yaml": "configuration 'none.yaml': no such file",
-    "practice unknown.yaml": "unknown.yaml: unknown setting explore.num_sample: did you mean explore.num_samples?",
+    "practice unknown.yaml": "unknown.yaml: unknown setting rollout.num_sample: did you mean rollout.num_samples?",
     "practice type.yaml": "type.yaml: steps: expected a whole number, got many",
     "practice broken.yaml": "broken.yaml:3: not valid YAML",
     "practice taskless.yaml": "a task source needs exactly one of path, family, dataset and function, got none",
@@ -58,8 +58,8 @@ MISTAKES = {
     "practice tiny --run": "--run needs a value",
     "practice tiny --data nowhere": "--data nowhere: no such folder",
     "practice tiny --resume": "--resume: runs/tiny holds no run",
-    "practice tiny --learn.credit centered": "unknown learn.credit 'centered': did you mean 'centred'?",
-    "practice tiny --learn.loss clip": "unknown learn.loss 'clip': did you mean 'clipped'?",
+    "practice tiny --learn.advantage centered": "unknown learn.advantage 'centered': did you mean 'dr_grpo'?",
+    "practice tiny --learn.loss clipped": "unknown learn.loss 'clipped': did you mean 'ppo'?",
     "practice tiny --tasks.family chain_sums": "unknown family 'chain_sums': did you mean 'chain_sum'?",
     "practice tiny --tasks.function etude.tiny:leters": "unknown function in etude.tiny 'leters': did you mean 'letters'?",
     "practice tiny --tasks.function mine.py:tasks": "function file 'mine.py' is missing",
@@ -72,14 +72,15 @@ MISTAKES = {
     "practice tiny --tasks.path broken.jsonl --evaluation.path test.jsonl": "broken.jsonl:2: not JSON",
     "practice tiny --tasks.path unread.jsonl --tasks.verifier numeric --evaluation.path test.jsonl": "unread.jsonl:2: the numeric",
     "practice tiny --tasks.path good.jsonl --evaluation.path good.jsonl": "every training item stands in the evaluation too",
-    f"{TINY} --explore.max_new_tokens 300": "max_new_tokens 300 leaves no room for a prompt: the model has 256 positions",
-    f"{TINY} --learn.optimiser.decay_steps 5": "learn.optimiser.decay_steps is 5, but the run may make ",
-    f"{TINY} --learn.optimiser.betas [1.0,0.95]": "learn.optimiser.betas must lie in [0, 1), got [1.0, 0.95]",
-    f"{TINY} --warm_start.optimiser.learning_rate -1": "warm_start.optimiser.learning_rate must be above 0, got -1.0",
+    f"{TINY} --rollout.max_new_tokens 300": "max_new_tokens 300 leaves no room for a prompt: the model has 256 positions",
+    f"{TINY} --learn.optimizer.decay_steps 5": "learn.optimizer.decay_steps is 5, but learn.optimizer.lr_scheduler is constant: set ",
+    f"{TINY} --learn.optimizer.lr_scheduler linear --learn.optimizer.decay_steps 5": "learn.optimizer.decay_steps is 5, but the run may ",
+    f"{TINY} --learn.optimizer.betas [1.0,0.95]": "learn.optimizer.betas must lie in [0, 1), got [1.0, 0.95]",
+    f"{TINY} --warm_start.optimizer.learning_rate -1": "warm_start.optimizer.learning_rate must be above 0, got -1.0",
     f"{TINY} --learn.preference.beta -1": "learn.preference.beta must be above 0, got -1.0",
     f"{TINY} --preferences.loss dppo": "unknown preferences.loss 'dppo': did you mean 'dpo'?",
-    f"{TINY} --feedback_weights outcome:1": "--feedback_weights: expected a mapping, such as '{name: value}', got outcome:1",
-    f"{TINY} --explore mcts --explore.search.width 1 --explore.search.simulations 1": "explore.search.method mcts finds one ",
+    f"{TINY} --reward_weights verifier:1": "--reward_weights: expected a mapping, such as '{name: value}', got verifier:1",
+    f"{TINY} --search mcts --rollout.search.width 1 --rollout.search.simulations 1": "rollout.search.method mcts finds one ",
     f"{TINY} --machine.device mps": "machine.device 'mps' can't be used: random numbers are drawn in float64",
     "practice tiny --tasks.function faulty:rows": "module 'faulty' cannot be imported: SyntaxError: ",
     "practice tiny --tasks.question {answer:{width}}": "question '{answer:{width}}' cannot be filled in: KeyError: 'width'",
@@ -111,20 +112,21 @@ MISTAKES = {
     "evaluate tiny-random --json good.jsonl --evaluation.path good.jsonl": "--json good.jsonl: exists already, and etude did not",
     "generate tiny-random --prompt a --method majority --page good.jsonl": "--page good.jsonl: exists already, and etude did not",
     "practice tiny --seed -5": "seed must be at least 0, got -5",
-    "practice tiny --explore.tasks_per_step 100000": "explore.tasks_per_step is 100,000, but there are 400 tasks to practise on: ",
-    f"{TINY} --explore.tasks_per_step 64": "explore.tasks_per_step is 64, but there are 1 tasks to practise on: set it to 1 (each once a ",
+    "practice tiny --rollout.tasks_per_step 100000": "rollout.tasks_per_step is 100,000, but there are 400 tasks to practise on: ",
+    f"{TINY} --rollout.tasks_per_step 64": "rollout.tasks_per_step is 64, but there are 1 tasks to practise on: set it to 1 (each once a ",
     "practice tiny --machine.device tpu": "machine.device 'tpu' can't be used here: choose auto, cpu, cuda, or one such as cuda:1",
     "practice tiny --machine.device gpu": "machine.device 'gpu' can't be used here: did you mean 'cuda'? choose auto, cpu, cuda, or one",
-    "practice tiny --machine.precision bf16": "--machine.precision: expected one of 'auto', 'float32', 'bfloat16', got bf16: did you mean",
+    "practice tiny --machine.dtype bf16": "--machine.dtype: expected one of 'auto', 'float32', 'bfloat16', got bf16: did you mean",
     "practice tiny --tasks.family nosuch_family": "unknown family 'nosuch_family': Nearest of 1",
     "practice tiny --tasks.verifier faulty.py": "a function is named file.py:function or package.module:function, got 'faulty.py': say",
     "practice tiny --tasks.function faulty.py": "a function is named file.py:function or package.module:function, got 'faulty.py': say",
-    "practice tiny --learn.optimizer.learning_rate 1": "unknown setting --learn.optimizer.learning_rate: did you mean --learn.optimiser",
-    "practice tiny --lr 1e-5": "unknown setting --lr: did you mean --learn.optimiser.learning_rate?",
-    "practice tiny --learn.credit grpo": "unknown learn.credit 'grpo': did you mean 'standardised'?",
-    "practice tiny --learn.loss gspo": "unknown learn.loss 'gspo': did you mean 'sequence'?",
+    "practice tiny --learn.optim.learning_rate 1": "unknown setting --learn.optim.learning_rate: did you mean --learn.optimizer.learn",
+    "practice tiny --learn.optimiser.learning_rate 1": "unknown setting --learn.optimiser.learning_rate: it is --learn.optimizer.learning",
+    "practice tiny --lr 1e-5": "unknown setting --lr: did you mean --learn.optimizer.learning_rate?",
+    "practice tiny --learn.advantage loo": "unknown learn.advantage 'loo': did you mean 'rloo'?",
+    "practice tiny --learn.loss vanilla": "unknown learn.loss 'vanilla': did you mean 'ppo'?",
     "practice tiny --learn.method sft": "unknown learn.method 'sft': did you mean 'imitation' (of own right attempts; given",
-    "practice tiny --explore.sampling.temperature 1e-300": "temperature must be 0 (greedy), or 0.001 or more, got 1e-300",
+    "practice tiny --rollout.sampling.temperature 1e-300": "temperature must be 0 (greedy), or 0.001 or more, got 1e-300",
     "generate tiny-random --prompt a --temperature 1": "unknown setting --temperature: did you mean --sampling.temperature?",
     "generate tiny-random --file /dev/null": "there is no prompt: /dev/null is empty; give --prompt TEXT",
     "generate tiny-random --file pickled": "--file pickled: is a folder: name a file in it",
@@ -170,10 +172,10 @@ WITHOUT_TORCH = (
     *(
         "practice tiny --stepz 3",
         "practice tiny --steps many",
-        "practice tiny --learn.credit grpo",
+        "practice tiny --learn.advantage loo",
         "practice tiny --kl_penalty.kl_coef -1",
     ),
-    *("practice tiny --json absent/x.json", "practice tiny --explore.tasks_per_step 100000", "practice tinny", "adapt python --lr 1"),
+    *("practice tiny --json absent/x.json", "practice tiny --rollout.tasks_per_step 100000", "practice tinny", "adapt python --lr 1"),
     *("evaluate tiny-random --typo 1", "generate tiny-random --typo 1", "generate tiny-random --prompt a --num_samples 0"),
 )
 
@@ -199,7 +201,7 @@ assert "torch" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    ("command", "setting"), [("practice", "--explore.num_samples"), ("evaluate", "--evaluation.path"), ("generate", "--stop")]
+    ("command", "setting"), [("practice", "--rollout.num_samples"), ("evaluate", "--evaluation.path"), ("generate", "--stop")]
 )
 def test_the_help_of_a_command_teaches_its_settings(command, setting, capsys):
     assert main([command, "--help"]) == 0
@@ -301,11 +303,11 @@ def test_the_model_may_be_named_by_an_option(capsys):
 
 
 def test_a_dry_run_tells_of_settings_without_effect_as_a_run_does(capsys):
-    given = ["--engine.keep_ratio", "0.5", "--learn.pass_k", "3"]
+    given = ["--kv_cache.keep_ratio", "0.5", "--learn.pass_k", "3"]
     assert main(["practice", "tiny", "--dry-run", *given]) == 0
     text = capsys.readouterr().out
     said = next(line.removeprefix("# ") for line in text.splitlines() if "unused settings" in line)
-    assert said == "unused settings: learn.pass_k: learn.credit is centred; engine.keep_ratio: engine.view is full"
+    assert said == "unused settings: learn.pass_k: learn.advantage is dr_grpo; kv_cache.keep_ratio: kv_cache.policy is full"
     small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
     assert main(["practice", "tiny", *small, *given]) == 0
     assert said in capsys.readouterr().out.splitlines()

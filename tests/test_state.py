@@ -30,16 +30,16 @@ from etude.learn.example import demonstration
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.learn.optimiser import Optimiser
-from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
-from etude.rewards.agreement import Agreement, AgreementFeedback
-from etude.rewards.verdict import Verdict
+from etude.learn.optimizer import OptimizerSettings
+from etude.learn.step_model import Prefixes, StepModel, StepModelSettings, StepTarget
+from etude.rewards.majority_vote import MajorityVoteReward, MajorityVoteSettings
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.curriculum import Curriculum, CurriculumSettings
 from etude.rollouts.search.settings import Search
-from etude.rollouts.settings import Exploration
+from etude.rollouts.settings import RolloutSettings
 from etude.rollouts.steps import Steps
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tiny import tiny_model
 from etude.training.callback import Callback
@@ -56,8 +56,8 @@ class Part:
 
 
 def _learner(model):
-    optimiser = Optimiser(learning_rate=1e-2, warmup_steps=3, decay_steps=9)
-    return Learner(model, optimiser, [Stream("imitate", negative_log_likelihood)])
+    optimizer = OptimizerSettings(learning_rate=1e-2, warmup_steps=3, lr_scheduler="linear", decay_steps=9)
+    return Learner(model, optimizer, [Stream("imitate", negative_log_likelihood)])
 
 
 def _update(learner):
@@ -70,15 +70,15 @@ def _step_model(model):
 
 
 def _foresee_and_learn(step_model):
-    answers = [Beginnings((5, 6, 7), (8, 9), (0, 1, 2)), Beginnings((4,), (9,), (1,))]
+    answers = [Prefixes((5, 6, 7), (8, 9), (0, 1, 2)), Prefixes((4,), (9,), (1,))]
     values, mean, trust = step_model.values(answers), step_model.mean_score, step_model.trust
     step_model.observe([1.0, 0.0, 1.0], [1.0, 0.5, 1.0])
-    return values, mean, trust, step_model.update([Outlook(own, (0.25, 0.5, 1.0)[: len(own.ends)]) for own in answers])
+    return values, mean, trust, step_model.update([StepTarget(own, (0.25, 0.5, 1.0)[: len(own.ends)]) for own in answers])
 
 
 def _implicit_reward(_):
     """What it is compared with is the model that practice began with, in both cases."""
-    return ImplicitReward(tiny_model(), 0.05, Optimiser(learning_rate=1e-2))
+    return ImplicitReward(tiny_model(), 0.05, OptimizerSettings(learning_rate=1e-2))
 
 
 def _reward_and_learn(implicit):
@@ -123,7 +123,7 @@ def _batch(places=(0,)):
     """Two attempts at each task, of which the first is right, and the second too at every other task."""
     completions = [Completion(tokens, (-1.0,) * len(tokens), "", "stop", 0, 0) for tokens in ((7, 8), (9, 10, 11))]
     groups = [Group(_TASKS[place], tuple(Attempt.of((5, 6), each) for each in completions)) for place in places]
-    batch = RolloutBatch(1, groups, [[Verdict(1.0), Verdict(float(place % 2))] for place in places], {}, {"explore_seconds": 0.0})
+    batch = RolloutBatch(1, groups, [[Reward(1.0), Reward(float(place % 2))] for place in places], {}, {"rollout_seconds": 0.0})
     batch.begin_update()
     return batch
 
@@ -134,13 +134,13 @@ def _run(model):
         model=model,
         seed=3,
         place=SimpleNamespace(dtype=torch.float32),
-        settings=SimpleNamespace(machine=Machine(), explore=Exploration(search=Search(steps=Steps("tokens", max_tokens=1)))),
+        settings=SimpleNamespace(machine=Machine(), rollout=RolloutSettings(search=Search(steps=Steps("tokens", max_tokens=1))), steps=9),
         engine=SimpleNamespace(text_of=lambda tokens: "".join(map(chr, tokens))),
         data=SimpleNamespace(items=[(task, ()) for task in _TASKS]),
         sampler=SimpleNamespace(step_value=None),
         learner=SimpleNamespace(rate_factor=1.0, entropy_bonus=0.0),
-        reward=SimpleNamespace(agreement=AgreementFeedback(Agreement(min_share=0.125))),
-        verifiers=SimpleNamespace(judge=lambda pairs: [Verdict(1.0) for _ in pairs]),
+        reward=SimpleNamespace(majority_vote=MajorityVoteReward(MajorityVoteSettings(min_vote_share=0.125))),
+        verifiers=SimpleNamespace(judge=lambda pairs: [Reward(1.0) for _ in pairs]),
         replay_factor=1.0,
         held=3,
         probe=object(),
@@ -156,7 +156,9 @@ def _started(callback, run):
 
 
 def _implicit_reward_callback(_):
-    return _started(ImplicitRewardCallback(ImplicitRewardSettings(coef=1.0, optimiser=Optimiser(learning_rate=1e-2))), _run(tiny_model()))
+    return _started(
+        ImplicitRewardCallback(ImplicitRewardSettings(coef=1.0, optimizer=OptimizerSettings(learning_rate=1e-2))), _run(tiny_model())
+    )
 
 
 def _step_model_callback(model):
@@ -168,7 +170,7 @@ def _update_with(callback):
     callback.after_rollout(batch)
     batch.begin_update()
     metrics = callback.before_update(batch) | callback.after_update(batch)
-    return metrics, batch.credited, batch.token_advantages
+    return metrics, batch.shaped_rewards, batch.token_advantages
 
 
 def _curriculum_callback(_):
@@ -192,7 +194,7 @@ def _steps_of_a_bonus(bonus):
 
 
 def _gate(_):
-    return _started(Gate(GateSettings(every=1, action="lower_rate", max_falls=2)), _run(None))
+    return _started(Gate(GateSettings(every=1, action="lower_rate", max_rollbacks=2)), _run(None))
 
 
 def _decide_and_roll_back(gate):
@@ -211,7 +213,7 @@ def _vote_calibration(_):
 def _calibrate(callback):
     before = callback.share
     callback.before_rollout(1 if before is None else 2)
-    return before, callback.share, callback.agreement.min_share
+    return before, callback.share, callback.vote.min_vote_share
 
 
 PARTS = {

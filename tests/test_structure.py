@@ -15,17 +15,17 @@ from etude.knowledge.quality import RULES
 from etude.knowledge.scorers import METHODS
 from etude.kv_cache.policies import ALL, EVICTION, RETRIEVAL
 from etude.kv_cache.settings import EVICTION_NAMES, RETRIEVAL_NAMES, VIEWS
-from etude.learn.credit import CREDIT
+from etude.learn.advantages import ADVANTAGES
 from etude.learn.loss_settings import POLICY_LOSS_NAMES, PREFERENCE_LOSS_NAMES
 from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
 from etude.learn.pairs import PAIRS
 from etude.learn.shaping import SHAPING
-from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.step_advantages import STEP_ADVANTAGES
 from etude.learn.training_examples import METHODS as LEARNING
 from etude.recipes.adapt_settings import ORDERS
 from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.tasks.verifiers import VERIFIERS
-from etude.training.settings import FEEDBACK, OTHER_FEEDBACK
+from etude.training.settings import OTHER_REWARDS, REWARDS
 
 NAMED_WITHOUT_TORCH = {
     "policy losses": (POLICY_LOSS_NAMES, POLICY_LOSSES),
@@ -43,15 +43,15 @@ ROOMS = {
     "kernels": "models",
     "device": "kernels models",
     "llm_client": "",
+    "tasks": "models",
     "rewards": "llm_client tasks",
-    "tasks": "models rewards",
     "engine": "device kernels models",
     "kv_cache": "engine kernels models",
-    "rollouts": "engine rewards tasks",
+    "rollouts": "engine tasks",
     "decoding": "device engine models rollouts tasks",
-    "learn": "kernels models rewards rollouts",
+    "learn": "kernels models rollouts tasks",
     "evaluation": "engine kv_cache learn models rewards rollouts tasks",
-    "console": "evaluation rewards settings",
+    "console": "evaluation settings tasks",
     "export": "evaluation",
     "knowledge": "evaluation llm_client tasks",
     "suites": "console decoding device engine evaluation knowledge kv_cache learn models rewards rollouts settings tasks",
@@ -63,9 +63,9 @@ ROOMS = {
     "settings suites tasks training",
 }
 """Each room with the rooms that it knows; rooms stand behind those that they know."""
-BOTH_WAYS = [{"rewards", "tasks"}, {"callbacks", "training"}]
-"""Rooms that know each other, though none of their modules do: verifiers of tasks give rewards of their own, and settings of training hold
-the table of callbacks, which extend a class of training."""
+BOTH_WAYS = [{"callbacks", "training"}]
+"""Rooms that know each other, though none of their modules do: settings of training hold the table of callbacks, which extend a class of
+training."""
 KNOW_CALLBACKS = ("parse", "settings")
 """Files of training that read the table of callbacks."""
 CONTENTS = ("configs",)
@@ -137,7 +137,7 @@ def test_rooms_know_neither_recipes_nor_the_command(room):
     ("room", "later"),
     [
         ("llm_client", ("tasks", "engine", "rollouts", "rewards", "learn")),
-        ("tasks", ("engine", "rollouts", "learn")),
+        ("tasks", ("engine", "rollouts", "rewards", "learn")),
         ("knowledge", ("engine", "rollouts", "rewards", "learn")),
         ("rewards", ("engine", "rollouts", "learn")),
         ("engine", ("rollouts", "learn", "decoding", "kv_cache")),
@@ -235,8 +235,8 @@ def test_one_file_of_studies_and_benchmarks_knows_what_a_practice_run_is_made_of
 
 TABLES = {
     "verifiers": VERIFIERS,
-    "credit": CREDIT,
-    "steps": STEP_CREDIT,
+    "advantages": ADVANTAGES,
+    "advantages of steps": STEP_ADVANTAGES,
     "shapings": SHAPING,
     "losses": POLICY_LOSSES,
     "preferences": PREFERENCE_LOSSES,
@@ -244,7 +244,7 @@ TABLES = {
     "learning methods": LEARNING,
     "searches": (*SEARCHES, REFINE),
     "decoding": DECODING,
-    "feedback": (*FEEDBACK, *OTHER_FEEDBACK),
+    "rewards": (*REWARDS, *OTHER_REWARDS),
     "selection": METHODS,
     "quality": RULES,
     "orders": ORDERS,

@@ -836,7 +836,7 @@ def test_the_study_of_orders_goes_on_and_no_two_of_its_arms_are_the_same(ordered
     settings = {arm: json.dumps(table.settings(arm, 80), sort_keys=True) for arm in order.ARMS}
     assert len(set(settings.values())) == len(order.ARMS)
     own, other = (table.settings(arm, 80)["adaptation"]["study"] for arm in (order.BASELINE, "passages"))
-    assert own["mixing"] == 0.5 and (own["tasks_as"], other["tasks_as"]) == ("answers", "passages")
+    assert own["mixing"] == 0.5 and (own["task_format"], other["task_format"]) == ("answers", "passages")
 
 
 def test_an_order_takes_what_another_measured_of_the_same_model_before_it_learned(tmp_path):

@@ -62,7 +62,7 @@ WAYS: dict[str, CachePolicy | None] = {
     "tenth": replace(EVICTION["streaming"], keep_ratio=SHARE, every_tokens=0),
     "recall": replace(RETRIEVAL["arkvale"], keep_ratio=SHARE),
     "sketch": replace(RETRIEVAL["sketch"], keep_ratio=SHARE),
-    "passing": replace(RETRIEVAL["sketch"], keep_ratio=0.25, passing=True, offload="file"),
+    "passing": replace(RETRIEVAL["sketch"], keep_ratio=0.25, stream_per_layer=True, offload="file"),
 }
 """What passes is read from a file, anew for every token and layer; its limit is the memory's all the same."""
 COLOURS = ("#9aa3b5", "#1f2a44", "#c2571a", "#2f7d5b", "#7a4fa3", "#b8a13c")

@@ -1,4 +1,4 @@
-"""One step of practice by etude: sample groups, score them, learn by group-standardised credit, take the new weights to the engine."""
+"""One step of practice by etude: sample groups, score them, learn by GRPO advantages, take the new weights to the engine."""
 
 import time
 from contextlib import nullcontext
@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 import transformers
-from parts import parted
+from parts import split_into_steps
 from scores import score
 from serving import Answer, serve
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.learner import Learner, OptimizerSettings, Stream
 from etude.learn.losses import POLICY_LOSSES
 from etude.learn.settings import Learning
 from etude.learn.update import update_on
 from etude.models.load import load_model
-from etude.rewards.verdict import Verdict
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.samples import sample_groups
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 
@@ -30,13 +30,13 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     model, tokenizer = load_model(settings["model"])
     engine = TransformersEngine(model, tokenizer, dtype=dtype)
     engine.end_tokens = frozenset()
-    loss = partial(POLICY_LOSSES["clipped"], clip_low=0.2, clip_high=0.2)
-    learner = Learner(model, Optimiser(learning_rate=1e-6), [Stream("policy", loss)], dtype=dtype)
+    loss = partial(POLICY_LOSSES["ppo"], clip_low=0.2, clip_high=0.2)
+    learner = Learner(model, OptimizerSettings(learning_rate=1e-6), [Stream("policy", loss)], dtype=dtype)
     shape = settings["shape"]
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         parts: dict[str, dict[str, float]] = {"sampling": {}, "learning": {}}
-        within = parted if request.get("parted") else lambda: nullcontext({})
+        within = split_into_steps if request.get("parted") else lambda: nullcontext({})
         began = time.perf_counter()
         prompts = [tuple(tokenizer(text)["input_ids"]) for text in request["prompts"]]
         tasks = [Task(text) for text in request["prompts"]]
@@ -51,15 +51,15 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
                 names=(request["seed"],),
             )
         sampled = time.perf_counter()
-        verdicts = [
-            [Verdict(score(attempt.tokens[len(attempt.prompt) :]) if place < request["with_signal"] else 0.0) for attempt in group.attempts]
+        rewards = [
+            [Reward(score(attempt.tokens[len(attempt.prompt) :]) if place < request["with_signal"] else 0.0) for attempt in group.attempts]
             for place, group in enumerate(groups)
         ]
         with within() as parts["learning"]:
             engine.offload_weights()
-            batch = RolloutBatch(1, groups, verdicts, {}, {})
+            batch = RolloutBatch(1, groups, rewards, {}, {})
             batch.begin_update()
-            update_on(learner, batch, Learning(credit="standardised"))
+            update_on(learner, batch, Learning(advantage="grpo"))
             engine.sync_weights(request["seed"])
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens, "parts": parts}

@@ -33,7 +33,7 @@ REST, BETWEEN = "other operations", "between operations"
 
 
 @contextmanager
-def parted() -> Iterator[dict[str, float]]:
+def split_into_steps() -> Iterator[dict[str, float]]:
     """Fills what it yields with the seconds of each kind, at the end of the block."""
     found: dict[str, float] = {}
     with ExitStack() as stack:

@@ -53,7 +53,7 @@ def plan_of(recipe: str, *, steps: int, every: int, items: int, precision: str) 
     for name, value in (("--steps", steps), ("--every", every)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
-    decided = resolve_device(Machine(device="cpu", precision=precision))  # type: ignore[arg-type]
+    decided = resolve_device(Machine(device="cpu", dtype=precision))  # type: ignore[arg-type]
     return Plan(recipe, steps, every, items, decided.precision)
 
 

@@ -53,8 +53,14 @@ class Plan:
         """Return the recipe with settings that TRL can share: one update a step, the learning rate falling to about a tenth."""
         measured = {"split": "dev", "n": self.items + SPARE_ITEMS, "pass_n": self.items, "num_samples": SAMPLES}
         changes = COMPARABLE | {f"evaluation.{name}": value for name, value in measured.items()}
-        changes |= {"seed": seed, "steps": self.steps, "learn.optimiser.decay_steps": round(1.1 * self.steps), "checkpoint_every": 0}
-        changes |= {"retention.probe": False, "machine.device": "cpu", "machine.precision": self.precision}
+        changes |= {
+            "seed": seed,
+            "steps": self.steps,
+            "learn.optimizer.lr_scheduler": "linear",
+            "learn.optimizer.decay_steps": round(1.1 * self.steps),
+            "save_steps": 0,
+        }
+        changes |= {"retention.probe": False, "machine.device": "cpu", "machine.dtype": self.precision}
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What both have in common follows from one `PracticeSettings`, which `in_their_words` says to TRL:
 
     weights of the warm start, prompts (token ids, in the same order), end tokens, longest answer, temperature, tasks and samples a step;
-    the verifier, and credit standardised within a group (n - 1, + 1e-4);
+    the verifier, and advantages of GRPO within a group (n - 1, + 1e-4);
     one update a step, of all its attempts: the clipped loss over attempts x longest answer (`constant` here, `dr_grpo` there), no
     divergence term; AdamW's rate at every step, betas, epsilon and weight decay; the norm that gradients are clipped to
 
@@ -30,12 +30,12 @@ from experiments.peer import Running
 from experiments.prepared_run import PreparedRun
 
 COMPARABLE: dict[str, Any] = {
-    "learn.method": "credit",
-    "learn.credit": "standardised",
-    "learn.loss": "clipped",
-    "learn.aggregation": "constant",
+    "learn.method": "policy_gradient",
+    "learn.advantage": "grpo",
+    "learn.loss": "ppo",
+    "learn.loss_agg_mode": "seq-mean-token-sum-norm",
     "learn.epochs": 1,
-    "learn.updates_per_epoch": 1,
+    "learn.minibatches_per_epoch": 1,
     "learn.lora.rank": 0,
 }
 """Settings at which `in_their_words` holds."""
@@ -43,14 +43,14 @@ COMPARABLE: dict[str, Any] = {
 
 def in_their_words(settings: PracticeSettings) -> dict[str, Any]:
     """Return the settings as options of TRL's `GRPOConfig`; the learning rate of each step is handed over beside them."""
-    explore, learn = settings.explore, settings.learn
+    rollout, learn = settings.rollout, settings.learn
     clip_low, clip_high = learn.clip
     return {
         "seed": settings.seed,
         "max_steps": settings.steps,
-        "num_generations": explore.num_samples,
-        "max_completion_length": explore.max_new_tokens,
-        "temperature": explore.sampling.temperature,
+        "num_generations": rollout.num_samples,
+        "max_completion_length": rollout.max_new_tokens,
+        "temperature": rollout.sampling.temperature,
         "scale_rewards": "group",
         "loss_type": "dr_grpo",
         "importance_sampling_level": "token",
@@ -58,13 +58,13 @@ def in_their_words(settings: PracticeSettings) -> dict[str, Any]:
         "epsilon_high": clip_high,
         "num_iterations": 1,
         "beta": 0.0,
-        "learning_rate": learn.optimiser.learning_rate,
+        "learning_rate": learn.optimizer.learning_rate,
         "lr_scheduler_type": "constant",
-        "adam_beta1": learn.optimiser.betas[0],
-        "adam_beta2": learn.optimiser.betas[1],
+        "adam_beta1": learn.optimizer.betas[0],
+        "adam_beta2": learn.optimizer.betas[1],
         "adam_epsilon": 1e-8,
-        "weight_decay": learn.optimiser.weight_decay,
-        "max_grad_norm": learn.optimiser.max_gradient_norm,
+        "weight_decay": learn.optimizer.weight_decay,
+        "max_grad_norm": learn.optimizer.max_grad_norm,
     }
 
 
@@ -99,7 +99,7 @@ class Ours:
 
 def their_settings(run: PreparedRun, warm_start: Path, scratch: Path, *, keeps_float32: bool) -> dict[str, Any]:
     """Return what TRL's process is started with; `warm_start` is the folder of the weights that it begins with."""
-    explore, optimiser = run.settings.explore, run.settings.learn.optimiser
+    rollout, optimizer = run.settings.rollout, run.settings.learn.optimizer
     prompts = [list(prompt) for step in range(1, run.settings.steps + 1) for _, prompt in run.tasks_of(step)]
     return {
         "model": str(warm_start),
@@ -107,9 +107,9 @@ def their_settings(run: PreparedRun, warm_start: Path, scratch: Path, *, keeps_f
         "threads": torch.get_num_threads(),
         "precision": run.place.precision,
         "keeps_float32": keeps_float32,
-        "sequences": explore.tasks_per_step * explore.num_samples,
+        "sequences": rollout.tasks_per_step * rollout.num_samples,
         "options": in_their_words(run.settings),
-        "rates": [optimiser.rate(step) for step in range(run.settings.steps)],
+        "rates": [optimizer.rate(step) for step in range(run.settings.steps)],
         "prompts": prompts,
         "texts": [run.tokenizer.decode(prompt) for prompt in prompts],
     }
@@ -136,7 +136,7 @@ class Theirs:
         """Score attempts by the run's verifier: (place of the prompt among all steps' prompts, token ids)."""
         texts = [str(self._run.tokenizer.decode(tokens, skip_special_tokens=True)) for _, tokens in attempts]
         pairs = [(text, self._tasks[place]) for text, (place, _) in zip(texts, attempts, strict=True)]
-        return [verdict.score for verdict in self._run.judge(pairs)]
+        return [reward.score for reward in self._run.judge(pairs)]
 
     def show(self) -> None:
         self._running.ask({"save": str(self._saved)})

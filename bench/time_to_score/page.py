@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bench.time_to_score.curves import rising
+from etude.renamed import renamed_settings
+from etude.settings.configuration import flatten
 from experiments.figures import save
 from experiments.tables import markdown
 from experiments.turns import OURS
@@ -32,8 +34,9 @@ def table(found: Mapping[str, Any]) -> str:
 
 def _conditions(found: Mapping[str, Any]) -> str:
     settings = found["settings"]
+    dtype = renamed_settings(flatten(settings))["machine.dtype"]
     measured = f"accuracy of {settings['samples']} samples each on {settings['items']} items"
-    return f"The score: {measured}, from the warm start to the last step. {found['hardware']}, {settings['machine']['precision']}."
+    return f"The score: {measured}, from the warm start to the last step. {found['hardware']}, {dtype}."
 
 
 def _run(curve: Mapping[str, Any]) -> list[str]:

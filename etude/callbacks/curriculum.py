@@ -36,7 +36,7 @@ class CurriculumCallback(Callback):
         ),
         Panel("Level", "of difficulty", {"curriculum/level": "level"}),
     )
-    excludes = (Excludes("feedback", "set it to agreement", "needs rewards that are shares of success", values=("self_training",)),)
+    excludes = (Excludes("reward", "set it to majority_vote", "needs rewards that are shares of success", values=("self_training",)),)
     curriculum: Curriculum
 
     def check(self, settings: Mapping[str, Any]) -> None:

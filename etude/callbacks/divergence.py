@@ -39,8 +39,8 @@ class StartDivergence(Callback):
 
         self.run = run
         prompts = [prompt for suite in run.data.suites for prompt in suite.prompts][: self.settings.n]
-        evaluation, explore = run.settings.evaluation, run.settings.explore
-        how = run.start_sampling(evaluation.num_samples, evaluation.max_new_tokens or explore.max_new_tokens)
+        evaluation, rollout = run.settings.evaluation, run.settings.rollout
+        how = run.start_sampling(evaluation.num_samples, evaluation.max_new_tokens or rollout.max_new_tokens)
         self.answers = run.once("start_answers.json", lambda: answers_of_start(run.engine, run.model, prompts, how))
 
     def finish(self) -> dict[str, Any] | None:

@@ -53,7 +53,9 @@ class EntropyBonus(Callback):
 
     name, Settings = "entropy_bonus", EntropyBonusSettings
     panels = (Panel("Entropy bonus", "", {"entropy_bonus/coef": "coefficient"}),)
-    excludes = (Excludes("learn.method", "set it to credit", "changes the loss of the policy gradient", allowed=("credit",)),)
+    excludes = (
+        Excludes("learn.method", "set it to policy_gradient", "changes the loss of the policy gradient", allowed=("policy_gradient",)),
+    )
 
     def __init__(self, settings: EntropyBonusSettings) -> None:
         super().__init__(settings)

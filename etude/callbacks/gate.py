@@ -1,6 +1,6 @@
 """A gate against forgetting: practice rolls back where the model has lost too much of what it knew, or has moved too far.
 
-    passes:  accuracy           >= (1 - max_loss) · accuracy before practice
+    passes:  accuracy           >= (1 - max_accuracy_drop) · accuracy before practice
              perplexity         <= (1 + max_perplexity_rise) · perplexity before practice
              KL(start || now)   <= max_divergence                                             where that is set
 
@@ -9,7 +9,7 @@ comparison is surer than either number is by its interval. The divergence is rea
 and text are slow to show, since forgetting goes with it (Shenfeld et al. 2025, arXiv 2509.04259), and needs no old knowledge to ask for.
 
 A model that passes is held. Where it fails, practice rolls back to the held one and goes on by `action`: as it was (`rollback`; with other
-random numbers, so on another path), at a lower learning rate, or with more replay. After `max_falls` rollbacks, or at once by `stop`,
+random numbers, so on another path), at a lower learning rate, or with more replay. After `max_rollbacks` rollbacks, or at once by `stop`,
 practice ends with the held model. The last step is measured too, so that what a gated run ends with has passed.
 
 Identity: a gate that always passes.
@@ -38,7 +38,7 @@ class GateSettings:
 
     every: int
     """Steps between measurements; the last step always has one."""
-    max_loss: float = 0.02
+    max_accuracy_drop: float = 0.02
     """Share of the accuracy before practice that may be lost, of the questions in retention.choices or, without any, of the 80 that ship,
     of which two alone are more than 0.02."""
     max_perplexity_rise: float = 0.02
@@ -50,18 +50,20 @@ class GateSettings:
     known to be sound."""
     divergence_n: int = 64
     """Tasks that are practised on of which an answer of the start tells that divergence."""
-    action: Literal["stop", "rollback", "lower_rate", "raise_replay"] = "rollback"
+    action: Literal["stop", "rollback", "lower_lr", "raise_replay"] = "rollback"
     """What follows a rollback: the end of practice, another try, one at a lower learning rate, or one with more replay."""
     factor: float = 2.0
-    """What `lower_rate` divides the rate by, and `raise_replay` multiplies the ratio of replay by, at every rollback."""
-    max_falls: int = 3
+    """What `lower_lr` divides the rate by, and `raise_replay` multiplies the ratio of replay by, at every rollback."""
+    max_rollbacks: int = 3
     """Rollbacks after which practice goes on; the next one ends it."""
 
     def __post_init__(self) -> None:
         at_least("gate.every", self.every, 1)
-        at_least("gate.max_falls", self.max_falls, 0)
-        if not 0 <= self.max_loss < 1:
-            raise UserError(f"gate.max_loss must be in [0, 1), a share of the accuracy before practice, got {self.max_loss}")
+        at_least("gate.max_rollbacks", self.max_rollbacks, 0)
+        if not 0 <= self.max_accuracy_drop < 1:
+            raise UserError(
+                f"gate.max_accuracy_drop must be in [0, 1), a share of the accuracy before practice, got {self.max_accuracy_drop}"
+            )
         if self.max_perplexity_rise < 0:
             raise UserError(f"gate.max_perplexity_rise must be 0 or more, a share, got {self.max_perplexity_rise}")
         if self.max_divergence is not None and self.max_divergence <= 0:
@@ -73,7 +75,9 @@ class GateSettings:
 
 def passes(settings: GateSettings, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Tell whether the measures now are near enough to those before practice."""
-    keeps_knowledge = "choice_accuracy" not in before or now["choice_accuracy"] >= (1 - settings.max_loss) * before["choice_accuracy"]
+    keeps_knowledge = (
+        "choice_accuracy" not in before or now["choice_accuracy"] >= (1 - settings.max_accuracy_drop) * before["choice_accuracy"]
+    )
     keeps_language = "perplexity" not in before or now["perplexity"] <= (1 + settings.max_perplexity_rise) * before["perplexity"]
     keeps_near = settings.max_divergence is None or now["forward_kl"] <= settings.max_divergence
     return bool(keeps_knowledge and keeps_language and keeps_near)
@@ -128,7 +132,7 @@ class Gate(Callback):
 
         run, items = self.run, self.run.data.items
         prompts = [prompt for _, prompt in batch_at(1, items, min(self.settings.divergence_n, len(items)), run.seed, "gate")]
-        return answers_of_start(run.engine, run.model, prompts, run.start_sampling(1, run.settings.explore.max_new_tokens))
+        return answers_of_start(run.engine, run.model, prompts, run.start_sampling(1, run.settings.rollout.max_new_tokens))
 
     def measure(self) -> dict[str, Any]:
         """Measure the model as it is now."""
@@ -153,14 +157,14 @@ class Gate(Callback):
     @property
     def is_over(self) -> bool:
         """Whether practice ends."""
-        return self.falls > (0 if self.settings.action == "stop" else self.settings.max_falls)
+        return self.falls > (0 if self.settings.action == "stop" else self.settings.max_rollbacks)
 
     def on_rollback(self) -> None:
         self._apply()
 
     def _apply(self) -> None:
         how = self.settings
-        self.run.learner.rate_factor = how.factor**-self.falls if how.action == "lower_rate" else 1.0
+        self.run.learner.rate_factor = how.factor**-self.falls if how.action == "lower_lr" else 1.0
         self.run.replay_factor = how.factor**self.falls if how.action == "raise_replay" else 1.0
 
     def finish(self) -> dict[str, Any]:

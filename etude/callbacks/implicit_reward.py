@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
-from etude.learn.optimiser import Optimiser
+from etude.learn.optimizer import OptimizerSettings
 from etude.rollouts.batch import RolloutBatch
 from etude.training.callback import Callback, Excludes, Metrics
 
@@ -26,14 +26,14 @@ class ImplicitRewardSettings:
     """Weight of its advantage beside that of the outcome; PRIME's is 1."""
     beta: float = 0.05
     """How much a difference in log-likelihood counts."""
-    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5))
+    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(learning_rate=1e-5))
 
     def __post_init__(self) -> None:
         if self.coef <= 0:
             raise UserError(f"implicit_reward.coef must be above 0, got {self.coef}: leave implicit_reward out for none")
         if self.beta <= 0:
             raise UserError(f"implicit_reward.beta must be above 0, got {self.beta}")
-        self.optimiser.check("implicit_reward.optimiser")
+        self.optimizer.check("implicit_reward.optimizer")
 
 
 class ImplicitRewardCallback(Callback):
@@ -42,13 +42,13 @@ class ImplicitRewardCallback(Callback):
     name, Settings = "implicit_reward", ImplicitRewardSettings
     unit_rewards = "learns a probability"
     excludes = (
-        Excludes("explore.search.method", "set it to samples", "values every token of one answer", values=("refine",)),
-        Excludes("learn.method", "set it to credit", "adds to token advantages", allowed=("credit",)),
-        Excludes("learn.loss", "set it to clipped or capped", "tells tokens apart, which one ratio undoes", values=("sequence",)),
+        Excludes("rollout.search.method", "set it to samples", "values every token of one answer", values=("refine",)),
+        Excludes("learn.method", "set it to policy_gradient", "adds to token advantages", allowed=("policy_gradient",)),
+        Excludes("learn.loss", "set it to ppo or cispo", "tells tokens apart, which one ratio undoes", values=("gspo",)),
     )
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        self.settings.optimiser.check_length("implicit_reward.optimiser", settings["steps"], "steps")
+        self.settings.optimizer.check_length("implicit_reward.optimizer", settings["steps"], "steps")
 
     def start(self, run: "PracticeRun") -> None:
         from etude.learn.implicit_reward import ImplicitReward
@@ -56,9 +56,9 @@ class ImplicitRewardCallback(Callback):
         self.model = ImplicitReward(
             run.model,
             self.settings.beta,
-            self.settings.optimiser,
+            self.settings.optimizer.over(run.settings.steps),
             dtype=run.place.dtype,
-            batch_tokens=run.settings.machine.update_batch_tokens,
+            batch_tokens=run.settings.machine.max_tokens_per_microbatch,
         )
 
     def before_update(self, batch: RolloutBatch) -> Metrics:

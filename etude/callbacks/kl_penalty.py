@@ -1,6 +1,6 @@
 """A KL penalty: the loss plus a coefficient times KL(now || start) on own tokens, start being the model that practice began with.
 
-    loss = policy loss + kl_coef · k3 estimate of KL(now || start)        (`etude.learn.losses.anchor`)
+    loss = policy loss + kl_coef · k3 estimate of KL(now || start)        (`etude.learn.losses.kl`)
 
 It is over the tokens of all groups, those without an advantage among them; attempts that are masked are left out. Identity: kl_coef 0.
 """
@@ -34,9 +34,9 @@ class KLPenalty(Callback):
 
     name, Settings = "kl_penalty", KLPenaltySettings
     excludes = (
-        Excludes("learn.method", "set it to credit", "is on the tokens of the policy gradient", allowed=("credit",)),
+        Excludes("learn.method", "set it to policy_gradient", "is on the tokens of the policy gradient", allowed=("policy_gradient",)),
         Excludes(
-            "learn.rate_by_signal",
+            "learn.scale_lr_by_informative_groups",
             "set it to false",
             "needs no signal, while a rate by signal would make its pull small where few groups have some",
         ),

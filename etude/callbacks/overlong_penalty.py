@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError, at_least
 from etude.evaluation.report.panels import Panel
-from etude.rewards.verdict import Verdict
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.training.callback import Callback, Excludes, Metrics
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class OverlongPenaltySettings:
     """Penalty on long attempts."""
 
     buffer_tokens: int = 0
-    """Last tokens of explore.max_new_tokens in which a reward is lowered, the more the nearer the end (DAPO); 0 lowers none."""
+    """Last tokens of rollout.max_new_tokens in which a reward is lowered, the more the nearer the end (DAPO); 0 lowers none."""
     penalty_weight: float = 1.0
     """How much a reward is lowered by an answer of full length: 1 is all that a verifier of 0 and 1 gives."""
     mask_truncated_completions: bool = False
-    """Whether attempts that were cut off at explore.max_new_tokens enter no loss; they count in their group all the same (DAPO, TRL)."""
+    """Whether attempts that were cut off at rollout.max_new_tokens enter no loss; they count in their group all the same (DAPO, TRL)."""
 
     def __post_init__(self) -> None:
         at_least("overlong_penalty.buffer_tokens", self.buffer_tokens, 0)
@@ -61,7 +61,7 @@ def over_length(num_tokens: int, most_tokens: int, buffer_tokens: int) -> float:
 
 
 class OverlongPenalty(Callback):
-    """Lowers `batch.credited` and sets `batch.masked`."""
+    """Lowers `batch.shaped_rewards` and sets `batch.masked`."""
 
     name, Settings = "overlong_penalty", OverlongPenaltySettings
     panels = (
@@ -72,32 +72,34 @@ class OverlongPenalty(Callback):
         ),
     )
     excludes = (
-        Excludes("learn.method", "set it to credit", "changes the rewards that advantages come from", allowed=("credit",)),
-        Excludes("explore.search.method", "set it to samples", "measures one answer, not several turns", values=("refine",)),
+        Excludes(
+            "learn.method", "set it to policy_gradient", "changes the rewards that advantages come from", allowed=("policy_gradient",)
+        ),
+        Excludes("rollout.search.method", "set it to samples", "measures one answer, not several turns", values=("refine",)),
     )
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        buffer_tokens, longest = self.settings.buffer_tokens, settings["explore.max_new_tokens"]
+        buffer_tokens, longest = self.settings.buffer_tokens, settings["rollout.max_new_tokens"]
         if not buffer_tokens:
             return
-        if settings["learn.credit"] in ("difference", "tree"):
+        if settings["learn.advantage"] in ("vineppo", "treerl"):
             raise UserError(
-                f"overlong_penalty.buffer_tokens lowers rewards of whole answers, and learn.credit {settings['learn.credit']} goes by what "
-                "steps are worth: set it to 0, or the credit to one that compares whole answers"
+                f"overlong_penalty.buffer_tokens lowers rewards of whole answers, and learn.advantage {settings['learn.advantage']} goes "
+                "by what steps are worth: set it to 0, or the advantage to one that compares whole answers"
             )
         if any(name.startswith("callbacks.synthetic_tasks") for name in settings):
             raise UserError(
-                "overlong_penalty.buffer_tokens lowers rewards towards explore.max_new_tokens, which tasks that the model writes do not go "
+                "overlong_penalty.buffer_tokens lowers rewards towards rollout.max_new_tokens, which tasks that the model writes do not go "
                 "by: set it to 0, or leave synthetic_tasks out"
             )
         if buffer_tokens > longest:
             raise UserError(
-                f"overlong_penalty.buffer_tokens is {buffer_tokens}, more than an answer may have (explore.max_new_tokens {longest}): set "
+                f"overlong_penalty.buffer_tokens is {buffer_tokens}, more than an answer may have (rollout.max_new_tokens {longest}): set "
                 f"it to {longest} or less"
             )
 
     def start(self, run: "PracticeRun") -> None:
-        self.most_tokens = run.settings.explore.max_new_tokens
+        self.most_tokens = run.settings.rollout.max_new_tokens
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
         how = self.settings
@@ -110,14 +112,14 @@ class OverlongPenalty(Callback):
                 [was or attempt.finish == "length" for was, attempt in zip(row, group.attempts, strict=True)]
                 for row, group in zip(batch.masked, batch.groups, strict=True)
             ]
-        batch.credited = [
-            [_lowered(*each) for each in zip(row, own, strict=True)] for row, own in zip(batch.credited, penalties, strict=True)
+        batch.shaped_rewards = [
+            [_lowered(*each) for each in zip(row, own, strict=True)] for row, own in zip(batch.shaped_rewards, penalties, strict=True)
         ]
         flat = [penalty for row in penalties for penalty in row]
         shares = {"penalised": sum(penalty > 0 for penalty in flat), "penalty": sum(flat), "masked": sum(map(sum, batch.masked))}
         return {f"overlong_penalty/{name}": value / len(flat) for name, value in shares.items()}
 
 
-def _lowered(verdict: Verdict, penalty: float) -> Verdict:
-    """Return the verdict on an attempt of one turn, whose reward counts for less; `score` stays, `turn_scores` decide advantages."""
-    return replace(verdict, turn_scores=(verdict.score - penalty,)) if penalty and verdict.score is not None else verdict
+def _lowered(reward: Reward, penalty: float) -> Reward:
+    """Return the reward on an attempt of one turn, whose reward counts for less; `score` stays, `turn_scores` decide advantages."""
+    return replace(reward, turn_scores=(reward.score - penalty,)) if penalty and reward.score is not None else reward

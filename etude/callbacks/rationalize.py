@@ -40,12 +40,12 @@ class Rationalize(Callback):
 
     name, Settings, more_attempts = "rationalize", RationalizeSettings, 1
     excludes = (
-        Excludes("learn.method", "set it to imitation or preference", "makes attempts that saw the answer", values=("credit",)),
-        Excludes("explore.search.method", "set it to samples", "is for independent attempts", allowed=("samples",)),
+        Excludes("learn.method", "set it to imitation or preference", "makes attempts that saw the answer", values=("policy_gradient",)),
+        Excludes("rollout.search.method", "set it to samples", "is for independent attempts", allowed=("samples",)),
         Excludes("callbacks.step_model", "leave step_model out", "makes attempts that saw the answer"),
         Excludes("callbacks.synthetic_tasks", "leave synthetic_tasks out", "is for given tasks"),
         Excludes(
-            "feedback", "set it to outcome", "adds attempts that the answer made of the others does not know", values=("self_training",)
+            "reward", "set it to verifier", "adds attempts that the answer made of the others does not know", values=("self_training",)
         ),
     )
 
@@ -67,8 +67,8 @@ class Rationalize(Callback):
             run.engine,
             [batch.groups[place].task for place in places],
             list(prompts.values()),
-            num_samples=run.settings.explore.num_samples,
-            max_new_tokens=run.settings.explore.max_new_tokens,
+            num_samples=run.settings.rollout.num_samples,
+            max_new_tokens=run.settings.rollout.max_new_tokens,
             sampling=sampler.sampling,
             names=(run.seed, batch.step, HINTED),
             places=places,
@@ -83,5 +83,5 @@ class Rationalize(Callback):
             batch.rewards[place] = [*batch.rewards[place], *row]
         right = sum(reward.is_right for row in rewards for reward in row)
         batch.metrics |= {"rationalize/attempts": sum(map(len, rewards)), "rationalize/right": right}
-        batch.seconds["explore_seconds"] += clock[1] - clock[0]
+        batch.seconds["rollout_seconds"] += clock[1] - clock[0]
         batch.seconds["feedback_seconds"] += clock[2] - clock[1]

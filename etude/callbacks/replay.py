@@ -32,7 +32,7 @@ class ReplaySettings:
     """Text files, read in pieces, JSONL with a column `text`, or files of questions with answers, which are imitated as demonstrations."""
     ratio: float
     """Replayed tokens for every own token sampled."""
-    imitate: float = 1.0
+    nll_coef: float = 1.0
     """Coefficient of their likelihood; 0 leaves the KL alone."""
     kl_coef: float = 0.0
     """Coefficient of their divergence from the model that practice began with; 0 is off."""
@@ -44,11 +44,11 @@ class ReplaySettings:
             raise UserError("replay.path names no file: name one, or leave replay out")
         if self.ratio <= 0:
             raise UserError(f"replay.ratio must be above 0, got {self.ratio}: leave replay out for none")
-        for name in ("imitate", "kl_coef"):
+        for name in ("nll_coef", "kl_coef"):
             if getattr(self, name) < 0:
                 raise UserError(f"replay.{name} must be 0 (off) or more, got {getattr(self, name)}")
-        if not (self.imitate or self.kl_coef):
-            raise UserError("replay learns nothing with replay.imitate and replay.kl_coef both 0: set one of them above 0")
+        if not (self.nll_coef or self.kl_coef):
+            raise UserError("replay learns nothing with replay.nll_coef and replay.kl_coef both 0: set one of them above 0")
         at_least("replay.window_tokens", self.window_tokens, 3)
 
 
@@ -57,7 +57,7 @@ class ReplayCallback(Callback):
 
     name, Settings = "replay", ReplaySettings
     panels = (Panel("Replay", "nats per token", {"replay_nats": "replayed tokens"}),)
-    excludes = (Excludes("learn.method", "set it to credit or imitation", "comes beside examples", values=("preference",)),)
+    excludes = (Excludes("learn.method", "set it to policy_gradient or imitation", "comes beside examples", values=("preference",)),)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         probed = [*settings["retention.text"], *settings["retention.choices"]]
@@ -83,9 +83,11 @@ class ReplayCallback(Callback):
             run.add_reference()
         how = self.settings.ratio, self.settings.kl_coef, run.seed
         self.replay = Replay(self.pieces, *how, run.learner.with_reference)
-        is_constant = run.settings.learn.aggregation == "constant"
+        is_constant = run.settings.learn.loss_agg_mode == "seq-mean-token-sum-norm"
         run.add_stream(
-            "replay", replay_loss(self.settings.imitate, self.settings.kl_coef), aggregation="constant" if is_constant else "token"
+            "replay",
+            replay_loss(self.settings.nll_coef, self.settings.kl_coef),
+            loss_agg_mode="seq-mean-token-sum-norm" if is_constant else "token-mean",
         )
 
     def before_update(self, batch: RolloutBatch) -> Metrics:

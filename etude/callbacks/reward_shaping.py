@@ -31,15 +31,17 @@ class RewardShapingSettings:
 
 
 class RewardShaping(Callback):
-    """Replaces `batch.credited`."""
+    """Replaces `batch.shaped_rewards`."""
 
     name, Settings = "reward_shaping", RewardShapingSettings
     excludes = (
-        Excludes("learn.method", "set it to credit", "changes the rewards that advantages come from", allowed=("credit",)),
         Excludes(
-            "learn.credit", "choose one that compares whole answers", "changes rewards of whole answers", values=("difference", "tree")
+            "learn.method", "set it to policy_gradient", "changes the rewards that advantages come from", allowed=("policy_gradient",)
         ),
-        Excludes("explore.search.method", "set it to samples", "changes rewards of whole answers", values=("refine",)),
+        Excludes(
+            "learn.advantage", "choose one that compares whole answers", "changes rewards of whole answers", values=("vineppo", "treerl")
+        ),
+        Excludes("rollout.search.method", "set it to samples", "changes rewards of whole answers", values=("refine",)),
     )
 
     def start(self, run: "PracticeRun") -> None:
@@ -47,5 +49,5 @@ class RewardShaping(Callback):
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
         embeddings_VE = self.model.get_input_embeddings().weight
-        batch.credited = shaped(batch.groups, batch.credited, self.settings.method, self.settings.weight, embeddings_VE)
+        batch.shaped_rewards = shaped(batch.groups, batch.shaped_rewards, self.settings.method, self.settings.weight, embeddings_VE)
         return {}

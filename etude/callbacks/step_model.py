@@ -1,7 +1,7 @@
 """A step model beside the policy: a learned value of unfinished answers (`etude.learn.step_model`), trained on every step's attempts.
 
-Of independent attempts it values the steps that `learn.credit difference` compares, as far as it is to be trusted; a search asks it for the
-value of unfinished answers (`explore.search.value step_model`). It is saved with the model.
+Of independent attempts it values the steps that `learn.advantage vineppo` compares, as far as it is to be trusted; a search asks it for the
+value of unfinished answers (`rollout.search.value step_model`). It is saved with the model.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from etude.errors import UserError
 from etude.evaluation.report.panels import Panel
 from etude.learn.step_model_settings import StepModelSettings
 from etude.rollouts.batch import RolloutBatch
-from etude.rollouts.beginnings import parted
+from etude.rollouts.prefix_values import split_into_steps
 from etude.training.callback import Callback, Excludes, Metrics
 
 if TYPE_CHECKING:
@@ -36,19 +36,19 @@ class StepModelCallback(Callback):
     )
     excludes = (
         Excludes(
-            "explore.search.method", "set it to samples or a search", "can't learn from attempts of several turns", values=("refine",)
+            "rollout.search.method", "set it to samples or a search", "can't learn from attempts of several turns", values=("refine",)
         ),
-        Excludes("explore.variants", "leave the variants out", _ONE_PROMPT),
+        Excludes("rollout.prompt_variants", "leave the variants out", _ONE_PROMPT),
         Excludes("callbacks.synthetic_tasks", "leave synthetic_tasks out", "learns from given tasks alone"),
-        Excludes("feedback", "set it to agreement", "learns from samples of the policy", values=("self_training",)),
+        Excludes("reward", "set it to majority_vote", "learns from samples of the policy", values=("self_training",)),
     )
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        is_search = settings["explore.search.method"] not in ("samples", "refine")
-        if self.settings.trust is not None and (is_search or settings["learn.credit"] != "difference"):
+        is_search = settings["rollout.search.method"] not in ("samples", "refine")
+        if self.settings.trust is not None and (is_search or settings["learn.advantage"] != "vineppo"):
             raise UserError(
-                f"step_model.trust {self.settings.trust} is read for independent attempts with learn.credit difference alone: leave it "
-                "out, or set explore.search.method to samples and learn.credit to difference"
+                f"step_model.trust {self.settings.trust} is read for independent attempts with learn.advantage vineppo alone: leave it "
+                "out, or set rollout.search.method to samples and learn.advantage to vineppo"
             )
 
     def prepare(self, run: "PracticeRun") -> None:
@@ -69,34 +69,34 @@ class StepModelCallback(Callback):
         self.run, model = run, run.model
         if self.settings.model is not None:
             model, _ = load_model(self.settings.model, device=next(model.parameters()).device)
-        sizes: dict[str, Any] = {"dtype": run.place.dtype, "batch_tokens": run.settings.machine.update_batch_tokens}
+        sizes: dict[str, Any] = {"dtype": run.place.dtype, "batch_tokens": run.settings.machine.max_tokens_per_microbatch}
         self.model = StepModel(model, self.settings, seed=run.seed, **sizes)
         run.sampler.step_value = value_by(self.model)
 
     def after_rollout(self, batch: RolloutBatch) -> None:
-        explore = self.run.settings.explore
-        if not explore.is_search:
+        rollout = self.run.settings.rollout
+        if not rollout.is_search:
             pairs = zip(batch.groups, batch.rewards, strict=True)
-            found = [parted(group, row, explore.search.steps, self.run.engine.text_of) for group, row in pairs]
+            found = [split_into_steps(group, row, rollout.search.steps, self.run.engine.text_of) for group, row in pairs]
             batch.groups, batch.rewards = [group for group, _ in found], [row for _, row in found]
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
-        from etude.learn.step_values import Foresight, beginnings_of, valued
+        from etude.learn.step_values import ValuePredictions, prefixes_of, valued
 
-        flat = iter(self.model.values([beginnings_of(attempt) for group in batch.groups for attempt in group.attempts]))
+        flat = iter(self.model.values([prefixes_of(attempt) for group in batch.groups for attempt in group.attempts]))
         values = [[next(flat) for _ in group.attempts] for group in batch.groups]
-        foresight, trust = Foresight.of(batch.rewards, values), self.model.trust
+        foresight, trust = ValuePredictions.of(batch.rewards, values), self.model.trust
         metrics: Metrics = {f"step_model/{name}": value for name, value in foresight.metrics(self.model.mean_score).items()}
         self.model.observe([score for _, score in foresight.every], foresight.ordered())
-        if self.run.settings.explore.is_search:
+        if self.run.settings.rollout.is_search:
             return metrics
-        batch.credited = valued(batch.credited, values, trust)
+        batch.shaped_rewards = valued(batch.shaped_rewards, values, trust)
         return metrics | {"step_model/trust": trust}
 
     def after_update(self, batch: RolloutBatch) -> Metrics:
-        from etude.learn.step_values import outlooks_of
+        from etude.learn.step_values import step_targets_of
 
-        learned = self.model.update(outlooks_of(batch.groups, batch.rewards, self.settings.targets))
+        learned = self.model.update(step_targets_of(batch.groups, batch.rewards, self.settings.targets))
         return {f"step_model/{name}": value for name, value in learned.items()}
 
     @property

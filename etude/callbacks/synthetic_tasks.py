@@ -5,7 +5,7 @@ svs        variational problem synthesis (SvS, arXiv 2508.14029, Alg. 1): from r
            right where the task's verifier says so; writing is rewarded with 1 where the share of right ones lies in `window`, else 0 (any
            right one at all would reward a problem that tells its answer)
 proposer   the policy writes problems like those of the step; an answer is taken for right where `min_share` of the attempts give it
-           (`etude.rewards.agreement`), and with p the share that give the answer of most, writing is rewarded with learnability
+           (`etude.rewards.majority_vote`), and with p the share that give the answer of most, writing is rewarded with learnability
            4 p (1 - p), which is 1 where half agree and 0 where all do (p (1 - p) of Foster and Foerster 2025, arXiv 2502.12272, in [0, 1];
            R-Zero, arXiv 2508.05004, has 1 - 2 |p - 1/2|)
 
@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from etude.errors import UserError
 from etude.evaluation.report.panels import Panel
 from etude.randomness import seed_for
-from etude.rewards.agreement import Agreement, AgreementFeedback
-from etude.rewards.verdict import Verdict
+from etude.rewards.majority_vote import MajorityVoteReward, MajorityVoteSettings
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.synthetic.problems import FLAWS, asking, flaw_of, read_problem
 from etude.rollouts.synthetic.prompts import Example, writing_of_problem, writing_of_variant
 from etude.rollouts.synthetic.settings import SyntheticTasksSettings
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
 from etude.training.callback import Callback, Excludes
@@ -40,7 +40,7 @@ from etude.training.callback import Callback, Excludes
 if TYPE_CHECKING:
     from etude.engine.protocols import PrefixEngine
     from etude.evaluation.measure import Verify
-    from etude.rollouts.settings import Exploration
+    from etude.rollouts.settings import RolloutSettings
     from etude.training.practice_run import PracticeRun
 
 
@@ -59,7 +59,7 @@ class Writer:
     """Writes and solves the tasks of a step."""
 
     how: SyntheticTasksSettings
-    explore: "Exploration"
+    rollout: "RolloutSettings"
     engine: "PrefixEngine"
     judge: "Verify"
     """Scores attempts at variants."""
@@ -78,20 +78,20 @@ class Writer:
         problems, flaws = self._read(sources, written)
         places = [(place, number) for place, row in enumerate(problems) for number, problem in enumerate(row) if problem]
         tasks = [task for row in problems for task in row if task]
-        solved = self._sampled(tasks, self.explore.num_samples, step, "solve")
+        solved = self._sampled(tasks, self.rollout.num_samples, step, "solve")
         sampled = time.perf_counter() - clock
-        verdicts = self._rewarded(solved)
-        worth = dict(zip(places, map(self._worth, verdicts), strict=True))
+        rewards = self._rewarded(solved)
+        worth = dict(zip(places, map(self._worth, rewards), strict=True))
         scores = [[worth.get((place, number), 0.0) for number in range(len(group.attempts))] for place, group in enumerate(written)]
-        batch.seconds["explore_seconds"] += sampled
+        batch.seconds["rollout_seconds"] += sampled
         batch.seconds["feedback_seconds"] += time.perf_counter() - clock - sampled
-        rewards = [
-            [Verdict(score, message=flaw and f"the problem is flawed: {flaw}") for score, flaw in zip(*both, strict=True)]
+        of_writing = [
+            [Reward(score, message=flaw and f"the problem is flawed: {flaw}") for score, flaw in zip(*both, strict=True)]
             for both in zip(scores, flaws, strict=True)
         ]
-        batch.metrics |= _counts([flaw for row in flaws for flaw in row], scores, verdicts)
+        batch.metrics |= _counts([flaw for row in flaws for flaw in row], scores, rewards)
         batch.groups = [*batch.groups, *written, *solved]
-        batch.rewards = [*batch.rewards, *rewards, *verdicts]
+        batch.rewards = [*batch.rewards, *of_writing, *rewards]
         batch.num_synthetic = len(written) + len(solved)
 
     def _sources(self, batch: RolloutBatch) -> list[Source]:
@@ -108,8 +108,8 @@ class Writer:
         solved = [(group.task, own[0]) for group, own in zip(batch.groups, right, strict=True) if own]
         window, found = self.how.source_window, []
         for place, (group, row, own) in enumerate(zip(batch.groups, batch.rewards, right, strict=True)):
-            known = sum(verdict.score is not None for verdict in row)
-            is_in = own and window.admits(sum(verdict.is_right for verdict in row), known)
+            known = sum(reward.score is not None for reward in row)
+            is_in = own and window.admits(sum(reward.is_right for reward in row), known)
             for text in dict.fromkeys(attempt.text for attempt in own) if is_in else ():
                 others = [(task, attempt) for task, attempt in solved if task.key != group.task.key]
                 shots = self._drawn(others, batch.step - 1, "shots", place, text)
@@ -136,8 +136,8 @@ class Writer:
     def _sampled(self, tasks: Sequence[Task], number: int, step: int, kind: str, *, is_writing: bool = False) -> list[Group]:
         if not tasks:
             return []
-        longest = self.how.max_new_tokens if is_writing else self.explore.max_new_tokens
-        sizes: dict[str, Any] = {"num_samples": number, "max_new_tokens": longest, "sampling": self.explore.sampling}
+        longest = self.how.max_new_tokens if is_writing else self.rollout.max_new_tokens
+        sizes: dict[str, Any] = {"num_samples": number, "max_new_tokens": longest, "sampling": self.rollout.sampling}
         from etude.rollouts.samples import sample_groups
 
         prompts = [self.render(task) for task in tasks]
@@ -163,12 +163,12 @@ class Writer:
                 flaws[-1].append(flaw)
         return problems, flaws
 
-    def _rewarded(self, solved: Sequence[Group]) -> list[list[Verdict]]:
+    def _rewarded(self, solved: Sequence[Group]) -> list[list[Reward]]:
         judge = WAYS[self.how.method].judge(self)
         flat = iter(judge([(attempt.text, group.task) for group in solved for attempt in group.attempts]))
         return [[next(flat) for _ in group.attempts] for group in solved]
 
-    def _worth(self, row: Sequence[Verdict]) -> float:
+    def _worth(self, row: Sequence[Reward]) -> float:
         """Return the reward of having written a problem whose attempts were judged so."""
         return WAYS[self.how.method].worth(self.how, row)
 
@@ -180,40 +180,42 @@ class Way(NamedTuple):
     """What a step's problems may be written from."""
     judge: Callable[[Writer], "Verify"]
     """What scores attempts at them."""
-    worth: Callable[[SyntheticTasksSettings, Sequence[Verdict]], float]
-    """The reward of having written a problem, by the verdicts on the attempts at it."""
+    worth: Callable[[SyntheticTasksSettings, Sequence[Reward]], float]
+    """The reward of having written a problem, by the rewards on the attempts at it."""
 
 
-def _is_in_window(how: SyntheticTasksSettings, row: Sequence[Verdict]) -> float:
-    known = [verdict for verdict in row if verdict.score is not None]
-    return float(how.window.admits(sum(verdict.is_right for verdict in known), len(known)))
+def _is_in_window(how: SyntheticTasksSettings, row: Sequence[Reward]) -> float:
+    known = [reward for reward in row if reward.score is not None]
+    return float(how.window.admits(sum(reward.is_right for reward in known), len(known)))
 
 
-def _learnability(how: SyntheticTasksSettings, row: Sequence[Verdict]) -> float:
-    p = sum(verdict.is_right for verdict in row) / len(row)  # nothing where too few agree
+def _learnability(how: SyntheticTasksSettings, row: Sequence[Reward]) -> float:
+    p = sum(reward.is_right for reward in row) / len(row)  # nothing where too few agree
     return 4 * p * (1 - p)
 
 
 WAYS = {
     "svs": Way(Writer.variations, lambda making: making.judge, _is_in_window),
-    "proposer": Way(Writer.proposals, lambda making: AgreementFeedback(Agreement(min_share=making.how.min_share)).judge, _learnability),
+    "proposer": Way(
+        Writer.proposals, lambda making: MajorityVoteReward(MajorityVoteSettings(min_vote_share=making.how.min_share)).judge, _learnability
+    ),
 }
 """By the name of `synthetic_tasks.method`."""
 
 
-def _right(group: Group, row: Sequence[Verdict]) -> list[Attempt]:
+def _right(group: Group, row: Sequence[Reward]) -> list[Attempt]:
     """Return the right attempts of a group that say something."""
     pairs = zip(group.attempts, row, strict=True)
-    return [attempt for attempt, verdict in pairs if verdict.is_right and attempt.text.strip() and vote(attempt.text, group.task)]
+    return [attempt for attempt, reward in pairs if reward.is_right and attempt.text.strip() and vote(attempt.text, group.task)]
 
 
-def _counts(flaws: Sequence[str], scores: Sequence[Sequence[float]], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
+def _counts(flaws: Sequence[str], scores: Sequence[Sequence[float]], rewards: Sequence[Sequence[Reward]]) -> dict[str, float]:
     """Return what became of the problems: metrics of the step."""
     of = Counter(flaws)
-    rewards, known = [score for row in scores for score in row], [v.score for row in verdicts for v in row if v.score is not None]
-    counts: dict[str, float] = {"written": len(flaws), "valid": of[""], "rewarded": sum(reward > 0 for reward in rewards)}
+    writing, known = [score for row in scores for score in row], [v.score for row in rewards for v in row if v.score is not None]
+    counts: dict[str, float] = {"written": len(flaws), "valid": of[""], "rewarded": sum(score > 0 for score in writing)}
     counts |= {flaw: of[flaw] for flaw in FLAWS}
-    counts |= ({"writing_reward": fmean(rewards)} if rewards else {}) | ({"reward": fmean(known)} if known else {})
+    counts |= ({"writing_reward": fmean(writing)} if writing else {}) | ({"reward": fmean(known)} if known else {})
     return {f"synthetic_tasks/{name}": value for name, value in counts.items()}
 
 
@@ -236,24 +238,24 @@ class SyntheticTasks(Callback):
         ),
     )
     excludes = (
-        Excludes("explore.search.method", "set it to samples", _PLAIN, allowed=("samples",)),
+        Excludes("rollout.search.method", "set it to samples", _PLAIN, allowed=("samples",)),
         Excludes("tasks.actions.gate", "set it to false", _PLAIN),
         Excludes("callbacks.implicit_reward", "leave implicit_reward out", _PLAIN),
-        Excludes("feedback", "set it to agreement", _PLAIN, values=("self_training",)),
+        Excludes("reward", "set it to majority_vote", _PLAIN, values=("self_training",)),
     )
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        method, feedback = self.settings.method, settings["feedback"]
+        method, reward = self.settings.method, settings["reward"]
         if method == "proposer" and settings["learn.method"] == "imitation":
             raise UserError(
                 "synthetic_tasks.method proposer rewards writing by degrees, of which learn.method imitation takes the highest alone: set "
-                "learn.method to credit or preference, or synthetic_tasks.method to svs"
+                "learn.method to policy_gradient or preference, or synthetic_tasks.method to svs"
             )
-        parts = settings.get("feedback_weights") or {} if feedback == "combined" else {feedback}
-        if method == "svs" and "outcome" not in parts:
+        parts = settings.get("reward_weights") or {} if reward == "combined" else {reward}
+        if method == "svs" and "verifier" not in parts:
             raise UserError(
-                f"synthetic_tasks.method svs writes from right attempts, and feedback {feedback} does not know which are: set feedback to "
-                "outcome, or synthetic_tasks.method to proposer, which needs no answers"
+                f"synthetic_tasks.method svs writes from right attempts, and reward {reward} does not know which are: set reward to "
+                "verifier, or synthetic_tasks.method to proposer, which needs no answers"
             )
 
     def prepare(self, run: "PracticeRun") -> None:
@@ -271,9 +273,9 @@ class SyntheticTasks(Callback):
         def render(task: Task) -> tuple[int, ...]:  # what a model wrote stands in it
             return render_prompt(run.tokenizer, asking(task, without_control(run.tokenizer, task.question)))
 
-        explore, measured = run.settings.explore, {task.key for task in run.data.measured}
-        room = max_prompt_tokens(run.model, max(explore.max_new_tokens, self.settings.max_new_tokens))
-        self.writer = Writer(self.settings, explore, run.engine, run.verifiers.judge, render, room, run.seed, measured)
+        rollout, measured = run.settings.rollout, {task.key for task in run.data.measured}
+        room = max_prompt_tokens(run.model, max(rollout.max_new_tokens, self.settings.max_new_tokens))
+        self.writer = Writer(self.settings, rollout, run.engine, run.verifiers.judge, render, room, run.seed, measured)
 
     def after_rollout(self, batch: RolloutBatch) -> None:
         self.writer.add_to(batch)

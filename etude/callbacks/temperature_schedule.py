@@ -1,4 +1,4 @@
-"""Change the sampling temperature from `explore.sampling.temperature` to `end` by equal amounts, from the first step to the last.
+"""Change the sampling temperature from `rollout.sampling.temperature` to `end` by equal amounts, from the first step to the last.
 
     T_k = T_1 + (k - 1) / (steps - 1) · (end - T_1)        k = 1 .. steps
 

@@ -1,8 +1,8 @@
 """Calibrate from which vote share on a majority is believed, on tasks with gold answers that are not practised on.
 
 Every `every` steps the policy samples the labelled tasks; the smallest share s is taken such that of the majorities with a share of s or
-more `target_precision` are right (`etude.rewards.agreement.believed_share`). After a rollback the tasks are asked again, since the share
-was that of a model that is no more. The share is a note of the step's batch, so that a resumed run asks nothing twice.
+more `target_precision` are right (`etude.rewards.majority_vote.calibrated_vote_share`). After a rollback the tasks are asked again, since
+the share was that of a model that is no more. The share is a note of the step's batch, so that a resumed run asks nothing twice.
 """
 
 import time
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError, at_least
-from etude.rewards.agreement import believed_share
+from etude.rewards.majority_vote import calibrated_vote_share
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
@@ -30,7 +30,7 @@ Items = Sequence[tuple[Task, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class VoteCalibrationSettings:
-    """Calibration of feedback agreement."""
+    """Calibration of the reward majority_vote."""
 
     n: int
     """Tasks with gold answers, the first ones that no demonstration shows, which are not practised on."""
@@ -47,12 +47,12 @@ class VoteCalibrationSettings:
 
 
 class VoteCalibration(Callback):
-    """Sets the least vote share of feedback agreement; its state is the share."""
+    """Sets the least vote share of reward majority_vote; its state is the share."""
 
     name, Settings, rolls_back = "vote_calibration", VoteCalibrationSettings, False
     excludes = (
         Excludes("callbacks.temperature_schedule", "leave temperature_schedule out", "asks tasks as they are asked at first"),
-        Excludes("explore.variants", "leave the variants out", "asks tasks as they are asked without variants"),
+        Excludes("rollout.prompt_variants", "leave the variants out", "asks tasks as they are asked without variants"),
     )
 
     def __init__(self, settings: VoteCalibrationSettings) -> None:
@@ -67,8 +67,8 @@ class VoteCalibration(Callback):
         return int(self.settings.n)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        if settings["feedback"] != "agreement" and "agreement" not in (settings.get("feedback_weights") or {}):
-            raise UserError("vote_calibration is for feedback agreement: set feedback to agreement, or leave vote_calibration out")
+        if settings["reward"] != "majority_vote" and "majority_vote" not in (settings.get("reward_weights") or {}):
+            raise UserError("vote_calibration is for reward majority_vote: set reward to majority_vote, or leave vote_calibration out")
         if settings.get("callbacks.curriculum.method") == "levels":
             raise UserError("vote_calibration asks tasks of one difficulty, and curriculum.method levels changes it: leave one of them out")
 
@@ -79,28 +79,28 @@ class VoteCalibration(Callback):
                 raise UserError(f"vote_calibration.n is {self.settings.n}, but {task.origin}, one of the first, has no answer")
 
     def start(self, run: "PracticeRun") -> None:
-        assert run.reward.agreement is not None
-        self.run, self.agreement = run, run.reward.agreement
+        assert run.reward.majority_vote is not None
+        self.run, self.vote = run, run.reward.majority_vote
 
     def before_rollout(self, step: int) -> None:
         clock, groups = time.perf_counter(), list[Group]()
         if self.share is None or (step - 1) % self.settings.every == 0:
             groups = self._sampled(step)
             found = shares_and_truth(groups, self.run.verifiers.judge)
-            self.share = believed_share(found, self.agreement.how.min_share, self.settings.target_precision)
+            self.share = calibrated_vote_share(found, self.vote.how.min_vote_share, self.settings.target_precision)
         self._asked = sum(each.num_own_tokens for group in groups for each in group.attempts), time.perf_counter() - clock
-        self.agreement.min_share = self.share
+        self.vote.min_vote_share = self.share
 
     def after_rollout(self, batch: RolloutBatch) -> None:
         tokens, seconds = self._asked
         batch.notes[self.name] = {"min_share": self.share}
         batch.metrics["sampled_tokens"] = tokens + batch.own_tokens
-        batch.seconds["explore_seconds"] += seconds
+        batch.seconds["rollout_seconds"] += seconds
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
-        known = batch.notes.get(self.name) or {"min_share": batch.metrics["vote_calibration/min_share"]}  # a run older than notes
+        known = batch.notes.get(self.name) or {"min_share": batch.metrics["vote_calibration/min_vote_share"]}  # a run older than notes
         self.share = known["min_share"]
-        return {"vote_calibration/min_share": self.share}
+        return {"vote_calibration/min_vote_share": self.share}
 
     def on_rollback(self) -> None:
         self.share = None
@@ -109,10 +109,10 @@ class VoteCalibration(Callback):
         from etude.rollouts.samples import sample_groups
 
         tasks, prompts = zip(*self.labelled, strict=True)
-        explore = self.run.settings.explore
-        sizes: dict[str, Any] = {"num_samples": explore.num_samples, "max_new_tokens": explore.max_new_tokens}
+        rollout = self.run.settings.rollout
+        sizes: dict[str, Any] = {"num_samples": rollout.num_samples, "max_new_tokens": rollout.max_new_tokens}
         names = self.run.seed, "agreement_probe", step - 1  # keys count the steps before
-        return sample_groups(self.run.engine, tasks, prompts, **sizes, sampling=explore.sampling, names=names)
+        return sample_groups(self.run.engine, tasks, prompts, **sizes, sampling=rollout.sampling, names=names)
 
     def state_dict(self) -> "dict[str, torch.Tensor]":
         import torch
@@ -151,5 +151,5 @@ def shares_and_truth(groups: Sequence[Group], judge: "Verify") -> list[tuple[flo
         tally = Tally.of(votes)
         if tally.winner is not None:
             found.append((tally.share(tally.winner), group.attempts[votes.index(tally.winner)].text, group.task))
-    verdicts = judge([(text, task) for _, text, task in found])
-    return [(share, verdict.is_right) for (share, _, _), verdict in zip(found, verdicts, strict=True)]
+    rewards = judge([(text, task) for _, text, task in found])
+    return [(share, reward.is_right) for (share, _, _), reward in zip(found, rewards, strict=True)]

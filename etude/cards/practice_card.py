@@ -63,22 +63,22 @@ def _tasks(settings: PracticeSettings) -> str:
 
 
 def _story(settings: PracticeSettings) -> str:
-    warm, explore, learn = settings.warm_start, settings.explore, settings.learn
+    warm, rollout, learn = settings.warm_start, settings.rollout, settings.learn
     shown = f"the adaptation {escaped(Path(settings.adaptation).stem)}, then " if settings.adaptation else ""
     shown += f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
     if settings.preferences.steps:
         shown += f"{settings.preferences.steps} updates on compared answers ({settings.preferences.loss}), then "
     ways = {
-        "credit": f"{learn.credit} credit, {learn.loss} loss",
+        "policy_gradient": f"{learn.advantage} advantages, {learn.loss} loss",
         "imitation": "imitation of its own right attempts",
         "preference": f"preference among its own attempts, {learn.preference.loss} on pairs by {learn.preference.pairs}",
     }
     how = ways[learn.method]
-    parts = " and ".join(settings.feedback_parts)
-    scores = {"outcome": "", "random": ", random scores (a control)"}.get(settings.feedback, f", scores by {parts}")
-    number = f"{'' if explore.stop_when_decided == 'never' else 'up to '}{explore.num_samples} attempts"
+    parts = " and ".join(settings.reward_parts)
+    scores = {"verifier": "", "random": ", random scores (a control)"}.get(settings.reward, f", scores by {parts}")
+    number = f"{'' if rollout.early_stop_groups == 'never' else 'up to '}{rollout.num_samples} attempts"
     told = "".join(f", {phrase}" for own in settings.callbacks.values() if (phrase := getattr(own, "phrase", "")))
-    return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores}){told}"
+    return f"{shown}{settings.steps} steps of {rollout.tasks_per_step} tasks with {number} each ({how}{scores}){told}"
 
 
 def _table(result: Mapping[str, Any]) -> str:

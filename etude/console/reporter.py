@@ -14,7 +14,7 @@ from etude.console.terminal import visible
 from etude.evaluation.report.number_format import short_reward
 from etude.evaluation.report.tables import num_samples
 from etude.evaluation.rewards import tells_more
-from etude.rewards.words import shortened
+from etude.tasks.feedback import shortened
 
 _WIDTH = 200
 """Columns that a table may take; it takes what it needs, about 90, in a pipe or a narrow terminal too."""

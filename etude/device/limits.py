@@ -30,8 +30,8 @@ def within_limits(machine: Machine, what_is_kept: str = "", before: Mapping[str,
         said = str(error).lower()
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in said for words in _NO_MEMORY):
             raise UserError(
-                f"out of memory: lower machine.decode_batch_tokens (now {machine.decode_batch_tokens}) or machine.update_batch_tokens "
-                f"(now {machine.update_batch_tokens}), which changes no result but for rounding{and_then}"
+                f"out of memory: lower machine.kv_cache_tokens (now {machine.kv_cache_tokens}) or machine.max_tokens_per_microbatch "
+                f"(now {machine.max_tokens_per_microbatch}), which changes no result but for rounding{and_then}"
             ) from error
         if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(words in said for words in _NO_SPACE):
             raise UserError(f"the disk is full ({str(error).splitlines()[0]}): make room{and_then}") from error

@@ -41,7 +41,7 @@ def resolve_device(machine: Machine, before: Mapping[str, Any] | None = None) ->
     except (RuntimeError, AssertionError) as error:
         said = str(error).splitlines()[0]
         raise UserError(f"machine.device {device!r} can't be used here: {said}; choose auto, cpu, cuda, or one such as cuda:1") from error
-    precision = before.get("precision") or machine.precision
+    precision = before.get("precision") or machine.dtype
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(device) else "float32"
     return Device(device, precision)

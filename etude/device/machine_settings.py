@@ -15,15 +15,15 @@ class Machine:
 
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the processor has instructions for it
     (AMX-BF16, AVX512-BF16, ARM bf16, CUDA 8.0), else float32."""
     threads: int | None = None
     """Processor threads. Default: as many as torch takes here (`OMP_NUM_THREADS`), on resume as many as the run began with. Another number
     rounds differently, so that a run with the same seed gives other results."""
-    decode_batch_tokens: int = 32768
+    kv_cache_tokens: int = 32768
     """The most cache positions (rows x length) that are decoded together."""
-    update_batch_tokens: int = 2048
+    max_tokens_per_microbatch: int = 2048
     """The most positions in a micro-batch of an update."""
 
     def __post_init__(self) -> None:

@@ -9,4 +9,4 @@ from etude.engine.transformers import TransformersEngine
 
 def engine_at(device: Device, model: Any, tokenizer: Any, machine: Machine, view: View | None = None) -> PrefixEngine:
     """Build an engine that samples from `model` on a device, in its precision; `view`: how it sees contexts, None: in full."""
-    return TransformersEngine(model, tokenizer, dtype=device.dtype, batch_tokens=machine.decode_batch_tokens, view=view)
+    return TransformersEngine(model, tokenizer, dtype=device.dtype, batch_tokens=machine.kv_cache_tokens, view=view)

@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 from etude.evaluation.nearest_question import nearest_answers
 from etude.evaluation.same_wording import same_wording_answers
-from etude.rewards.verdict import Verdict
 from etude.tasks.answers import parse_list
 from etude.tasks.numbers import find_numbers, write_number
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 _MOST_NUMBERS = 50
@@ -61,7 +61,7 @@ class Baselines(NamedTuple):
 
 
 def trivial_baselines(
-    train: Sequence[Task], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+    train: Sequence[Task], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Reward]]
 ) -> Baselines:
     """Evaluate every rule on the tasks; `verify` scores (text, task) pairs.
 
@@ -72,16 +72,16 @@ def trivial_baselines(
     attempts = [(rule, answer, task) for task in tasks for rule, answer in trivial_answers(most_frequent, task).items()]
     for rule, answers in (("nearest_question", nearest_answers(train, tasks)), ("same_wording", same_wording_answers(train, tasks))):
         attempts += [(rule, answer, task) for task, answer in zip(tasks, answers, strict=True) if answer is not None]
-    verdicts = judge([(answer, task) for _, answer, task in attempts])
-    by_rule: dict[str, list[Verdict]] = {}
-    for (rule, _, _), verdict in zip(attempts, verdicts, strict=True):
-        by_rule.setdefault(rule, []).append(verdict)
-    right = {rule: sum(verdict.is_right for verdict in own) for rule, own in by_rule.items()}
-    scores = {rule: [verdict.score for verdict in own if verdict.score is not None] for rule, own in by_rule.items()}
-    rewards = {rule: fmean(own) for rule, own in scores.items() if len(own) == len(tasks)}
+    rewards = judge([(answer, task) for _, answer, task in attempts])
+    by_rule: dict[str, list[Reward]] = {}
+    for (rule, _, _), reward in zip(attempts, rewards, strict=True):
+        by_rule.setdefault(rule, []).append(reward)
+    right = {rule: sum(reward.is_right for reward in own) for rule, own in by_rule.items()}
+    scores = {rule: [reward.score for reward in own if reward.score is not None] for rule, own in by_rule.items()}
+    means = {rule: fmean(own) for rule, own in scores.items() if len(own) == len(tasks)}
     return Baselines(
         {rule: count / len(tasks) for rule, count in sorted(right.items(), key=lambda item: -item[1])},
-        dict(sorted(rewards.items(), key=lambda item: -item[1])),
+        dict(sorted(means.items(), key=lambda item: -item[1])),
     )
 
 

@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import Any
 
 from etude.evaluation.statistics import mean_interval
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
-Compare = Callable[[Sequence[tuple[str, Task]]], Sequence[Verdict]]
+Compare = Callable[[Sequence[tuple[str, Task]]], Sequence[Reward]]
 """Attempts (those at one task are compared with each other) → a verdict for each."""
 
 

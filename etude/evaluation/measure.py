@@ -1,6 +1,6 @@
 """Measure a model on a suite of tasks: greedy and sampled accuracy, pass@k, mean reward, parsable answers.
 
-Accuracy is the share of greedy answers that the verifier accepts (`Verdict.is_right`), with a Wilson interval; answers without a score are
+Accuracy is the share of greedy answers that the verifier accepts (`Reward.is_right`), with a Wilson interval; answers without a score are
 counted and are not correct. The mean reward (`etude.evaluation.rewards`) is over the scored answers. pass@k is the unbiased estimate of
 Chen et al. 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks; `pass_curve` gives it for smaller k, too. majority@k is how
 often the most frequent answer of the same k samples (`etude.tasks.votes`) is correct (self-consistency, Wang et al. 2022, arXiv
@@ -26,13 +26,13 @@ from etude.evaluation.text_counts import count_text
 from etude.evaluation.thought_budgets import measure_thought_budgets
 from etude.randomness import seed_for
 from etude.rewards.unscored import check_scored, commonest_reason
-from etude.rewards.verdict import Verdict
 from etude.rollouts.order import visits
 from etude.rollouts.thought import Thoughts
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
 
-Verify = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+Verify = Callable[[Sequence[tuple[str, Task]]], list[Reward]]
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def measure(
     """
     judge = _demanding(judge, how.max_unscored_share, f"measuring {suite.name}")
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
-    verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
-    scores = [verdict.is_right for verdict in verdicts]
-    n, right = len(verdicts), sum(scores)
+    rewards = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
+    scores = [reward.is_right for reward in rewards]
+    n, right = len(rewards), sum(scores)
     sampled, sampled_rewards = _sampled(engine, suite, how, judge)
     low, high = wilson_interval(right, n)
     texts = [completion.text for completion in greedy]
@@ -105,23 +105,23 @@ def measure(
         "accuracy": right / n,
         "accuracy_low": low,
         "accuracy_high": high,
-        **reward_row(verdicts),
+        **reward_row(rewards),
         **sampled,
         **{name: value for own in others for name, value in own.row.items()},
-        "parsable": _mean([verdict.parts["parsable"] for verdict in verdicts if "parsable" in verdict.parts]),
+        "parsable": _mean([reward.parts["parsable"] for reward in rewards if "parsable" in reward.parts]),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
-        "unscored": sum(verdict.score is None for verdict in verdicts),
+        "unscored": sum(reward.score is None for reward in rewards),
         "repeated": n - len({task.key for task in suite.tasks}),
-        **({"unscored_reason": reason} if (reason := commonest_reason(verdicts)) else {}),
-        "right_at": verdicts[0].right_at,
+        **({"unscored_reason": reason} if (reason := commonest_reason(rewards)) else {}),
+        "right_at": rewards[0].right_at,
         "baseline_constant": suite.baselines.get("most_frequent"),
         "baselines": suite.baselines,
         "baseline_rewards": suite.baseline_rewards,
     }
     items: list[dict[str, Any]] = [
-        {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, **_judged(verdict)}
-        for task, completion, verdict in zip(suite.tasks, greedy, verdicts, strict=True)
+        {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, **_judged(reward)}
+        for task, completion, reward in zip(suite.tasks, greedy, rewards, strict=True)
     ]
     for item, mean in zip(items, sampled_rewards, strict=False):  # the first tasks are sampled
         item["sampled_reward"] = mean
@@ -141,19 +141,19 @@ def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Verify) -> t
     named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
     keys = [[seed_for(how.seed, "evaluation", key, sample, *again) for sample in range(how.num_samples)] for key, again in named]
     found = engine.generate(prompts, num_samples=how.num_samples, max_new_tokens=how.max_new_tokens, sampling=how.sampling, keys=keys)
-    verdicts = judge([(completion.text, task) for task, group in zip(tasks, found, strict=True) for completion in group])
+    rewards = judge([(completion.text, task) for task, group in zip(tasks, found, strict=True) for completion in group])
     k = how.num_samples
-    rows = [verdicts[start : start + k] for start in range(0, len(verdicts), k)]
-    right = [[verdict.is_right for verdict in row] for row in rows]
+    rows = [rewards[start : start + k] for start in range(0, len(rewards), k)]
+    right = [[reward.is_right for reward in row] for row in rows]
     passed = [pass_at_k(k, sum(row), k) for row in right]
     votes = [[vote(completion.text, task) for completion in group] for task, group in zip(tasks, found, strict=True)]
     voted = [row[majority(own)] for row, own in zip(right, votes, strict=True)]
     low, high = wilson_interval(round(sum(passed)), len(passed))  # k of k samples: every value is 0 or 1
     row = {
-        "sampled_accuracy": sum(map(sum, right)) / len(verdicts),
-        **reward_row(verdicts, rows, "sampled_"),
-        "sampled_n": len(verdicts),
-        "sampled_unscored": sum(verdict.score is None for verdict in verdicts),
+        "sampled_accuracy": sum(map(sum, right)) / len(rewards),
+        **reward_row(rewards, rows, "sampled_"),
+        "sampled_n": len(rewards),
+        "sampled_unscored": sum(reward.score is None for reward in rewards),
         f"pass_at_{k}": sum(passed) / len(passed),
         f"pass_at_{k}_low": low,
         f"pass_at_{k}_high": high,
@@ -164,8 +164,8 @@ def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Verify) -> t
     return row, [mean_score(own) for own in rows]
 
 
-_NOT_GIVEN = Verdict(0.0, right_at=1.0)
-"""The verdict of a missing answer: not correct, and in no mean reward."""
+_NOT_GIVEN = Reward(0.0, right_at=1.0)
+"""The reward of a missing answer: not correct, and in no mean reward."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,9 @@ def _other_way(name: str, suite: Suite, judge: Verify, answers: Sequence[OtherAn
     """Measure one other way of answering; `greedy` says which greedy answers are correct, `said` holds their texts."""
     given = [(answer.text, task) for answer, task in zip(answers, suite.tasks, strict=True) if answer.text is not None]
     judged = judge(given) if given else []
-    verdicts = iter(judged)
-    said_of = [_NOT_GIVEN if answer.text is None else next(verdicts) for answer in answers]
-    n, right = len(said_of), [verdict.is_right for verdict in said_of]
+    rewards = iter(judged)
+    said_of = [_NOT_GIVEN if answer.text is None else next(rewards) for answer in answers]
+    n, right = len(said_of), [reward.is_right for reward in said_of]
     low, high = wilson_interval(sum(right), n)
     test = paired_test(greedy, right)
     row = {
@@ -207,7 +207,7 @@ def _other_way(name: str, suite: Suite, judge: Verify, answers: Sequence[OtherAn
         row["ece"] = expected_calibration_error(confidences, outcomes)
         row["aurc"] = sum(risk_coverage(confidences, outcomes)) / len(known)
     own = [
-        {"text": answer.text, **_judged(verdict), "confidence": answer.confidence} for answer, verdict in zip(answers, said_of, strict=True)
+        {"text": answer.text, **_judged(reward), "confidence": answer.confidence} for answer, reward in zip(answers, said_of, strict=True)
     ]
     return _Way(name, {f"{name}_{key}": value for key, value in row.items()}, own)
 
@@ -218,17 +218,17 @@ def _said_by(texts: Sequence[str]) -> dict[str, float]:
     return {name: fmean(getattr(each, name) for each in found) for name in ("words", "details")} if found else {}
 
 
-def _judged(verdict: Verdict) -> dict[str, Any]:
-    return {"score": verdict.score, "right": None if verdict.score is None else verdict.is_right}
+def _judged(reward: Reward) -> dict[str, Any]:
+    return {"score": reward.score, "right": None if reward.score is None else reward.is_right}
 
 
 def _demanding(judge: Verify, max_unscored_share: float, where: str) -> Verify:
     """Wrap a verifier so that it raises `TooManyUnscored` if too many pairs of one call have no score."""
 
-    def asked(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        verdicts = judge(pairs)
-        check_scored(pairs, verdicts, max_unscored_share, where)
-        return verdicts
+    def asked(pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
+        rewards = judge(pairs)
+        check_scored(pairs, rewards, max_unscored_share, where)
+        return rewards
 
     return asked
 

@@ -13,24 +13,24 @@ from statistics import fmean
 from typing import Any
 
 from etude.evaluation.statistics import mean_interval, paired_mean_test, wilson_interval
-from etude.rewards.verdict import Verdict, is_right
+from etude.tasks.reward import Reward, is_right
 
 _SAME = 1e-9
 
 
-def reward_row(verdicts: Sequence[Verdict], groups: Sequence[Sequence[Verdict]] = (), prefix: str = "") -> dict[str, Any]:
-    """Return `mean_reward` of the verdicts with its interval, which is over the means of `groups` if given; None if nothing has a score.
+def reward_row(rewards: Sequence[Reward], groups: Sequence[Sequence[Reward]] = (), prefix: str = "") -> dict[str, Any]:
+    """Return `mean_reward` of the rewards with its interval, which is over the means of `groups` if given; None if nothing has a score.
 
-    >>> reward_row([Verdict(-5.0), Verdict(15.0), Verdict(None)])["mean_reward"]
+    >>> reward_row([Reward(-5.0), Reward(15.0), Reward(None)])["mean_reward"]
     5.0
     """
-    rewards = [verdict.score for verdict in verdicts if verdict.score is not None]
+    scores = [reward.score for reward in rewards if reward.score is not None]
     name = f"{prefix}mean_reward"
-    if not rewards:
+    if not scores:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     means = [mean for group in groups if (mean := mean_score(group)) is not None]
-    low, high = reward_interval(means if groups else rewards)
-    return {name: fmean(rewards), f"{name}_low": low, f"{name}_high": high}
+    low, high = reward_interval(means if groups else scores)
+    return {name: fmean(scores), f"{name}_low": low, f"{name}_high": high}
 
 
 def reward_interval(rewards: Sequence[float]) -> tuple[float, float]:
@@ -63,9 +63,9 @@ def leads_with_reward(before: Mapping[str, Any], after: Mapping[str, Any]) -> bo
     return accuracies in ([0, 0], [1, 1]) and any(map(tells_more, (before, after))) and None not in map(_reward, (before, after))
 
 
-def mean_score(verdicts: Sequence[Verdict]) -> float | None:
+def mean_score(rewards: Sequence[Reward]) -> float | None:
     """Return the mean of the scores that are there; None without any."""
-    known = [verdict.score for verdict in verdicts if verdict.score is not None]
+    known = [reward.score for reward in rewards if reward.score is not None]
     return fmean(known) if known else None
 
 

@@ -23,7 +23,7 @@ class Evaluation:
     num_samples: int = 8
     """Samples of each of these tasks: the k."""
     max_new_tokens: int | None = None
-    """Longest answer in tokens; explore.max_new_tokens unless given."""
+    """Longest answer in tokens; rollout.max_new_tokens unless given."""
     thought: Thoughts = field(default_factory=Thoughts)
 
     def __post_init__(self) -> None:

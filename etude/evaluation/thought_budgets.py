@@ -7,8 +7,8 @@ from etude.engine.protocols import Engine
 from etude.engine.sampling import GREEDY
 from etude.evaluation.rewards import reward_row
 from etude.evaluation.statistics import wilson_interval
-from etude.rewards.verdict import Verdict
 from etude.rollouts.thought import Thoughts, forced
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 Row = dict[str, Any]
@@ -19,7 +19,7 @@ def measure_thought_budgets(
     tasks: Sequence[Task],
     prompts: Sequence[tuple[int, ...]],
     how: Thoughts,
-    judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]],
+    judge: Callable[[Sequence[tuple[str, Task]]], list[Reward]],
 ) -> tuple[list[Row], list[list[float | None]]]:
     """Measure greedy accuracy for each budget; return a row per budget, and for each task its scores by budget.
 
@@ -30,13 +30,13 @@ def measure_thought_budgets(
     rows, scores = [], []
     for budget in how.budgets:
         found = forced(engine, prompts, how, budget, sampling=GREEDY, keys=[0] * len(prompts))
-        verdicts = judge([(answer.text, task) for answer, task in zip(found, tasks, strict=True)])
-        n, right = len(found), sum(verdict.is_right for verdict in verdicts)
+        rewards = judge([(answer.text, task) for answer, task in zip(found, tasks, strict=True)])
+        n, right = len(found), sum(reward.is_right for reward in rewards)
         low, high = wilson_interval(right, n)
-        row = {"budget_tokens": budget, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, **reward_row(verdicts)}
+        row = {"budget_tokens": budget, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, **reward_row(rewards)}
         row["own_tokens"] = sum(answer.own_tokens for answer in found) / n
         row["extended"] = sum(answer.ends_taken_back > 0 for answer in found) / n
         row["cut"] = sum(answer.is_cut for answer in found) / n
         rows.append(row)
-        scores.append([verdict.score for verdict in verdicts])
+        scores.append([reward.score for reward in rewards])
     return rows, [list(own) for own in zip(*scores, strict=True)]

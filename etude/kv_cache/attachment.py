@@ -123,7 +123,7 @@ class Attachment:
         dtype = next(self.decoder.parameters()).dtype
         if dtype in (torch.bfloat16, torch.float16):  # a turn by little is lost in rounding, again and again
             raise UserError(
-                f"keys that are moved again and again in {str(dtype).removeprefix('torch.')} do not arrive: set machine.precision to "
+                f"keys that are moved again and again in {str(dtype).removeprefix('torch.')} do not arrive: set machine.dtype to "
                 "float32, or leave rerotate out"
             )
         config = self.config.get_text_config()

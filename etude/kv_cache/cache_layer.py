@@ -62,7 +62,7 @@ def split_layers(layers: Iterable[Any]) -> tuple[list[Any], list[Any]]:
 def held_bytes(layers: Iterable[Any]) -> int:
     """Return the bytes that are allocated for the layers under a policy; of what is streamed, those of one layer."""
     ours, _ = split_layers(layers)
-    return sum(layer.bytes for layer in ours) + max((layer.passing_bytes for layer in ours), default=0)
+    return sum(layer.bytes for layer in ours) + max((layer.streamed_bytes for layer in ours), default=0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class PolicyCacheLayer(CacheLayerMixin):
         """Tokens so far, padding and evicted ones included."""
         self.seen_B = np.zeros(0, dtype=np.int64)
         """Tokens of each row so far, without padding."""
-        self.passing_bytes = 0
+        self.streamed_bytes = 0
         """Bytes beside `bytes` that were allocated while the last token was read, and released since (streaming)."""
 
     def __copy__(self) -> Self:

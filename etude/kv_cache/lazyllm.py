@@ -66,7 +66,7 @@ class LazyTokens(CachePolicy):
 
     def layer(self, forward: Forward, number: int, layers: int) -> PolicyCacheLayer:
         """Raises UserError: no cache layer decides which tokens a model computes."""
-        raise UserError("lazy decides which tokens a layer computes, which a cache can't: sample under it with engine.view lazy")
+        raise UserError("lazy decides which tokens a layer computes, which a cache can't: sample under it with kv_cache.policy lazy")
 
     def view(self, name: str) -> View:
         return LazyView(name, self)

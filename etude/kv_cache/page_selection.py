@@ -22,7 +22,7 @@ class Selecting(Protocol):
     """What a selection asks of its policy (`etude.kv_cache.retrieval.PagedRetrieval`)."""
 
     @property
-    def ahead_pages(self) -> int: ...
+    def prefetch_pages(self) -> int: ...
 
     @property
     def unit_tokens(self) -> int: ...
@@ -78,7 +78,7 @@ class PageSelection:
         asked_BHRX = pages.known.asked(rows, queries_BHRD.float() * scale)
         # by a kernel, unless pages have to be in the order of their promises, to prefetch those that rank next
         kernels = kernels_over(pages, queries_BHRD)
-        if kernels and not self.policy.ahead_pages:
+        if kernels and not self.policy.prefetch_pages:
             known_BHPX = pages.known.known_BHPX if len(rows) == len(pages.tokens_B) else pages.known.known_BHPX[rows]
             best_BHK = kernels.best_pages(asked_BHRX, known_BHPX, torch.from_numpy(full_B), torch.from_numpy(most_B), most)
             return best_BHK.numpy(), is_chosen_BHK
@@ -89,7 +89,7 @@ class PageSelection:
         worth_BHU = promises_BHRU.masked_fill(~is_unit_BU[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
         worth_BHU[:, :, 0] = torch.inf
         worth_BHU = worth_BHU.masked_fill(~is_unit_BU[:, None], -1)
-        order_BHU = worth_BHU.topk(min(most + self.policy.ahead_pages, longest), dim=-1).indices.cpu().numpy()
+        order_BHU = worth_BHU.topk(min(most + self.policy.prefetch_pages, longest), dim=-1).indices.cpu().numpy()
         self.ahead = self._next_units(pages, rows, order_BHU, most_B)
         return order_BHU[:, :, :most], is_chosen_BHK
 
@@ -97,6 +97,6 @@ class PageSelection:
         """Return the units that rank after those that each row reads, which may be the next token's."""
         place_BHU = np.arange(order_BHU.shape[2])[None, None] - most_B[:, None, None]
         is_there_BHU = order_BHU < pages.full_B[rows][:, None, None] * pages.units
-        is_next_BHU = (place_BHU >= 0) & (place_BHU < self.policy.ahead_pages) & is_there_BHU
+        is_next_BHU = (place_BHU >= 0) & (place_BHU < self.policy.prefetch_pages) & is_there_BHU
         found: np.ndarray = pages.numbers_of(rows, order_BHU)[is_next_BHU]
         return found

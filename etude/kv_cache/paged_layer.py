@@ -30,7 +30,7 @@ class Retrieving(Paging, Selecting, Protocol):
     def full_prompts(self) -> bool: ...
 
     @property
-    def passing(self) -> bool: ...
+    def stream_per_layer(self) -> bool: ...
 
     @property
     def sparse(self) -> SparsePrefill | None: ...
@@ -89,12 +89,12 @@ class PagedCacheLayer(PolicyCacheLayer):
 
     @property
     def held_tokens_B(self) -> np.ndarray:
-        near_B = np.zeros_like(self.pages.full_B) if self.policy.passing else self._near_B
+        near_B = np.zeros_like(self.pages.full_B) if self.policy.stream_per_layer else self._near_B
         return near_B + self.pages.open_B + self.pages.summary_tokens_B
 
     @property
     def streamed_tokens_B(self) -> np.ndarray:
-        return self._near_B if self.policy.passing else super().streamed_tokens_B
+        return self._near_B if self.policy.stream_per_layer else super().streamed_tokens_B
 
     @property
     def _near_B(self) -> np.ndarray:
@@ -195,8 +195,8 @@ class PagedCacheLayer(PolicyCacheLayer):
         numbers = pages.numbers_of(rows, chosen_BHK)
         place_BHK = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
         read_BHRD = self._attended(rows, queries_BHRD, place_BHK, is_chosen_BHK)
-        if self.policy.passing:
-            self.passing_bytes = pages.storage.bytes
+        if self.policy.stream_per_layer:
+            self.streamed_bytes = pages.storage.bytes
             pages.storage.let_go()
         return read_BHRD
 

@@ -2,7 +2,7 @@
 
 What is read is chosen anew for every generated token. A prompt reads everything; a later prompt too, unless `full_prompts` is off: then
 each of its tokens reads what a generated one would. Pages that are not read can be offloaded: beside the model lie then the pages that are
-read at a time, a summary of every page, and each row's open page. With `passing` only what one layer reads is there at a time.
+read at a time, a summary of every page, and each row's open page. With `stream_per_layer` only what one layer reads is there at a time.
 
 Sources: Quest (arXiv 2406.10774), ArkVale (Chen et al. 2024, NeurIPS), Loki (arXiv 2406.02542); formulas in `page_summaries`, `key_index`
 and `page_selection`. Identity: `keep_ratio` 1 is full attention.
@@ -35,7 +35,7 @@ class PagedRetrieval(CachePolicy):
 
     options: ClassVar[tuple[str, ...]] = (
         *("keep_ratio", "budget_tokens"),
-        *("page_tokens", "offload", "folder", "passing", "ahead_pages", "dense_layers"),
+        *("page_tokens", "offload", "folder", "stream_per_layer", "prefetch_pages", "full_attention_layers"),
     )
     is_retrieval: ClassVar[bool] = True
 
@@ -51,13 +51,13 @@ class PagedRetrieval(CachePolicy):
     """Where pages lie: `none`: beside the model; `memory`: in the host's memory, for a model on a GPU; `file`: in a memory-mapped file."""
     folder: str | None = None
     """The folder of that file; the system's folder for temporary files unless given."""
-    passing: bool = False
+    stream_per_layer: bool = False
     """Whether pages are streamed: what a layer has read is released before the next layer reads. Memory is then that of one layer; every
     token fetches all of it again."""
-    ahead_pages: int = 0
+    prefetch_pages: int = 0
     """Pages of each head to prefetch from the file for the next token, those that rank after the ones that are read; tokens under `sketch`.
     """
-    dense_layers: int = 0
+    full_attention_layers: int = 0
     """First layers that read everything; two in Quest and ArkVale."""
     sparse: SparsePrefill | None = None
     """Which blocks of keys the queries of a prompt read; None: all."""
@@ -74,11 +74,11 @@ class PagedRetrieval(CachePolicy):
                 f"page_tokens is {self.page_tokens}, but sketches lie together for {SKETCHED} tokens, of which each is read alone: leave "
                 "page_tokens out"
             )
-        at_least("dense_layers", self.dense_layers, 0)
-        at_least("ahead_pages", self.ahead_pages, 0)
-        if self.ahead_pages and self.offload != "file":
+        at_least("full_attention_layers", self.full_attention_layers, 0)
+        at_least("prefetch_pages", self.prefetch_pages, 0)
+        if self.prefetch_pages and self.offload != "file":
             raise UserError(
-                f"ahead_pages is {self.ahead_pages} but offload is {self.offload!r}, so it has no effect: set offload to 'file'"
+                f"prefetch_pages is {self.prefetch_pages} but offload is {self.offload!r}, so it has no effect: set offload to 'file'"
             )
         least = self.page_tokens + self.unit_tokens
         if self.budget_tokens is not None and self.budget_tokens < least:
@@ -89,12 +89,14 @@ class PagedRetrieval(CachePolicy):
             )
         if self.offload not in ("none", "memory", "file"):
             raise unknown("offload", self.offload, ("none", "memory", "file"))
-        if self.passing and self.offload == "none":
-            raise UserError("passing is set but offload is 'none', so it has no effect: set offload to 'file', or to 'memory' on a GPU")
-        if self.passing and self.ahead_pages:
+        if self.stream_per_layer and self.offload == "none":
             raise UserError(
-                f"ahead_pages is {self.ahead_pages}, which asks for what ranks behind that which stays, and with passing nothing does: "
-                "leave one of them out"
+                "stream_per_layer is set but offload is 'none', so it has no effect: set offload to 'file', or to 'memory' on a GPU"
+            )
+        if self.stream_per_layer and self.prefetch_pages:
+            raise UserError(
+                f"prefetch_pages is {self.prefetch_pages}, which asks for what ranks behind that which stays, and with stream_per_layer "
+                "nothing does: leave one of them out"
             )
         if self.folder is not None and self.offload != "file":
             raise UserError(f"folder is {self.folder} but offload is {self.offload!r}, so it has no effect: set offload to 'file'")
@@ -120,7 +122,7 @@ class PagedRetrieval(CachePolicy):
         the layer that computes.
         """
         tokens = prompt_tokens + new_tokens
-        read = self.units(tokens, self.dense_layers) * self.unit_tokens + self.page_tokens
+        read = self.units(tokens, self.full_attention_layers) * self.unit_tokens + self.page_tokens
         near = tokens if self.offload == "none" else min(tokens, read)
         return near + round(tokens // self.page_tokens * self.digest_tokens) + (32 if self.digest == "sketch" else 0)
 
@@ -138,6 +140,6 @@ class PagedRetrieval(CachePolicy):
         """Return how many units of full pages a head of this layer reads of a row of `seen` tokens, beside its open page."""
         of_page = self.page_tokens // self.unit_tokens
         full = seen // self.page_tokens * of_page
-        if layer < self.dense_layers or self.keeps_all:
+        if layer < self.full_attention_layers or self.keeps_all:
             return full
         return min(full, max(1, (tokens_of(self.budget_tokens, self.keep_ratio, seen) - self.page_tokens) // self.unit_tokens))

@@ -24,7 +24,7 @@ Offload = Literal["none", "memory", "file"]
 class KVCacheSettings:
     """The KV cache policy while tokens are sampled, and its budget."""
 
-    view: str = "full"
+    policy: str = "full"
     """The KV cache policy. `full`; eviction: `streaming` (keeps the first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`,
     `ada_snapkv`, `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (control);
     retrieval, which keeps all and reads a part: `quest`, `arkvale`, `small_pages` (pages), `sketch` (tokens); or `lazy` (LazyLLM): tokens
@@ -44,62 +44,63 @@ class KVCacheSettings:
     """Where unread pages are: `none`, beside the model; `memory`, the host's, for a model on a GPU; `file`, memory-mapped."""
     folder: str | None = None
     """Folder of that file; the system's folder for temporary files unless given."""
-    passing: bool = False
+    stream_per_layer: bool = False
     """Whether pages are streamed: each layer releases what it has read before the next one reads, and fetches it again for every token."""
-    ahead_pages: int = 0
+    prefetch_pages: int = 0
     """Pages of each head to prefetch from the file for the next token; tokens of `sketch`."""
-    dense_layers: int = 0
+    full_attention_layers: int = 0
     """First layers that read all pages (full attention)."""
 
     def __post_init__(self) -> None:
-        if self.view not in VIEWS:
-            raise unknown("engine.view", self.view, VIEWS)
-        if self.view != "full" and self.keep_ratio is None and self.budget_tokens is None:
+        if self.policy not in VIEWS:
+            raise unknown("kv_cache.policy", self.policy, VIEWS)
+        if self.policy != "full" and self.keep_ratio is None and self.budget_tokens is None:
             raise UserError(
-                f"engine.view {self.view} keeps everything without a budget: set engine.keep_ratio (such as 0.25) or engine.budget_tokens"
+                f"kv_cache.policy {self.policy} keeps everything without a budget: set kv_cache.keep_ratio (such as 0.25) or "
+                "kv_cache.budget_tokens"
             )
         try:
             if self.is_on:
-                self.policy  # noqa: B018  # which checks the rest
+                self.cache_policy  # noqa: B018  # which checks the rest
         except UserError as error:
-            raise UserError(f"engine.{error}") from None
+            raise UserError(f"kv_cache.{error}") from None
 
     @property
     def is_on(self) -> bool:
-        return self.view != "full"
+        return self.policy != "full"
 
     @property
     def name(self) -> str:
         """The policy and its budget, as attempts that were sampled under it record it."""
         if not self.is_on:
             return "full"
-        return f"{self.view} " + (f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens")
+        return f"{self.policy} " + (f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens")
 
     @property
-    def policy(self) -> "CachePolicy":
+    def cache_policy(self) -> "CachePolicy":
         """The cache policy that these settings name. Raises UserError for values that it does not allow."""
         from etude.kv_cache.policies import policy_named  # which needs torch
 
-        policy = policy_named(self.view)
+        policy = policy_named(self.policy)
         return policy.with_options(**{name: getattr(self, name) for name in policy.options})
 
     def check_search(self, name: str, method: str) -> None:
         """Raise UserError for a search, called `name`, that continues pieces of an answer."""
         if self.is_on and method not in ("none", "samples"):
             raise UserError(
-                f"{name} {method} goes on from pieces of an answer, which engine.view {self.view} would read anew as a prompt, and keep "
-                "others of them than of an answer in one go: leave one of them out"
+                f"{name} {method} goes on from pieces of an answer, which kv_cache.policy {self.policy} would read anew as a prompt, "
+                "and keep others of them than of an answer in one go: leave one of them out"
             )
 
     def build_view(self, tokenizer: Any) -> "View | None":
         """Return the engine's view of contexts under the policy; None: the engine's own contexts."""
-        return self.policy.for_tokenizer(tokenizer).view(self.name) if self.is_on else None
+        return self.cache_policy.for_tokenizer(tokenizer).view(self.name) if self.is_on else None
 
     @property
     def unread(self) -> set[str]:
         """Settings that have no effect under this policy."""
-        names = {each.name for each in fields(self)} - {"view"}
+        names = {each.name for each in fields(self)} - {"policy"}
         if not self.is_on:
             return names
-        policy = self.policy
+        policy = self.cache_policy
         return names - set(policy.options) | policy.unused

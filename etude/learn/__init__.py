@@ -1,1 +1,1 @@
-"""Learning: from judged attempts, by credit or imitation, to an updated model."""
+"""Learning: from judged attempts, by policy gradient or imitation, to an updated model."""

@@ -1,6 +1,6 @@
 """What the learner takes in: token sequences with a weight for every completion token in each of five streams.
 
-policy      the credit of a sampled token: policy gradient
+policy      the advantage of a sampled token: policy gradient
 imitate     how much a token's log-likelihood counts: demonstrations, own best attempts
 anchor      how much a token's divergence from the reference model counts
 likelihood  how much a completion's log-likelihood counts just now, by a loss over whole completions (`etude.learn.sequences`)
@@ -23,7 +23,7 @@ class Example:
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     policy: Weights | None = None
-    """Credit for every completion token (any real numbers); None: not in this stream."""
+    """Advantage of every completion token (any real numbers); None: not in this stream."""
     imitate: Weights | None = None
     anchor: Weights | None = None
     likelihood: Weights | None = None

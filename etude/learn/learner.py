@@ -23,9 +23,9 @@ from etude.errors import UserError
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example, Weights
 from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
-from etude.learn.losses.tokens import Aggregation, Tokens, shares
+from etude.learn.losses.tokens import LossAggMode, Tokens, shares
 from etude.learn.moments import load_moments, moments_of
-from etude.learn.optimiser import Optimiser
+from etude.learn.optimizer import OptimizerSettings
 from etude.models.adapters import adapter_dropout, disable_adapters, has_adapters
 from etude.randomness import seed_for
 
@@ -42,9 +42,9 @@ class Stream:
     """`policy`, `imitate`, `anchor`, `likelihood` or `replay`: the field of an example that holds the weights."""
     loss: Loss
     coefficient: float = 1.0
-    aggregation: Aggregation = "token"
+    loss_agg_mode: LossAggMode = "token-mean"
     constant_tokens: int = 1
-    """Length that `constant` aggregation divides by."""
+    """Length that `seq-mean-token-sum-norm` divides by."""
     mark: Mark | None = None
     """What a loss wants done with a batch before it is cut, for the price of a forward pass."""
 
@@ -66,7 +66,7 @@ class Learner:
     """A trainable model with its optimizer."""
 
     model: Any
-    optimiser: Optimiser
+    optimizer: OptimizerSettings
     streams: list[Stream]
     dtype: torch.dtype = torch.float32
     """Precision of the matrix products; weights and optimizer are float32."""
@@ -91,7 +91,7 @@ class Learner:
     """Whether the reference is no longer what it was made as, so that a checkpoint holds it."""
 
     def __post_init__(self) -> None:
-        self.optimiser.check("optimiser")
+        self.optimizer.check("optimizer")
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         if self.shares_prefixes is None:
             self.shares_prefixes = can_share_prefixes(self.model.config)
@@ -99,9 +99,9 @@ class Learner:
         self._start = [parameter.detach().clone() for parameter in self.parameters] if self.restarts else None
         self._adam = torch.optim.AdamW(
             self.parameters,
-            lr=self.optimiser.learning_rate,
-            betas=self.optimiser.betas,
-            weight_decay=self.optimiser.weight_decay,
+            lr=self.optimizer.learning_rate,
+            betas=self.optimizer.betas,
+            weight_decay=self.optimizer.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
 
@@ -206,8 +206,8 @@ class Learner:
             total.backward()
 
     def _step(self, rate_share: float) -> dict[str, float]:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.optimiser.max_gradient_norm))
-        rate = self.optimiser.rate(self.updates) * self.rate_factor * rate_share
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.optimizer.max_grad_norm))
+        rate = self.optimizer.rate(self.updates) * self.rate_factor * rate_share
         if not math.isfinite(norm):
             self._adam.zero_grad(set_to_none=True)
             raise UserError(
@@ -228,7 +228,9 @@ def _stream_tokens(stream: Stream, batch: MicroBatch, examples: Sequence[Example
     if stream.name == "anchor" and any(examples[i].reference_logprobs is None for i in members):
         raise ValueError("an example of the anchor stream needs reference_logprobs: see Learner.with_reference")
     lengths = [len(examples[i].completion) for i in members]
-    per_sequence = shares(lengths, stream.aggregation, constant_tokens=stream.constant_tokens, sequences=size.sequences, tokens=size.tokens)
+    per_sequence = shares(
+        lengths, stream.loss_agg_mode, constant_tokens=stream.constant_tokens, sequences=size.sequences, tokens=size.tokens
+    )
     device = batch.example_N.device
     chosen = torch.isin(batch.example_N, torch.tensor(members, device=device, dtype=torch.long)).nonzero().flatten()
 

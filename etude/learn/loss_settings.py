@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from etude.errors import UserError, check_known
 
-POLICY_LOSS_NAMES = ("clipped", "sequence", "capped", "clip_cov", "kl_cov")
+POLICY_LOSS_NAMES = ("ppo", "gspo", "cispo", "clip_cov", "kl_cov")
 """The names of `etude.learn.losses.POLICY_LOSSES`."""
-CLIP_RANGES = dict.fromkeys(POLICY_LOSS_NAMES, (0.2, 0.28)) | {"sequence": (3e-4, 4e-4)}
+CLIP_RANGES = dict.fromkeys(POLICY_LOSS_NAMES, (0.2, 0.28)) | {"gspo": (3e-4, 4e-4)}
 """How far below and above 1 a ratio may go by default: DAPO's for a token, GSPO's for a sequence, whose ratio is a mean over its tokens and
 stays within some thousandths of 1.
 """
@@ -22,11 +22,11 @@ class PreferenceLoss:
     """`dpo`, `ipo`, `kto` or `simpo`."""
     beta: float = 0.1
     """How much a difference in likelihood counts; `simpo` wants about 2."""
-    margin: float = 0.5
+    simpo_gamma: float = 0.5
     """`simpo`: how far the preferred completion is to be ahead."""
     label_smoothing: float = 0.0
     """`dpo`: share of the pairs that may be the wrong way round."""
-    nll: float = 0.0
+    rpo_alpha: float = 0.0
     """Weight of the preferred completion's negative log-likelihood."""
 
     def __post_init__(self) -> None:
@@ -41,8 +41,8 @@ class PreferenceLoss:
             raise UserError(f"{name}.label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
         if self.label_smoothing and self.loss != "dpo":
             raise UserError(f"{name}.label_smoothing is {self.label_smoothing}, but {self.loss} has none: set it to 0, or the loss to dpo")
-        if self.nll < 0:
-            raise UserError(f"{name}.nll must be 0 (off) or more, got {self.nll}")
+        if self.rpo_alpha < 0:
+            raise UserError(f"{name}.rpo_alpha must be 0 (off) or more, got {self.rpo_alpha}")
 
     @property
     def needs_reference(self) -> bool:
@@ -58,19 +58,21 @@ class PreferenceLoss:
 class CovarianceSettings:
     """Which tokens `clip_cov` and `kl_cov` hold back, and how much."""
 
-    share: float = 2e-4
-    """Of all tokens with credit, at least one; the source has 2e-4, of `kl_cov` for 7B models 2e-3. 0: none."""
-    low: float = 1.0
+    ratio: float = 2e-4
+    """Share of all tokens with an advantage, at least one; the source has 2e-4, of `kl_cov` for 7B models 2e-3. 0: none."""
+    clip_cov_lb: float = 1.0
     """`clip_cov`: of tokens whose covariance is above this,"""
-    high: float = 5.0
+    clip_cov_ub: float = 5.0
     """`clip_cov`: and below this."""
-    coefficient: float = 1.0
+    ppo_kl_coef: float = 1.0
     """`kl_cov`: of the distance to the behaviour log-prob."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise UserError(f"learn.covariance.share must be in [0, 1], got {self.share}")
-        if self.low >= self.high:
-            raise UserError(f"learn.covariance.low must be below learn.covariance.high, got {self.low} and {self.high}")
-        if self.coefficient < 0:
-            raise UserError(f"learn.covariance.coefficient must be 0 or more, got {self.coefficient}")
+        if not 0 <= self.ratio <= 1:
+            raise UserError(f"learn.covariance.ratio must be in [0, 1], got {self.ratio}")
+        if self.clip_cov_lb >= self.clip_cov_ub:
+            raise UserError(
+                f"learn.covariance.clip_cov_lb must be below learn.covariance.clip_cov_ub, got {self.clip_cov_lb} and {self.clip_cov_ub}"
+            )
+        if self.ppo_kl_coef < 0:
+            raise UserError(f"learn.covariance.ppo_kl_coef must be 0 or more, got {self.ppo_kl_coef}")

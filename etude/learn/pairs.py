@@ -2,8 +2,8 @@
 
 outcome         attempts of the highest score of a group with those of the lowest (iterative DPO: one pair of a group)
 length_matched  of the same, those that differ least in length, so that likelihood is not learned to go with length
-step            two steps from one beginning whose expected values differ most (Step-DPO, arXiv 2406.18629; MCTS-DPO, arXiv 2405.00451):
-                the prompt is the task's with that beginning, only the steps' own tokens are compared. Step-DPO's worse step is the
+step            two steps from one prefix whose expected values differ most (Step-DPO, arXiv 2406.18629; MCTS-DPO, arXiv 2405.00451):
+                the prompt is the task's with that prefix, only the steps' own tokens are compared. Step-DPO's worse step is the
                 first wrong one, and checked; MCTS-DPO's values have the model's own judgement in them, its labels their visits
 
 Attempts without a score make none, nor do two that are equal, token by token.
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.beginnings import beginnings
+from etude.rollouts.prefix_values import prefixes
+from etude.tasks.reward import Reward
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class Pair:
     rejected: tuple[int, ...]
 
 
-Verdicts = Sequence[Verdict]
-MakePairs = Callable[[Group, Verdicts, int], list[Pair]]
+Rewards = Sequence[Reward]
+MakePairs = Callable[[Group, Rewards, int], list[Pair]]
 
 
-def by_outcome(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
+def by_outcome(group: Group, rewards: Rewards, number: int) -> list[Pair]:
     """At most `number` pairs; the first attempts first, each side's in turn."""
-    best, worst = _extremes(group, verdicts)
+    best, worst = _extremes(group, rewards)
     count = min(number, max(len(best), len(worst))) if best and worst else 0
     return [_pair(best[place % len(best)], worst[place % len(worst)]) for place in range(count)]
 
 
-def by_length(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
+def by_length(group: Group, rewards: Rewards, number: int) -> list[Pair]:
     """At most `number` pairs, those of the least difference in length; no attempt twice."""
-    left = sorted(product(*_extremes(group, verdicts)), key=lambda two: abs(two[0].num_own_tokens - two[1].num_own_tokens))
+    left = sorted(product(*_extremes(group, rewards)), key=lambda two: abs(two[0].num_own_tokens - two[1].num_own_tokens))
     pairs: list[Pair] = []
     while left and len(pairs) < number:
         one, other = left[0]
@@ -50,16 +50,16 @@ def by_length(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
     return pairs
 
 
-def by_step(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
-    """At most `number` pairs of the largest differences in value; a beginning gives one, its best step with its worst.
+def by_step(group: Group, rewards: Rewards, number: int) -> list[Pair]:
+    """At most `number` pairs of the largest differences in value; a prefix gives one, its best step with its worst.
 
-    Values are those behind the steps (`Verdict.step_values`). Where equal steps had several, which a tree does not give, the first counts.
+    Values are those behind the steps (`Reward.step_values`). Where equal steps had several, which a tree does not give, the first counts.
     """
     behind: dict[tuple[int, ...], dict[tuple[int, ...], float]] = defaultdict(dict)
-    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-        if verdict.score is None or len(verdict.step_values) != len(attempt.step_lengths) + 1:
+    for attempt, reward in zip(group.attempts, rewards, strict=True):
+        if reward.score is None or len(reward.step_values) != len(attempt.step_lengths) + 1:
             continue
-        for (before, after), value in zip(pairwise(beginnings(attempt)), verdict.step_values[1:], strict=True):
+        for (before, after), value in zip(pairwise(prefixes(attempt)), reward.step_values[1:], strict=True):
             behind[(*attempt.prompt, *before)].setdefault(after[len(before) :], value)
     found = []
     for prompt, steps in behind.items():
@@ -73,9 +73,9 @@ def by_step(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
 PAIRS: dict[str, MakePairs] = {"outcome": by_outcome, "length_matched": by_length, "step": by_step}
 
 
-def _extremes(group: Group, verdicts: Verdicts) -> tuple[list[Attempt], list[Attempt]]:
+def _extremes(group: Group, rewards: Rewards) -> tuple[list[Attempt], list[Attempt]]:
     """Return the attempts of the highest and of the lowest score, those that are equal once; none where all have the same."""
-    scored = [(verdict.score, attempt) for attempt, verdict in zip(group.attempts, verdicts, strict=True) if verdict.score is not None]
+    scored = [(reward.score, attempt) for attempt, reward in zip(group.attempts, rewards, strict=True) if reward.score is not None]
     high, low = (bound((score for score, _ in scored), default=0.0) for bound in (max, min))
     if high == low:
         return [], []

@@ -6,7 +6,7 @@ gradient is that of practice plus
 
     ratio · (share of all own tokens) · mean over replayed tokens of ( imitate · -log pi(token)  +  kl_coef · D(token) )
 
-and a replayed token pulls as an own one of credit 1 does. Where shares are by sequence, an own sequence's share does not depend on its
+and a replayed token pulls as an own one of advantage 1 does. Where shares are by sequence, an own sequence's share does not depend on its
 length; there a replayed token has 1 / (own tokens), which is the same in sum.
 
 D needs no labels: it holds the model to what the one that practice began with says of the text (self-distillation). With p that model's

@@ -19,7 +19,7 @@ from etude.learn.losses import negative_log_likelihood
 SequenceLoss = Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, float]]]
 """From the log-likelihoods of S completions to a scalar, with metrics."""
 
-LIKELIHOOD = Stream("likelihood", negative_log_likelihood, aggregation="constant")
+LIKELIHOOD = Stream("likelihood", negative_log_likelihood, loss_agg_mode="seq-mean-token-sum-norm")
 """The stream of a learner that is updated so."""
 
 

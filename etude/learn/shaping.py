@@ -1,8 +1,8 @@
-"""Scores that credit goes by, shaped: of right attempts, those count more that are unlike what the group does anyway.
+"""Rewards that advantages are made of, shaped: of right attempts, those count more that are unlike what the group does anyway.
 
     R_i - weight · o_i · (R_i - R_min)      o_i in [0, 1]: how ordinary attempt i is among its group of G; R_min: the group's lowest score
 
-With scores of 0 and 1 that is R_i (1 - weight · o_i), as in the source; any other scores may be shifted by a number, and credit stays.
+With scores of 0 and 1 that is R_i (1 - weight · o_i), as in the source; any other scores may be shifted by a number, and advantages stay.
 
 unlikeliness       o_i = rank_i / G, rank 0 for the attempt of the lowest mean log-prob: right answers that were unlikely earn more
                    (He et al., arXiv 2506.02355, as their code has it, weight 0.25 with two epochs of updates). Departure: attempts that are
@@ -12,10 +12,10 @@ novelty            o_i = mean over the others of the share of its pairs of neigh
 novelty_embedding  o_i = mean over the others of max(0, cos(e_i, e_j)), e the mean input embedding of the own tokens less that of the whole
                    vocabulary (ours: the model is asked nothing more)
 
-Verdicts stay as they are, in what is measured and kept; only credit sees the shaped ones. No score is raised: what is ordinary is lowered,
-and the worst attempt gains nothing by being odd. A group whose scores are all equal stays as it is and has no signal, as in the
+Rewards stay as they are, in what is measured and kept; only advantages see the shaped ones. No score is raised: what is ordinary is
+lowered, and the worst attempt gains nothing by being odd. A group whose scores are all equal stays as it is and has no signal, as in the
 source, so that neither all right nor all wrong attempts are told apart by shape alone. Of a group with signal any rule of
-`etude.learn.credit` makes credit, `pass_at_k` too: a set of attempts scores what its best shaped one does.
+`etude.learn.advantages` makes advantages, `pass_at_k` too: a set of attempts scores what its best shaped one does.
 
 Identity: weight 0.
 """
@@ -29,19 +29,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-from etude.learn.credit import has_signal
-from etude.rewards.verdict import Verdict
+from etude.learn.advantages import has_signal
 from etude.rollouts.attempts import Attempt, Group
+from etude.tasks.reward import Reward
 
 Shaping = Callable[[Group, "torch.Tensor"], list[float]]
 """A group, and the model's input embeddings [V, E], to how ordinary each attempt is."""
 
 
 def shaped(
-    groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], name: str, weight: float, embeddings_VE: "torch.Tensor"
-) -> list[list[Verdict]]:
-    """Return the verdicts that credit goes by."""
-    return [_shaped(group, row, SHAPING[name], weight, embeddings_VE) for group, row in zip(groups, verdicts, strict=True)]
+    groups: Sequence[Group], rewards: Sequence[Sequence[Reward]], name: str, weight: float, embeddings_VE: "torch.Tensor"
+) -> list[list[Reward]]:
+    """Return the rewards that advantages are made of."""
+    return [_shaped(group, row, SHAPING[name], weight, embeddings_VE) for group, row in zip(groups, rewards, strict=True)]
 
 
 def unlikeliness(group: Group, embeddings_VE: "torch.Tensor") -> list[float]:
@@ -69,14 +69,14 @@ def novelty_embedding(group: Group, embeddings_VE: "torch.Tensor") -> list[float
 SHAPING: dict[str, Shaping] = {"unlikeliness": unlikeliness, "novelty": novelty, "novelty_embedding": novelty_embedding}
 
 
-def _shaped(group: Group, row: Sequence[Verdict], rule: Shaping, weight: float, embeddings_VE: "torch.Tensor") -> list[Verdict]:
-    if not has_signal([verdict.score for verdict in row]):
+def _shaped(group: Group, row: Sequence[Reward], rule: Shaping, weight: float, embeddings_VE: "torch.Tensor") -> list[Reward]:
+    if not has_signal([reward.score for reward in row]):
         return list(row)
     ordinary = rule(group, embeddings_VE)
-    lowest = min(verdict.score for verdict in row if verdict.score is not None)
+    lowest = min(reward.score for reward in row if reward.score is not None)
     return [
-        verdict if verdict.score is None else replace(verdict, score=verdict.score - weight * own * (verdict.score - lowest))
-        for verdict, own in zip(row, ordinary, strict=True)
+        reward if reward.score is None else replace(reward, score=reward.score - weight * own * (reward.score - lowest))
+        for reward, own in zip(row, ordinary, strict=True)
     ]
 
 

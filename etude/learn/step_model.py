@@ -1,12 +1,12 @@
 """The step model: what is to be expected of an answer that begins so, learned from what became of others.
 
-    V(beginning) = sigmoid(head(h))      h: what the backbone's LM head would read at the beginning's last token, standardised
+    V(prefix) = sigmoid(head(h))      h: what the backbone's LM head would read at the prefix's last token, standardised
     loss         = - mean of t · log V + (1 - t) · log(1 - V)
                    t: the share of right answers among those that went on from there (soft), or whether one was right (hard)
 
 after Math-Shepherd (arXiv 2312.08935, sec. 3: soft and hard estimation, binary cross-entropy at the ends of steps). There the model is one
 of its own, trained once on continuations drawn for it; here it learns beside the policy from what practice draws anyway, its targets are
-scores in [0, 1], and the root of an answer is a beginning too. Every answer weighs the same, and within it every beginning, so that long
+scores in [0, 1], and the root of an answer is a prefix too. Every answer weighs the same, and within it every prefix, so that long
 answers do not drown short ones. A step's answers are learned from in `epochs` passes, together with those of `replay_steps` steps before
 it, each step weighing the same: one step's are too few to tell good answers to a task from bad. With 0 they are learned from and forgotten.
 
@@ -18,11 +18,11 @@ backbone policy   the present policy's own states, without gradient: only the he
 
 The last layer of the head begins at 0, so that every V is 1/2: differences of values are 0 until something was learned.
 
-As credit, V(s) - V(before s) is as wrong as V is, and an untrained V gives all credit to the last step, which can undo a policy before V
-has learned anything. So V is believed as far as it has put attempts at one task in order that it had not learned from (`trust`): with
-c = 2 auc - 1, a beginning is worth c · V + (1 - c) · its Monte-Carlo value. Identity: with c = 0 that alone, with c = 1 V alone.
+As an advantage, V(s) - V(before s) is as wrong as V is, and an untrained V gives all of it to the last step, which can undo a policy before
+V has learned anything. So V is believed as far as it has put attempts at one task in order that it had not learned from (`trust`): with
+c = 2 auc - 1, a prefix is worth c · V + (1 - c) · its Monte-Carlo value. Identity: with c = 0 that alone, with c = 1 V alone.
 
-Shapes: K beginnings, E hidden size.
+Shapes: K prefixes, E hidden size.
 """
 
 import copy
@@ -50,27 +50,27 @@ _FADING = 0.9
 
 
 @dataclass(frozen=True)
-class Beginnings:
+class Prefixes:
     """Places in an answer whose values are asked for."""
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     """Behind the prompt."""
     ends: tuple[int, ...]
-    """How many of these tokens each beginning has."""
+    """How many of these tokens each prefix has."""
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What became of the beginnings of an answer."""
+class StepTarget:
+    """What became of the prefixes of an answer."""
 
-    beginnings: Beginnings
+    prefixes: Prefixes
     targets: tuple[float, ...]
-    """In [0, 1], one for each beginning."""
+    """In [0, 1], one for each prefix."""
 
 
 class _Reading(NamedTuple):
-    """What beginnings are read from, and what became of them."""
+    """What prefixes are read from, and what became of them."""
 
     states_KE: torch.Tensor
     targets_K: torch.Tensor
@@ -124,8 +124,8 @@ class StepModel:
         self.ordered = _FADING * self.ordered[0] + sum(ordered), _FADING * self.ordered[1] + len(ordered)
 
     @torch.no_grad()
-    def values(self, answers: Sequence[Beginnings]) -> list[tuple[float, ...]]:
-        """V of every beginning, in [0, 1]."""
+    def values(self, answers: Sequence[Prefixes]) -> list[tuple[float, ...]]:
+        """V of every prefix, in [0, 1]."""
         found: list[tuple[float, ...]] = [()] * len(answers)
         for states_KE, members in self._states(answers):
             values = iter(self.head(states_KE).sigmoid().tolist())
@@ -133,15 +133,15 @@ class StepModel:
                 found[member] = tuple(next(values) for _ in answers[member].ends)
         return found
 
-    def update(self, outlooks: Sequence[Outlook]) -> dict[str, float]:
+    def update(self, step_targets: Sequence[StepTarget]) -> dict[str, float]:
         """`epochs` updates on these answers and earlier steps'; the loss is that before the last. Without answers nothing changes."""
-        if not outlooks:
+        if not step_targets:
             return {}
-        kept = None if self.owns_backbone else self._with_earlier(outlooks)
+        kept = None if self.owns_backbone else self._with_earlier(step_targets)
         loss = 0.0
         for _ in range(self.settings.epochs):
             loss = 0.0
-            for reading in kept or self._readings(outlooks):
+            for reading in kept or self._readings(step_targets):
                 part = self._loss(reading)
                 part.backward()
                 loss += float(part.detach())
@@ -175,8 +175,8 @@ class StepModel:
         own = self.backbone.named_parameters(prefix="backbone") if self.owns_backbone else ()
         return dict([*self.head.named_parameters(prefix="head"), *own])
 
-    def _states(self, answers: Sequence[Beginnings]) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        """Hidden states [K, E] of the beginnings of some answers at a time, and which answers these are, in order."""
+    def _states(self, answers: Sequence[Prefixes]) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """Hidden states [K, E] of the prefixes of some answers at a time, and which answers these are, in order."""
         self.backbone.eval()
         examples = [Example(answer.prompt, (*answer.tokens, 0)) for answer in answers]  # the last token predicts too
         for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=can_share_prefixes(self.backbone.config)):
@@ -184,18 +184,18 @@ class StepModel:
             positions_K, members = _positions(batch, answers)
             yield hidden_states(self.backbone, batch, positions_K, self.dtype), members
 
-    def _readings(self, outlooks: Sequence[Outlook]) -> Iterator[_Reading]:
-        """Of some answers at a time: each weighs the same in the mean, and within it every beginning."""
-        for states_KE, members in self._states([outlook.beginnings for outlook in outlooks]):
-            own = [outlooks[member] for member in members]
-            targets = [target for outlook in own for target in outlook.targets]
-            weights = [1 / (len(outlooks) * len(outlook.targets)) for outlook in own for _ in outlook.targets]
+    def _readings(self, step_targets: Sequence[StepTarget]) -> Iterator[_Reading]:
+        """Of some answers at a time: each weighs the same in the mean, and within it every prefix."""
+        for states_KE, members in self._states([step_target.prefixes for step_target in step_targets]):
+            own = [step_targets[member] for member in members]
+            targets = [target for step_target in own for target in step_target.targets]
+            weights = [1 / (len(step_targets) * len(step_target.targets)) for step_target in own for _ in step_target.targets]
             yield _Reading(states_KE, torch.tensor(targets).to(states_KE), torch.tensor(weights).to(states_KE))
 
     @torch.no_grad()
-    def _with_earlier(self, outlooks: Sequence[Outlook]) -> list[_Reading]:
+    def _with_earlier(self, step_targets: Sequence[StepTarget]) -> list[_Reading]:
         """One of the policy's states, this step's behind those of earlier ones, all steps alike; the last `replay_steps` are kept."""
-        steps = [*self.earlier, _joined(list(self._readings(outlooks)))]
+        steps = [*self.earlier, _joined(list(self._readings(step_targets)))]
         self.earlier = steps[-self.settings.replay_steps :] if self.settings.replay_steps else []
         together = _joined(steps)
         return [together._replace(weights_K=together.weights_K / len(steps))]
@@ -246,8 +246,8 @@ def _plain_copy(model: Any) -> Any:
     return (copied.merge_and_unload() if has_adapters(model) else copied).requires_grad_(True)
 
 
-def _positions(batch: MicroBatch, answers: Sequence[Beginnings]) -> tuple[torch.Tensor, list[int]]:
-    """Flat positions [K] of the last tokens of beginnings, and whose they are: the answers of the batch, in order."""
+def _positions(batch: MicroBatch, answers: Sequence[Prefixes]) -> tuple[torch.Tensor, list[int]]:
+    """Flat positions [K] of the last tokens of prefixes, and whose they are: the answers of the batch, in order."""
     first: dict[int, int] = {}
     for place, member in enumerate(batch.example_N.tolist()):
         first.setdefault(member, place)

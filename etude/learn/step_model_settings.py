@@ -17,12 +17,12 @@ class StepModelSettings:
     """What an own backbone begins as: a bundled name, a folder, a .gguf file or a hub id, of the policy's tokenizer; a copy of the policy
     unless given."""
     trust: float | None = None
-    """How far beginnings of independent attempts are worth what it says, from 1 down to 0, where they are worth the mean score of those
-    of their group that begin so; unless given, as far as it has shown to know good beginnings from bad: 2 auc - 1 of the last steps."""
+    """How far prefixes of independent attempts are worth what it says, from 1 down to 0, where they are worth the mean score of those
+    of their group that begin so; unless given, as far as it has shown to know good prefixes from bad: 2 auc - 1 of the last steps."""
     hidden: int = 0
     """Width of the head's hidden layer; 0 makes it linear."""
     targets: Literal["soft", "hard"] = "soft"
-    """What it learns: the mean score of what went on from a beginning, or 1 where any of it was right."""
+    """What it learns: the mean score of what went on from a prefix, or 1 where any of it was right."""
     epochs: int = 8
     """Passes over a step's answers, one update each."""
     replay_steps: int = 0

@@ -1,10 +1,10 @@
-"""Judged attempts → what a step model learns from them, verdicts that know its values, and how well it knew what came of them.
+"""Judged attempts → what a step model learns from them, rewards that know its values, and how well it knew what came of them.
 
 What it knew is measured on values from before it learned from these attempts, at the middle boundary of each attempt's steps:
 
 brier    mean (V - score)², beside the same of the mean score of earlier attempts, which knows nothing of this one
 auc      of two attempts with different scores, how often the higher V has the higher score, ties half: 1/2 by chance. Over all attempts of
-         a step it also tells who knows hard tasks from easy ones; within the attempts at a task, who knows good beginnings from bad, where
+         a step it also tells who knows hard tasks from easy ones; within the attempts at a task, who knows good prefixes from bad, where
          value models did hardly better than chance (VinePPO, arXiv 2410.01679)
 """
 
@@ -14,50 +14,50 @@ from itertools import combinations
 from statistics import fmean
 from typing import Literal
 
-from etude.learn.step_model import Beginnings, Outlook
-from etude.rewards.verdict import Verdict
+from etude.learn.step_model import Prefixes, StepTarget
 from etude.rollouts.attempts import Attempt, Group, Source
-from etude.rollouts.beginnings import beginnings, scores_through
+from etude.rollouts.prefix_values import prefixes, scores_through
+from etude.tasks.reward import Reward
 
-Verdicts = Sequence[Sequence[Verdict]]
+Rewards = Sequence[Sequence[Reward]]
 Values = Sequence[Sequence[tuple[float, ...]]]
 """V at the boundaries of the steps of every attempt, by group."""
 
 
-def beginnings_of(attempt: Attempt) -> Beginnings:
+def prefixes_of(attempt: Attempt) -> Prefixes:
     """Return the boundaries of its steps, which the model reads right behind each step's last own token."""
     own, start = [place for place, source in enumerate(attempt.sources) if source == Source.OWN], len(attempt.prompt)
-    ends = tuple(own[len(beginning) - 1] + 1 - start if beginning else 0 for beginning in beginnings(attempt))
-    return Beginnings(attempt.prompt, attempt.tokens[start:], ends)
+    ends = tuple(own[len(prefix) - 1] + 1 - start if prefix else 0 for prefix in prefixes(attempt))
+    return Prefixes(attempt.prompt, attempt.tokens[start:], ends)
 
 
-def outlooks_of(groups: Sequence[Group], verdicts: Verdicts, targets: Literal["soft", "hard"]) -> list[Outlook]:
+def step_targets_of(groups: Sequence[Group], rewards: Rewards, targets: Literal["soft", "hard"]) -> list[StepTarget]:
     """Of every attempt whose steps have values: these are the soft targets; hard ones ask whether any attempt that began so was right."""
     found = []
-    for group, row in zip(groups, verdicts, strict=True):
-        ends_right = [verdict if verdict.score is None else replace(verdict, score=float(verdict.is_right)) for verdict in row]
-        was_right = {beginning: max(ends) for beginning, ends in scores_through(group, ends_right).items()}
-        for attempt, verdict in zip(group.attempts, row, strict=True):
-            if verdict.score is not None and verdict.step_values:
-                hard = tuple(was_right[beginning] for beginning in beginnings(attempt))
-                found.append(Outlook(beginnings_of(attempt), verdict.step_values if targets == "soft" else hard))
+    for group, row in zip(groups, rewards, strict=True):
+        ends_right = [reward if reward.score is None else replace(reward, score=float(reward.is_right)) for reward in row]
+        was_right = {prefix: max(ends) for prefix, ends in scores_through(group, ends_right).items()}
+        for attempt, reward in zip(group.attempts, row, strict=True):
+            if reward.score is not None and reward.step_values:
+                hard = tuple(was_right[prefix] for prefix in prefixes(attempt))
+                found.append(StepTarget(prefixes_of(attempt), reward.step_values if targets == "soft" else hard))
     return found
 
 
-def valued(verdicts: Verdicts, values: Values, trust: float = 1.0) -> list[list[Verdict]]:
-    """The verdicts, their steps worth `trust` · what the step model says + (1 - trust) · what they were worth before, and their baselines
+def valued(rewards: Rewards, values: Values, trust: float = 1.0) -> list[list[Reward]]:
+    """The rewards, their steps worth `trust` · what the step model says + (1 - trust) · what they were worth before, and their baselines
     alike; at the end of an attempt it is the score itself.
     """
 
-    def blended(verdict: Verdict, own: Sequence[float]) -> Verdict:
-        assert verdict.score is not None
-        own = (*own[:-1], verdict.score)
-        before = verdict.step_values, verdict.step_baselines or verdict.step_values[:-1]
-        return replace(verdict, step_values=_mixed(trust, own, before[0]), step_baselines=_mixed(trust, own[:-1], before[1]))
+    def blended(reward: Reward, own: Sequence[float]) -> Reward:
+        assert reward.score is not None
+        own = (*own[:-1], reward.score)
+        before = reward.step_values, reward.step_baselines or reward.step_values[:-1]
+        return replace(reward, step_values=_mixed(trust, own, before[0]), step_baselines=_mixed(trust, own[:-1], before[1]))
 
     return [
-        [verdict if verdict.score is None else blended(verdict, own) for verdict, own in zip(row, rows, strict=True)]
-        for row, rows in zip(verdicts, values, strict=True)
+        [reward if reward.score is None else blended(reward, own) for reward, own in zip(row, rows, strict=True)]
+        for row, rows in zip(rewards, values, strict=True)
     ]
 
 
@@ -66,18 +66,18 @@ def _mixed(trust: float, own: Sequence[float], before: Sequence[float]) -> tuple
 
 
 @dataclass(frozen=True)
-class Foresight:
+class ValuePredictions:
     """What a step model had said of attempts, and what came of them."""
 
     groups: Sequence[Sequence[tuple[float, float]]]
     """V at the middle boundary, and the score, of every attempt that has one, by group."""
 
     @staticmethod
-    def of(verdicts: Verdicts, values: Values) -> "Foresight":
-        return Foresight(
+    def of(rewards: Rewards, values: Values) -> "ValuePredictions":
+        return ValuePredictions(
             [
-                [(own[(len(own) - 1) // 2], verdict.score) for verdict, own in zip(row, rows, strict=True) if verdict.score is not None]
-                for row, rows in zip(verdicts, values, strict=True)
+                [(own[(len(own) - 1) // 2], reward.score) for reward, own in zip(row, rows, strict=True) if reward.score is not None]
+                for row, rows in zip(rewards, values, strict=True)
             ]
         )
 

@@ -1,37 +1,37 @@
 """Turn a step's attempts into training examples, by policy gradient or by imitation, a list for each group.
 
-by_credit    every attempt enters the policy stream, each own token with its advantage; turns in which a group has no signal enter none
-by_imitation right attempts enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585;
-             STaR, arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total
-             weight, so that easy tasks do not drown hard ones; groups in which all or none are right are left out as in `by_credit`, so
-             that both learn from the same tasks, unless all that are right are to be kept. Departures: STaR decodes one answer greedily,
-             before and after the hint, here a group is sampled; ReST-EM takes at most so many answers of a task, here their weights are
-             shared out; both go through all tasks between two models
+policy gradient  every attempt enters the policy stream, each own token with its advantage; turns in which a group has no signal enter none
+imitation        right attempts enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585; STaR,
+                 arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total weight,
+                 so that easy tasks do not drown hard ones; groups in which all or none are right are left out as by policy gradient, so
+                 that both learn from the same tasks, unless all that are right are to be kept. Departures: STaR decodes one answer
+                 greedily, before and after the hint, here a group is sampled; ReST-EM takes at most so many answers of a task, here
+                 their weights are shared out; both go through all tasks between two models
 
-Each turn of a revised attempt is an example, whose prompt is all that stands before it. `by_credit` gives it its own advantage
-(`etude.learn.turn_credit`); `by_imitation` takes the right turns of attempts that ended right, each with an attempt's weight, and nothing
-of a turn that was wrong.
+Each turn of a revised attempt is an example, whose prompt is all that stands before it. Policy gradient gives it its own advantage
+(`etude.learn.turn_advantages`); imitation takes the right turns of attempts that ended right, each with an attempt's weight, and nothing of
+a turn that was wrong.
 """
 
 from collections.abc import Sequence
 
-from etude.learn.credit import credit_rule
+from etude.learn.advantages import advantage_rule
 from etude.learn.example import Example, Weights
-from etude.learn.step_credit import STEP_CREDIT
-from etude.learn.turn_credit import turn_credit, turns_with_signal
-from etude.rewards.verdict import Verdict, scores_of, turns_right
+from etude.learn.step_advantages import STEP_ADVANTAGES
+from etude.learn.turn_advantages import turn_advantages, turns_with_signal
 from etude.rollouts.attempts import Attempt, Group, Source
+from etude.tasks.reward import Reward, scores_of, turns_right
 
-Rewards = Sequence[Sequence[Verdict]]
+Rewards = Sequence[Sequence[Reward]]
 Advantages = list[list[Weights]]
 """Of every own token of every attempt, by group."""
 Examples = list[list[Example]]
 
-METHODS = ("credit", "imitation", "preference")
+METHODS = ("policy_gradient", "imitation", "preference")
 """What is made of a step's attempts."""
 
 
-def by_credit(
+def policy_gradient_examples(
     groups: Sequence[Group],
     rewards: Rewards,
     advantages: Sequence[Sequence[Weights]],
@@ -65,26 +65,28 @@ def in_a_stream(examples: Sequence[Sequence[Example]]) -> Examples:
 def token_advantages(
     groups: Sequence[Group],
     rewards: Rewards,
-    credit: str,
+    advantage: str,
     turn_discount: float = 1.0,
     added: Sequence[Sequence[Weights]] | None = None,
     pass_k: int = 1,
 ) -> Advantages:
     """Return the advantage of every own token of every attempt, by group, plus those `added`; `pass_k` is of the rule `pass_at_k`."""
     if added is not None:
-        earned = token_advantages(groups, rewards, credit, turn_discount, pass_k=pass_k)
+        earned = token_advantages(groups, rewards, advantage, turn_discount, pass_k=pass_k)
         return [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
-    if credit in STEP_CREDIT:
-        return STEP_CREDIT[credit](groups, rewards)
-    by_turn = turn_credit([[scores_of(verdict) for verdict in row] for row in rewards], credit_rule(credit, pass_k), turn_discount)
+    if advantage in STEP_ADVANTAGES:
+        return STEP_ADVANTAGES[advantage](groups, rewards)
+    by_turn = turn_advantages([[scores_of(reward) for reward in row] for row in rewards], advantage_rule(advantage, pass_k), turn_discount)
     return [
         [_of_tokens(attempt, turns) for attempt, turns in zip(group.attempts, row, strict=True)]
         for group, row in zip(groups, by_turn, strict=True)
     ]
 
 
-def by_imitation(groups: Sequence[Group], rewards: Rewards, *, turn_discount: float = 1.0, keep_all_right: bool = False) -> Examples:
-    """Return the right attempts of the groups with signal, or of all groups (`keep_all_right`).
+def imitation_examples(
+    groups: Sequence[Group], rewards: Rewards, *, turn_discount: float = 1.0, include_solved_groups: bool = False
+) -> Examples:
+    """Return the right attempts of the groups with signal, or of all groups (`include_solved_groups`).
 
     The weights of a group add up to the number of its attempts, without those that saw the answer or were made of others.
     """
@@ -92,7 +94,7 @@ def by_imitation(groups: Sequence[Group], rewards: Rewards, *, turn_discount: fl
     for group, row in zip(groups, rewards, strict=True):
         right = [(attempt, turns_right(reward)) for attempt, reward in zip(group.attempts, row, strict=True) if reward.is_right]
         number = sum(attempt.is_sample for attempt in group.attempts)
-        if not keep_all_right and not any(turns_with_signal(map(scores_of, row), turn_discount)):
+        if not include_solved_groups and not any(turns_with_signal(map(scores_of, row), turn_discount)):
             right = []
         found.append(
             [
@@ -110,8 +112,8 @@ def _sum(one: Weights, other: Weights) -> Weights:
 
 
 def _of_tokens(attempt: Attempt, turns: Sequence[float]) -> Weights:
-    """Return the credit of turns for each of their tokens."""
-    return tuple(credit for credit, (start, end) in zip(turns, attempt.turn_spans, strict=True) for _ in range(start, end))
+    """Return the advantage of turns for each of their tokens."""
+    return tuple(advantage for advantage, (start, end) in zip(turns, attempt.turn_spans, strict=True) for _ in range(start, end))
 
 
 def _example(attempt: Attempt, turn: int, **streams: Weights | None) -> Example:

@@ -8,8 +8,8 @@ from etude.learn.learner import BatchSize, Learner
 from etude.learn.pairs import PAIRS
 from etude.learn.preference import Preferring
 from etude.learn.settings import Learning
-from etude.learn.step_credit import STEP_CREDIT
-from etude.learn.training_examples import Advantages, by_credit, by_imitation, in_a_stream, token_advantages
+from etude.learn.step_advantages import STEP_ADVANTAGES
+from etude.learn.training_examples import Advantages, imitation_examples, in_a_stream, policy_gradient_examples, token_advantages
 from etude.rollouts.batch import RolloutBatch, TokenAdvantages
 
 OnExamples = Callable[[list[list[Example]]], list[list[Example]]]
@@ -26,7 +26,7 @@ def update_on(
 
     `on_examples` may add streams to the examples; `extra` gives what each update learns from beside its own tokens.
     """
-    if learn.restart:
+    if learn.reset_to_initial_each_step:
         learner.restart()
     seen: dict[str, float] = {}
     if learn.method == "preference":
@@ -35,29 +35,31 @@ def update_on(
         update = _by_examples(learner, batch, learn, on_examples, extra)
     metrics: dict[str, float] = {}
     for _ in range(learn.epochs):
-        for part in range(learn.updates_per_epoch):
-            metrics = update(slice(part, None, learn.updates_per_epoch)) or metrics
+        for part in range(learn.minibatches_per_epoch):
+            metrics = update(slice(part, None, learn.minibatches_per_epoch)) or metrics
     return metrics | seen
 
 
 def advantages_of(batch: RolloutBatch, learn: Learning) -> Advantages:
-    """Return the advantage of every own token, by group and attempt: of the credited rewards, plus those that were added."""
+    """Return the advantage of every own token, by group and attempt: of the shaped rewards, plus those that were added."""
     added = list(batch.token_advantages)
-    if learn.outcome_coefficient and learn.credit in STEP_CREDIT:
-        outcome = token_advantages(batch.groups, batch.rewards, "centred")
-        added.append([[tuple(learn.outcome_coefficient * value for value in own) for own in row] for row in outcome])
-    how = learn.credit, learn.turn_discount, _sum(added) if added else None, learn.pass_k
-    return token_advantages(batch.groups, batch.credited, *how)
+    if learn.outcome_coef and learn.advantage in STEP_ADVANTAGES:
+        outcome = token_advantages(batch.groups, batch.rewards, "dr_grpo")
+        added.append([[tuple(learn.outcome_coef * value for value in own) for own in row] for row in outcome])
+    how = learn.advantage, learn.turn_discount, _sum(added) if added else None, learn.pass_k
+    return token_advantages(batch.groups, batch.shaped_rewards, *how)
 
 
 def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_examples: OnExamples, extra: Extra) -> Update:
     groups = batch.groups
-    if learn.method == "credit":
+    if learn.method == "policy_gradient":
         batch.advantages = advantages_of(batch, learn)
-        found = by_credit(groups, batch.credited, batch.advantages, turn_discount=learn.turn_discount, masked=batch.masked)
+        found = policy_gradient_examples(
+            groups, batch.shaped_rewards, batch.advantages, turn_discount=learn.turn_discount, masked=batch.masked
+        )
     else:
-        keeps = learn.keep_all_right or learn.restart
-        found = by_imitation(groups, batch.credited, turn_discount=learn.turn_discount, keep_all_right=keeps)
+        keeps = learn.include_solved_groups or learn.reset_to_initial_each_step
+        found = imitation_examples(groups, batch.shaped_rewards, turn_discount=learn.turn_discount, include_solved_groups=keeps)
     examples = in_a_stream(on_examples(found))
     has_signal = [any(example.policy is not None or example.imitate is not None for example in row) for row in examples]
     prompts = [group.attempts[0].prompt for group in groups]
@@ -70,7 +72,7 @@ def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_exam
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
         own = [example for place in mine for example in examples[place]]
         beside = extra(size.tokens) if own else []  # beside practice, not instead of it
-        share = fmean(has_signal[place] for place in mine) if learn.rate_by_signal and mine else 1.0
+        share = fmean(has_signal[place] for place in mine) if learn.scale_lr_by_informative_groups and mine else 1.0
         return learner.update([*own, *beside], size, rate_share=share)
 
     return update
@@ -79,9 +81,9 @@ def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_exam
 def _by_pairs(learner: Learner, batch: RolloutBatch, learn: Learning) -> tuple[Update, dict[str, float]]:
     """Return the update by pairs, and their number as a metric."""
     how = learn.preference
-    if how.needs_reference and how.refresh_every and batch.step > 1 and (batch.step - 1) % how.refresh_every == 0:
+    if how.needs_reference and how.ref_model_sync_steps and batch.step > 1 and (batch.step - 1) % how.ref_model_sync_steps == 0:
         learner.refresh_reference()
-    pairs = [PAIRS[how.pairs](group, row, how.pairs_per_task) for group, row in zip(batch.groups, batch.credited, strict=True)]
+    pairs = [PAIRS[how.pairs](group, row, how.pairs_per_task) for group, row in zip(batch.groups, batch.shaped_rewards, strict=True)]
     preferring = Preferring(learner, [pair for own in pairs for pair in own], how)
     return lambda part: preferring.update([pair for own in pairs[part] for pair in own]), {"pairs": sum(map(len, pairs))}
 

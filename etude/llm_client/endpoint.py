@@ -67,14 +67,14 @@ class Endpoint:
         assert settings.url is not None and settings.model is not None
         self.settings = settings
         self._address = f"{settings.url.rstrip('/')}/chat/completions"
-        self._key = os.environ.get(settings.key_variable, "").strip() if settings.key_variable else ""
-        if settings.key_variable and not self._key:
+        self._key = os.environ.get(settings.api_key_env, "").strip() if settings.api_key_env else ""
+        if settings.api_key_env and not self._key:
             raise UserError(
-                f"{settings.section}.key_variable: the environment variable {settings.key_variable} is not set: put the API key there"
+                f"{settings.section}.api_key_env: the environment variable {settings.api_key_env} is not set: put the API key there"
             )
         if not all("!" <= character <= "~" for character in self._key):
             raise UserError(
-                f"{settings.section}.key_variable: {settings.key_variable} holds no API key: it has blanks or letters outside of ASCII"
+                f"{settings.section}.api_key_env: {settings.api_key_env} holds no API key: it has blanks or letters outside of ASCII"
             )
         is_in_the_clear = bool(self._key) and urlsplit(settings.url).scheme == "http"
         self._opener = build_opener(_NoRedirect, HTTPByDeadline, HTTPSByDeadline, *([ProxyHandler({})] if is_in_the_clear else []))
@@ -166,7 +166,7 @@ class Endpoint:
             "temperature": settings.temperature,
             "max_tokens": settings.max_new_tokens,
         }
-        body = {name: value for name, value in {**body, **settings.request}.items() if value is not None}
+        body = {name: value for name, value in {**body, **settings.extra_body}.items() if value is not None}
         headers = {"Content-Type": "application/json", "User-Agent": "etude"} | (
             {"Authorization": f"Bearer {self._key}"} if self._key else {}
         )
@@ -191,7 +191,7 @@ class Endpoint:
         who = self.settings.section
         return UserError(
             f"{who}.url {self.settings.url} can't be used as a {who} ({failed}): see that the server runs, and that {who}.url, {who}.model "
-            f"and {who}.key_variable are right; a run that has begun goes on with --resume"
+            f"and {who}.api_key_env are right; a run that has begun goes on with --resume"
         )
 
 

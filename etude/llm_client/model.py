@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from etude.errors import UserError, at_least
 
-_OF_SERVERS = ("key_variable", "timeout_seconds", "retries", "concurrency")
+_OF_SERVERS = ("api_key_env", "timeout_seconds", "retries", "concurrency")
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -41,12 +41,12 @@ class ChatModel:
     """
     url: str | None = None
     """Base address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1."""
-    key_variable: str | None = None
+    api_key_env: str | None = None
     """Name of the environment variable that holds the server's API key; no key is sent unless given. The key itself is written nowhere."""
     temperature: float = 0.0
     max_new_tokens: int = 512
     """Longest reply, in tokens; a reply that is cut off there is not used."""
-    request: dict[str, Any] = field(default_factory=dict)
+    extra_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of the server's requests; null removes one: {max_tokens: null, max_completion_tokens: 2048}."""
     timeout_seconds: float = 60.0
     """Time limit of one reply from the server, in seconds; a request that exceeds it is not retried."""
@@ -82,7 +82,7 @@ class ChatModel:
         if parts.username is not None or parts.query or parts.fragment:
             raise UserError(
                 f"{self.section}.url must be an address alone, without a user, a password or a query: name the key's variable in "
-                f"{self.section}.key_variable"
+                f"{self.section}.api_key_env"
             )
 
 

@@ -14,7 +14,7 @@ _MEANT = {
     "needs is not installed (sentencepiece, tiktoken)",
     "You set `ignore_mismatched_sizes`": "the sizes in config.json are not those of its weights",
 }
-"""Beginnings of error messages, and what they mean."""
+"""Prefixes of error messages, and what they mean."""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class LoRA:
     dropout: float = 0.0
     """Dropout rate of the adapters' inputs in supervised updates (adaptation, warm start, learn.method imitation); 0 is off. Policy
     gradients and preference losses compare the model with itself and use no dropout. What is dropped depends on the seed, the update and
-    its micro-batches: another machine.update_batch_tokens gives other numbers."""
+    its micro-batches: another machine.max_tokens_per_microbatch gives other numbers."""
 
     def __post_init__(self) -> None:
         if self.rank < 0:

@@ -193,7 +193,7 @@ class Adaptation(Run):
         else:
             texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
         window, end = min(study.window_tokens, self.room - 1), end_of_text(self.tokenizer)
-        if study.tasks_as == "passages" and self.tasks:
+        if study.task_format == "passages" and self.tasks:
             engine = partial(engine_at, self.place, self.model, self.tokenizer, settings.machine)
             how: dict[str, Any] = {"place": self.place, "engine": engine, "room": self.room - settings.writer.max_new_tokens}
             texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, reporter=self.reporter, **how)
@@ -253,11 +253,11 @@ class Adaptation(Run):
         study, ends_at = self.settings.study, (number + 1) * 10**6
 
         def make() -> Learner:
-            rate = study.optimiser.learning_rate * (study.later_rate if number else 1.0)
-            optimiser = replace(study.optimiser, learning_rate=rate, decay_steps=len(steps))
-            sizes: dict[str, Any] = {"dtype": self.place.dtype, "batch_tokens": self.settings.machine.update_batch_tokens}
+            rate = study.optimizer.learning_rate * (study.later_stage_lr_factor if number else 1.0)
+            optimizer = replace(study.optimizer, learning_rate=rate).over(len(steps))
+            sizes: dict[str, Any] = {"dtype": self.place.dtype, "batch_tokens": self.settings.machine.max_tokens_per_microbatch}
             streams = [Stream("imitate", negative_log_likelihood)]
-            return Learner(self.model, optimiser, streams, **sizes, dropout_seed=seed_for(self.seed, "dropout", phase))
+            return Learner(self.model, optimizer, streams, **sizes, dropout_seed=seed_for(self.seed, "dropout", phase))
 
         def prepare(step: int) -> list[Example]:
             return [self.pieces[piece.source][piece.place] for piece in steps[step - 1]]
@@ -312,7 +312,7 @@ def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Device, 
     """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
     if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
         check_chat_model(settings.grader, place, settings.machine, build_messages("?"))
-    if settings.study.tasks_as == "passages" and tasks:
+    if settings.study.task_format == "passages" and tasks:
         check_writer(settings, tasks, place, run)
 
 

@@ -14,7 +14,7 @@ def adapt_card(settings: AdaptSettings, result: Mapping[str, Any]) -> ModelCard:
     stages = " then ".join(stage["stage"] for stage in result["stages"])
     text = f"{selected['documents']:,} documents ({escaped(_corpus_names(settings))}, selection: {settings.selection.method})"
     general = "general text" if study.replay_share else "no general text"
-    tasks = {"answers": "solved tasks", "passages": f"passages on solved tasks (by {settings.writer.how})"}[study.tasks_as]
+    tasks = {"answers": "solved tasks", "passages": f"passages on solved tasks (by {settings.writer.how})"}[study.task_format]
     return ModelCard(
         recipe=result["recipe"],
         seed=result["seed"],

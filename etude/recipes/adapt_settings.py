@@ -12,7 +12,7 @@ from etude.knowledge.grading import Grader
 from etude.knowledge.mixture import StudyStage
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
-from etude.learn.optimiser import Optimiser
+from etude.learn.optimizer import OptimizerSettings
 from etude.models.lora_settings import LoRA
 from etude.settings.configuration import flatten, parse, to_plain_values
 from etude.suites.domain_settings import DomainSuite
@@ -22,7 +22,7 @@ TEXT, TASKS, REPLAY = "text", "tasks", "replay"
 """The sources of a stage: domain text, solved tasks, general text."""
 ORDERS = ("knowledge_then_tasks", "mixed", "tasks_then_knowledge", "tasks_only", "knowledge_only")
 
-TASKS_AS = ("answers", "passages")
+TASK_FORMATS = ("answers", "passages")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Study:
     """Training tokens in total, whatever the order."""
     tasks_share: float = 0.1
     """Share of solved tasks in all tokens."""
-    tasks_as: str = "answers"
+    task_format: str = "answers"
     """Form of solved tasks: `answers` (question, then answer), or `passages` that join several of them with sentences of the text."""
     mixing: float = 0.5
     """Share of tasks in the tokens of the task stage; the rest is domain text."""
@@ -72,24 +72,24 @@ class Study:
     tokens_per_step: int = 4096
     window_tokens: int = 256
     """Length of the training examples of text."""
-    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=5e-5, warmup_steps=10))
-    """Optimizer of the first stage; its learning rate falls to 0 over the stage."""
-    later_rate: float = 0.5
+    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(5e-5, warmup_steps=10, lr_scheduler="linear"))
+    """Optimizer of the first stage; a falling rate falls to 0 over each stage."""
+    later_stage_lr_factor: float = 0.5
     """Factor of the learning rate of later stages."""
 
     def __post_init__(self) -> None:
         check_known("study.order", self.order, ORDERS)
-        check_known("study.tasks_as", self.tasks_as, TASKS_AS)
+        check_known("study.task_format", self.task_format, TASK_FORMATS)
         for name in ("tokens", "tokens_per_step"):
             at_least(f"study.{name}", getattr(self, name), 1)
         at_least("study.window_tokens", self.window_tokens, 2)
         for name in ("tasks_share", "mixing", "replay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"study.{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.later_rate <= 0:
-            raise UserError(f"study.later_rate must be above 0, got {self.later_rate}")
-        if self.optimiser.decay_steps:
-            raise UserError("study.optimiser.decay_steps has no effect, since the rate falls to 0 over each stage: leave it out")
+        if self.later_stage_lr_factor <= 0:
+            raise UserError(f"study.later_stage_lr_factor must be above 0, got {self.later_stage_lr_factor}")
+        if self.optimizer.decay_steps is not None:
+            raise UserError("study.optimizer.decay_steps has no effect, since a falling rate falls over each stage: leave it out")
         if self.replay_share == 1:
             raise UserError("study.replay_share 1 leaves no token for the domain: lower it")
         if self._has_two and not 0 < self.tasks_share <= self.mixing * (1 - self.replay_share):
@@ -102,7 +102,7 @@ class Study:
             raise UserError(
                 f"study.tasks_share {self.tasks_share} and replay_share {self.replay_share} are more than all tokens: lower one"
             )
-        self.optimiser.check("study.optimiser")
+        self.optimizer.check("study.optimizer")
 
     @property
     def _has_two(self) -> bool:
@@ -147,12 +147,12 @@ class AdaptSettings:
     tasks: SolvedTasks = field(default_factory=SolvedTasks)
     """Tasks with answers, of the split train."""
     writer: PassageWriter = field(default_factory=PassageWriter)
-    """The writer of passages, if study.tasks_as is passages."""
+    """The writer of passages, if study.task_format is passages."""
     study: Study = field(default_factory=Study)
     lora: LoRA = field(default_factory=LoRA)
     suite: DomainSuite = field(default_factory=DomainSuite)
     """The suite measured before and after; its questions are kept out of the text."""
-    checkpoint_every: int = 50
+    save_steps: int = 50
     """Steps between checkpoints; 0: only at the end of a stage."""
     machine: Machine = field(default_factory=Machine)
 
@@ -174,9 +174,9 @@ class AdaptSettings:
                 f"study.replay_share {self.study.replay_share} needs general text: name some with general.path, let the selection keep "
                 "some with selection.replay_tokens, or set study.replay_share 0"
             )
-        if (told := self.writer.changed_settings()) and (self.study.tasks_as != "passages" or not self.study.needs_tasks):
-            raise UserError(f"writer.{told[-1]} has no effect without passages: set study.tasks_as passages, or leave it out")
-        at_least("checkpoint_every", self.checkpoint_every, 0)
+        if (told := self.writer.changed_settings()) and (self.study.task_format != "passages" or not self.study.needs_tasks):
+            raise UserError(f"writer.{told[-1]} has no effect without passages: set study.task_format passages, or leave it out")
+        at_least("save_steps", self.save_steps, 0)
         if self.study.needs_tasks and not self.tasks.is_given:
             raise UserError(
                 f"study.order {self.study.order} needs solved tasks: name them with tasks.path, or set study.order knowledge_only"

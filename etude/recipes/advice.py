@@ -6,7 +6,7 @@ from typing import Any
 
 from etude.evaluation.rewards import is_item_right
 from etude.learn.example import Example
-from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.step_advantages import STEP_ADVANTAGES
 from etude.rollouts.search.settings import BY_STEPS, BY_VALUE
 from etude.rollouts.steps import Steps
 from etude.training.settings import PracticeSettings
@@ -21,38 +21,38 @@ _CUT_OFF = 0.15
 
 def advice(settings: PracticeSettings, demonstrations: Sequence[Example], decode: Callable[[Sequence[int]], str]) -> list[str]:
     """Return sentences for the demonstrations that there are; `decode` makes text of tokens."""
-    explore = settings.explore
-    found = said_of_unused(settings) + _too_long(demonstrations, explore.max_new_tokens)
-    if explore.search.method in BY_STEPS or "step_model" in settings.callbacks:
-        found += _of_one_step(demonstrations, explore.search.steps, decode)
+    rollout = settings.rollout
+    found = said_of_unused(settings) + _too_long(demonstrations, rollout.max_new_tokens)
+    if rollout.search.method in BY_STEPS or "step_model" in settings.callbacks:
+        found += _of_one_step(demonstrations, rollout.search.steps, decode)
     return found + _not_independent(settings)
 
 
 def expected_of_feedback(settings: PracticeSettings, suites: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What feedback without a teacher may teach the model that practice begins with, by its measured `suites`: agreement what most of its
-    answers say, and no more; its own answers to be short, where many have no room.
+    """What rewards without a teacher may teach the model that practice begins with, by its measured `suites`: a majority vote what most of
+    its answers say, and no more; its own answers to be short, where many have no room.
     """
     if not settings.steps:
         return []
-    k, room = settings.evaluation.num_samples, settings.explore.max_new_tokens
-    if "self_training" in settings.feedback_parts:
+    k, room = settings.evaluation.num_samples, settings.rollout.max_new_tokens
+    if "self_training" in settings.reward_parts:
         return [_cut_off(suite, room) for suite in suites if suite["row"].get("truncated", 0) > _CUT_OFF]
-    if "agreement" not in settings.feedback_parts:
+    if "majority_vote" not in settings.reward_parts:
         return []
     return [_majority_and_greedy(suite, k) for suite in suites if f"majority_at_{k}" in suite["row"]]
 
 
 def _cut_off(suite: Mapping[str, Any], room: int) -> str:
-    told = f"{suite['row']['truncated']:.1%} of the answers to {suite['suite']} are cut off at explore.max_new_tokens {room}"
+    told = f"{suite['row']['truncated']:.1%} of the answers to {suite['suite']} are cut off at rollout.max_new_tokens {room}"
     return f"{told}: they teach nothing, and from the others the model learns to be shorter with every step; set it to more"
 
 
 def _majority_and_greedy(suite: Mapping[str, Any], k: int) -> str:
     row = suite["row"]
     majority, greedy = row[f"majority_at_{k}"], fmean(is_item_right(item) for item in suite["items"][: row["pass_n"]])
-    told = f"agreement teaches what most answers say: right in {majority:.1%} of {suite['suite']} (n = {row['pass_n']}, {k} answers each)"
+    measured = f"{suite['suite']} (n = {row['pass_n']}, {k} answers each), where the greedy answer is in {greedy:.1%}"
     ahead = "" if majority > greedy else ": little is to be gained by it"
-    return f"{told}, where the greedy answer is in {greedy:.1%}{ahead}"
+    return f"reward majority_vote teaches what most answers say: right in {majority:.1%} of {measured}{ahead}"
 
 
 def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:
@@ -62,45 +62,45 @@ def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:
     if not number:
         return []
     return [
-        f"{number} of {len(lengths)} demonstrations are longer than explore.max_new_tokens {room} (the longest has {max(lengths)} tokens): "
+        f"{number} of {len(lengths)} demonstrations are longer than rollout.max_new_tokens {room} (the longest has {max(lengths)} tokens): "
         "answers like them will be cut off"
     ]
 
 
 def _of_one_step(demonstrations: Sequence[Example], steps: Steps, decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """Advise on steps: a search over answers of a single step draws independent answers, and credit by step is that of answers."""
+    """Advise on steps: a search over answers of a single step draws independent answers, and advantages by step are those of answers."""
     some = demonstrations[:_READ]
     number = sum(len(steps.lengths(shown.completion, decode)) == 1 for shown in some)
     if 2 * number <= len(some):
         return []
     return [
-        f"{number} of {len(some)} demonstrations are one step as explore.search.steps.end {steps.end} cuts them, and of such "
-        "answers no step is searched or valued: set it to tokens, with explore.search.steps.max_tokens well below their length"
+        f"{number} of {len(some)} demonstrations are one step as rollout.search.steps.end {steps.end} cuts them, and of such "
+        "answers no step is searched or valued: set it to tokens, with rollout.search.steps.max_tokens well below their length"
     ]
 
 
 def _not_independent(settings: PracticeSettings) -> list[str]:
-    """Answers of a search begin alike, and what a beam or mcts goes on with depends on scores: they are no sample of the policy's. Credit
-    of answers takes them for one (measured: `python -m bench.gradients`).
+    """Answers of a search begin alike, and what a beam or mcts goes on with depends on scores: they are no sample of the policy's.
+    Advantages of answers take them for one (measured: `python -m bench.gradients`).
     """
-    search_settings, learn = settings.explore.search, settings.learn
+    search_settings, learn = settings.rollout.search, settings.learn
     search = search_settings.method
-    if not settings.explore.is_search or learn.method != "credit":
+    if not settings.rollout.is_search or learn.method != "policy_gradient":
         return []
     is_by_outcomes = search not in BY_VALUE or search_settings.value == "rollouts" or (search == "mcts" and search_settings.to_end)
     if not is_by_outcomes:
         return [
-            f"explore.search.value {search_settings.value} drops steps of which no answer is scored, which biases the policy gradient "
-            "whatever learn.credit is: set explore.search.value to rollouts (of mcts explore.search.to_end to true)"
+            f"rollout.search.value {search_settings.value} drops steps of which no answer is scored, which biases the policy gradient "
+            "whatever learn.advantage is: set rollout.search.value to rollouts (of mcts rollout.search.to_end to true)"
         ]
-    if learn.credit not in STEP_CREDIT:
+    if learn.advantage not in STEP_ADVANTAGES:
         return [
-            f"explore.search.method {search} gives answers that are not independent, but learn.credit {learn.credit} takes them for "
-            "independent ones, which biases the policy gradient: learn.credit difference compares what was drawn at one place"
+            f"rollout.search.method {search} gives answers that are not independent, but learn.advantage {learn.advantage} takes them for "
+            "independent ones, which biases the policy gradient: learn.advantage vineppo compares what was drawn at one place"
         ]
-    if learn.outcome_coefficient:
+    if learn.outcome_coef:
         return [
-            f"explore.search.method {search} gives answers that are not independent, but learn.outcome_coefficient "
-            f"{learn.outcome_coefficient} adds credit that takes them for independent ones, which biases the policy gradient: set it to 0"
+            f"rollout.search.method {search} gives answers that are not independent, but learn.outcome_coef "
+            f"{learn.outcome_coef} adds advantages that take them for independent ones, which biases the policy gradient: set it to 0"
         ]
     return []

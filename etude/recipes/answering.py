@@ -12,8 +12,8 @@ from etude.evaluation.measure import majority
 from etude.recipes.answer_search import AnswerSearch
 from etude.rollouts.revising import revised_answers
 from etude.rollouts.search.growing import Value
+from etude.rollouts.search.node_values import likelihood
 from etude.rollouts.search.settings import REFINE
-from etude.rollouts.search.worth import likelihood
 from etude.rollouts.tree import Node, Tree
 from etude.rollouts.tree_search import Items, grown
 from etude.tasks.answers import comparable_answer

@@ -27,9 +27,9 @@ from etude.engine.sampling import GREEDY
 from etude.evaluation.measure import Verify
 from etude.learn.preference import Preferring
 from etude.recipes.practice import Loop
-from etude.rewards.outcome import OutcomeFeedback
-from etude.rewards.verdict import Verdict
+from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.callback import CONTINUE, Callback
 from etude.training.callback_list import CallbackList
@@ -77,7 +77,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
     with (
         within_limits(trial.machine),
         tempfile.TemporaryDirectory() as scratch,
-        OutcomeFeedback(trial.timeout_seconds, isolate=trial.isolate_verifiers, right_at=trial.tasks.right_at) as verifiers,
+        VerifierReward(trial.timeout_seconds, isolate=trial.isolate_verifiers, right_at=trial.tasks.right_at) as verifiers,
     ):
         folder = RunFolder(Path(scratch) / "run")
         run = PracticeRun(trial, name, folder, data, Silent(), Interruption(), verifiers=verifiers)
@@ -115,13 +115,13 @@ def _seconds_of_steps(loop: Loop, steps: int) -> _Steps:
     start = time.perf_counter()
     loop.start()
     once = time.perf_counter() - start
-    run.sampler.judge, run.sampler.begin = _right_at_last(run.settings.explore.turns), None
+    run.sampler.judge, run.sampler.begin = _right_at_last(run.settings.rollout.turns), None
     batch = loop.rollout(1)
-    if run.settings.feedback == "self_training":
-        batch.rewards = [[Verdict(0.0)] * (len(row) - 1) + [Verdict(1.0)] for row in batch.rewards]
+    if run.settings.reward == "self_training":
+        batch.rewards = [[Reward(0.0)] * (len(row) - 1) + [Reward(1.0)] for row in batch.rewards]
     pairs = [(attempt.text, group.task) for group in batch.groups for attempt in group.attempts]
-    explore = batch.seconds["explore_seconds"] + seconds_of(partial(run.verifiers.judge, pairs))
-    explore *= 1 + sum(callback.more_attempts for callback in loop.callbacks)
+    rollout = batch.seconds["rollout_seconds"] + seconds_of(partial(run.verifiers.judge, pairs))
+    rollout *= 1 + sum(callback.more_attempts for callback in loop.callbacks)
     spent = {callback.name: _Timed(callback) for callback in loop.callbacks}
     learn = seconds_of(partial(loop.update, 1, batch)) - sum(timed.seconds for timed in spent.values())
     number = _number_of_steps(loop, batch, steps)
@@ -129,7 +129,7 @@ def _seconds_of_steps(loop: Loop, steps: int) -> _Steps:
     once += sum(seconds_of(callback.finish) for callback in loop.callbacks)
     answers = sum(attempt.turns for group in batch.groups for attempt in group.attempts)
     attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
-    return _Steps(number * (explore + learn) + decide + once, explore / answers, number, number * attempts_bytes, once)
+    return _Steps(number * (rollout + learn) + decide + once, rollout / answers, number, number * attempts_bytes, once)
 
 
 class _Timed:
@@ -150,9 +150,9 @@ def _right_at_last(turns: int) -> Verify:
     """Half of the attempts are right, from the last turn on, so that all have all turns."""
     calls = itertools.count(1)
 
-    def judge(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+    def judge(pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
         is_last = next(calls) >= turns
-        return [Verdict(float(is_last and index % 2)) for index in range(len(pairs))]
+        return [Reward(float(is_last and index % 2)) for index in range(len(pairs))]
 
     return judge
 
@@ -199,10 +199,10 @@ def _seconds_of_probe(run: PracticeRun) -> float:
 
 def _seconds_of_measuring(run: PracticeRun, sample_seconds: float) -> float:
     """Of all suites once: some greedy answers are timed, samples take what an answer of the step took."""
-    how, explore = measurement(run.settings), run.settings.explore
-    prompts = run.data.suites[0].prompts[: explore.tasks_per_step]
+    how, rollout = measurement(run.settings), run.settings.rollout
+    prompts = run.data.suites[0].prompts[: rollout.tasks_per_step]
     greedy = seconds_of(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
-    sampled = sample_seconds * how.max_new_tokens / explore.max_new_tokens
+    sampled = sample_seconds * how.max_new_tokens / rollout.max_new_tokens
     sizes = [len(suite.prompts) for suite in run.data.suites]
     return sum(greedy * n + sampled * min(n, how.pass_n) * how.num_samples for n in sizes)
 
@@ -221,11 +221,11 @@ def _checkpoints_bytes(loop: Loop) -> int:
     before = (settings.warm_start.steps > 0) + (settings.preferences.steps > 0)
     if not settings.steps:
         return weights * (1 + before)
-    if settings.learn.preference.refresh_every and run.learner.reference is not None:
+    if settings.learn.preference.ref_model_sync_steps and run.learner.reference is not None:
         run.learner.refresh_reference()  # as a run does sooner or later, which has its checkpoints hold it
     state = {"optimizer": run.learner, **run.state}
     beside = sum(tensor.nbytes for tensor in tensors_of(run.model, state).values())
-    kept = settings.keep_checkpoints + 1 + loop.callbacks.can_roll_back
+    kept = settings.save_total_limit + 1 + loop.callbacks.can_roll_back
     saved = sum(callback.saved_bytes for callback in loop.callbacks)
     return weights * (1 + before + kept) + beside * kept + saved
 

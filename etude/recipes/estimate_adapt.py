@@ -65,14 +65,14 @@ def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEsti
         whole = sum(_size(tokenizer, question) for question in asked) + texts
         model = add_lora(model, settings.lora, seed_for(settings.seed, "lora"))
         streams = [Stream("imitate", negative_log_likelihood)]
-        batch_tokens = settings.machine.update_batch_tokens
-        learner = Learner(model, settings.study.optimiser, streams, dtype=place.dtype, batch_tokens=batch_tokens)
+        batch_tokens = settings.machine.max_tokens_per_microbatch
+        learner = Learner(model, settings.study.optimizer, streams, dtype=place.dtype, batch_tokens=batch_tokens)
         examples = _batch(settings, tokenizer, room, data)
         learner.update(examples)  # which makes what the next ones use again
         update = seconds_of(partial(learner.update, examples)) / sum(len(example.completion) for example in examples)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
-    checkpoints = len(settings.study.stages()) * weights + (2 * (weights + 2 * trained) if settings.checkpoint_every else 0)
+    checkpoints = len(settings.study.stages()) * weights + (2 * (weights + 2 * trained) if settings.save_steps else 0)
     return AdaptEstimate(
         len(asked),
         2 * seconds * whole / max(1, read),

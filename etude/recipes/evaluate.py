@@ -21,8 +21,8 @@ from etude.models.load import describe_weights, load_model
 from etude.recipes.answering import search_answers, value_for
 from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
-from etude.rewards.judge import JudgeFeedback, build_messages
-from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.judge import JudgeReward, build_messages
+from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.search.growing import Value
 from etude.rollouts.search.settings import REFINE
 from etude.settings.arguments import arguments_from
@@ -57,7 +57,8 @@ def evaluate(
     if not isinstance(settings, EvaluateSettings):
         settings = parse_evaluate(model, arguments_from(settings or {}, EvaluateSettings))
     reporter = reporter or Silent()
-    unread: dict[tuple[str, ...], str] = unread_in("decoding", settings.decoding, "method") | unread_in("engine", settings.engine, "view")
+    unread: dict[tuple[str, ...], str] = unread_in("decoding", settings.decoding, "method")
+    unread |= unread_in("kv_cache", settings.kv_cache, "policy")
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
     unread |= {} if settings.judge.model is not None else {("judge.",): "there is no judge.model"}
     for sentence in unread_of_search(settings, more=unread):
@@ -65,7 +66,7 @@ def evaluate(
     suites, train = _suites(settings, Path(data) if data else None)
     place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.build_view(tokenizer))
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.kv_cache.build_view(tokenizer))
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
     how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought, settings.max_unscored_share)
@@ -73,9 +74,9 @@ def evaluate(
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     compare: Compare | None = None
     if settings.judge.model is not None:
-        compare = JudgeFeedback(open_chat_model(settings.judge, place, settings.machine, build_messages("?")), settings.judge).judge
+        compare = JudgeReward(open_chat_model(settings.judge, place, settings.machine, build_messages("?")), settings.judge).judge
     pages = []
-    feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.right_at)
+    feedback = VerifierReward(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.right_at)
     with within_limits(settings.machine), feedback as outcome:
         evaluated = [task for tasks in suites.values() for task in tasks]
         if warning := outcome.prepare(evaluated):

@@ -12,8 +12,8 @@ from etude.evaluation.settings import Evaluation
 from etude.kv_cache.settings import KVCacheSettings
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.rewards.judge import Judging
-from etude.rewards.outcome import Isolation
 from etude.rewards.unscored import check_max_share
+from etude.rewards.verifier_reward import Isolation
 from etude.rollouts.thinking import Thoughts
 from etude.settings.configuration import find_configuration, flatten, parse, to_plain_values
 from etude.training.generation_config import checked_generation_config, find_generation_config, generation_config_of
@@ -49,7 +49,7 @@ class EvaluateSettings:
     """A decoding method whose answers are compared with greedy ones; they are decoded greedily."""
     judge: Judging = field(default_factory=lambda: Judging(how="pairwise"))
     """A judge that compares the greedy answer with that of the decoding method; none unless there is a judge.model."""
-    engine: KVCacheSettings = field(default_factory=KVCacheSettings)
+    kv_cache: KVCacheSettings = field(default_factory=KVCacheSettings)
     seed: int = 0
     right_at: float | None = None
     """The score from which an answer is correct, whatever the verifier's threshold: tasks.right_at."""
@@ -64,7 +64,7 @@ class EvaluateSettings:
         at_least("max_new_tokens", self.max_new_tokens, 1)
         check_max_share(self.max_unscored_share)
         self.search.check(self.sampling)
-        self.engine.check_search("search.method", self.search.method)
+        self.kv_cache.check_search("search.method", self.search.method)
         if self.judge.model is not None and not self.decoding.is_on:
             raise UserError("judge.model compares answers of a method of decoding with greedy ones: choose a --method, or leave it out")
         if self.judge.how != "pairwise":

@@ -71,14 +71,14 @@ def generate(
     of_length: Sections = {("thought.",): "thought.budget_tokens is not set"}
     if settings.thought.budget_tokens is not None:
         of_length = {("max_new_tokens",): "thought.budget_tokens is set"}
-    decoding = unread_in("decoding", settings.decoding, "method") | unread_in("engine", settings.engine, "view")
+    decoding = unread_in("decoding", settings.decoding, "method") | unread_in("kv_cache", settings.kv_cache, "policy")
     if settings.decoding.is_on and METHODS[settings.decoding.method].chooses:
         decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
     for unread in unread_of_search(settings, also, {**of_length, **decoding}):
         log.warning("unused settings: %s", unread)
     place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.build_view(tokenizer))
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.kv_cache.build_view(tokenizer))
     budget = settings.thought.budget_tokens
     room = max_prompt_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)

@@ -37,7 +37,7 @@ class GenerateSettings:
     search: AnswerSearch = field(default_factory=AnswerSearch)
     decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
     thought: Thought = field(default_factory=Thought)
-    engine: KVCacheSettings = field(default_factory=KVCacheSettings)
+    kv_cache: KVCacheSettings = field(default_factory=KVCacheSettings)
     stop: list[str] = field(default_factory=list)
     """Strings that end an answer."""
     seed: int = 0
@@ -48,7 +48,7 @@ class GenerateSettings:
         for name in ("num_samples", "max_new_tokens"):
             at_least(name, getattr(self, name), 1)
         self.search.check(self.sampling)
-        self.engine.check_search("search.method", self.search.method)
+        self.kv_cache.check_search("search.method", self.search.method)
         if self.search.method == "samples" and self.num_samples < 2:
             raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
         search = f"search.method {self.search.method}" if self.search.is_on else ""

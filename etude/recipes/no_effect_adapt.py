@@ -14,9 +14,9 @@ def without_effect(settings: AdaptSettings) -> list[str]:
     learns_both = num_stages == 2 or study.order == "mixed"
     replays = study.replay_share > 0
     sections = {
-        ("tasks.", "study.tasks_as"): (study.needs_tasks, order),
+        ("tasks.", "study.task_format"): (study.needs_tasks, order),
         ("study.tasks_share",): (learns_both, order),
-        ("study.mixing", "study.later_rate"): (num_stages == 2, order),
+        ("study.mixing", "study.later_stage_lr_factor"): (num_stages == 2, order),
         ("general.",): (replays, "study.replay_share is 0"),
         ("selection.replay_tokens",): (
             replays and not settings.has_general,

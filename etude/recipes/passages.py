@@ -91,7 +91,7 @@ def write_passages(
     if not found:
         raise UserError(
             f"no passage came of {len(tasks)} tasks ({left_out}; replies are in {path}): continue with --resume if the writer "
-            "did not answer, or begin another run with another writer or study.tasks_as answers"
+            "did not answer, or begin another run with another writer or study.task_format answers"
         )
     return found
 

@@ -24,7 +24,7 @@ class Perplexity:
         ids = [self._ids(text) for text in texts]
         places = [place for place, own in enumerate(ids) if len(own) > 1]
         examples = [Example(ids[place][:1], ids[place][1:]) for place in places]
-        found = completion_logprobs(self._model, examples, self._place.dtype, batch_tokens=self._machine.update_batch_tokens)
+        found = completion_logprobs(self._model, examples, self._place.dtype, batch_tokens=self._machine.max_tokens_per_microbatch)
         scores = np.full(len(texts), _NO_TEXT, dtype=np.float32)
         scores[places] = [sum(logprobs) / len(logprobs) for logprobs in found]
         return scores

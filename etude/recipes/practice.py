@@ -21,7 +21,7 @@ from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
 from etude.recipes.conclude import conclude
 from etude.recipes.knowledge_first import check_adaptation, parse_adaptation, report_folders, run_adaptation
-from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.batch import RolloutBatch
 from etude.settings.arguments import arguments_from
 from etude.training.callback import Callback, Decision
@@ -54,7 +54,7 @@ def practice(
     """Run practice and return what `result.json` holds.
 
     `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`; `overrides` of the first two are settings with
-    plain values, by dotted name or by section, `{"explore.num_samples": 4, "tasks": {"path": ["mine.jsonl"]}}`. `run` is the run folder
+    plain values, by dotted name or by section, `{"rollout.num_samples": 4, "tasks": {"path": ["mine.jsonl"]}}`. `run` is the run folder
     (default `runs/NAME`), `data` the folder of data sets. `callbacks` are objects beside those that the settings list. There are no other
     keywords.
 
@@ -89,7 +89,7 @@ def practice_named(
         if opened.result:
             return opened.result
         isolation: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at}
-        with OutcomeFeedback(settings.timeout_seconds, **isolation) as verifiers:
+        with VerifierReward(settings.timeout_seconds, **isolation) as verifiers:
             where = opened.folder, Path(data) if data else None, reporter or Silent(), opened.interruption
             found = CallbackList([*callbacks_of(settings), *callbacks])
             return Loop(PracticeRun(settings, name, *where, verifiers=verifiers), found).practise()
@@ -136,7 +136,7 @@ class Loop:
         """Begin the stage of practice: learner, sampler, callbacks."""
         run, settings = self.run, self.run.settings
         self.ledger = Ledger(run.folder.path / "ledger")
-        sizes: dict[str, Any] = {"order": 0, "total": settings.steps, "every": settings.checkpoint_every, "saves_last": True}
+        sizes: dict[str, Any] = {"order": 0, "total": settings.steps, "every": settings.save_steps, "saves_last": True}
         self.stage = Stage("practice", "step-", page="practice", prepare=self.rollout, update=self.update, **sizes)
         run.start_practice()
         self.callbacks.start(run)
@@ -146,7 +146,7 @@ class Loop:
 
     def rollout(self, step: int) -> RolloutBatch:
         """Return the scored attempts of a step: from the ledger where they were made before. A signal may end it."""
-        run, number = self.run, self.run.settings.explore.tasks_per_step
+        run, number = self.run, self.run.settings.rollout.tasks_per_step
         chosen = self.callbacks.select_tasks(step, number)
         items = run.data.batch(step, number, run.seed) if chosen is None else [run.data.items[place] for place in chosen]
         if kept := self.ledger.read(step, [task for task, _ in items]):

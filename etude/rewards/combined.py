@@ -16,18 +16,18 @@ from dataclasses import replace
 from math import inf, nextafter
 
 from etude.errors import UserError
-from etude.rewards.verdict import RIGHT_AT, Verdict
+from etude.tasks.reward import RIGHT_AT, Reward
 from etude.tasks.task import Task
 
 Pairs = Sequence[tuple[str, Task]]
 
 
-class CombinedFeedback:
+class CombinedReward:
     """Scores attempts by the weighted mean of named parts."""
 
     def __init__(
         self,
-        parts: Mapping[str, Callable[[Pairs], Sequence[Verdict]]],
+        parts: Mapping[str, Callable[[Pairs], Sequence[Reward]]],
         weights: Mapping[str, float] | None = None,
         optional: Collection[str] = (),
     ) -> None:
@@ -37,39 +37,39 @@ class CombinedFeedback:
         self.optional = frozenset(optional)
         check_weights(self.weights, self.optional)
 
-    def judge(self, pairs: Pairs) -> list[Verdict]:
-        """Return one verdict for each (text, task), in order; every part gets all of them in one call.
+    def judge(self, pairs: Pairs) -> list[Reward]:
+        """Return one reward for each (text, task), in order; every part gets all of them in one call.
 
-        >>> half, full = (lambda pairs: [Verdict(0.5)]), (lambda pairs: [Verdict(1.0)])
-        >>> CombinedFeedback({"outcome": full, "judge": half}, {"outcome": 3, "judge": 1}).judge([("5", Task("2 + 3?"))])[0].score
+        >>> half, full = (lambda pairs: [Reward(0.5)]), (lambda pairs: [Reward(1.0)])
+        >>> CombinedReward({"verifier": full, "judge": half}, {"verifier": 3, "judge": 1}).judge([("5", Task("2 + 3?"))])[0].score
         0.875
         """
         found = {name: list(judge(pairs)) for name, judge in self.parts.items()}
         return [self._whole({name: row[place] for name, row in found.items()}) for place in range(len(pairs))]
 
-    def _whole(self, verdicts: Mapping[str, Verdict]) -> Verdict:
-        known = {name: verdict.score for name, verdict in verdicts.items() if verdict.score is not None}
-        inner = {part: value for verdict in verdicts.values() for part, value in verdict.parts.items()}
-        if len(verdicts) == 1:
-            (alone,) = verdicts.values()
+    def _whole(self, rewards: Mapping[str, Reward]) -> Reward:
+        known = {name: reward.score for name, reward in rewards.items() if reward.score is not None}
+        inner = {part: value for reward in rewards.values() for part, value in reward.parts.items()}
+        if len(rewards) == 1:
+            (alone,) = rewards.values()
             return replace(alone, parts=inner | known)
-        score = None if any(name not in known and name not in self.optional for name in verdicts) else self._mean(known)
-        message = "; ".join(f"{name}: {verdict.message}" for name, verdict in verdicts.items() if verdict.message)
-        words = " ".join(verdict.words for verdict in verdicts.values() if verdict.words)
-        valued = [verdict.step_values for verdict in verdicts.values() if verdict.step_values]
-        right_at = RIGHT_AT if score is None else self._right_at(score, {name: verdicts[name] for name in known})
+        score = None if any(name not in known and name not in self.optional for name in rewards) else self._mean(known)
+        message = "; ".join(f"{name}: {reward.message}" for name, reward in rewards.items() if reward.message)
+        words = " ".join(reward.words for reward in rewards.values() if reward.words)
+        valued = [reward.step_values for reward in rewards.values() if reward.step_values]
+        right_at = RIGHT_AT if score is None else self._right_at(score, {name: rewards[name] for name in known})
         step_values = valued[0] if len(valued) == 1 else ()
-        return Verdict(score, inner | known, step_values=step_values, message=message, words=words, right_at=right_at)
+        return Reward(score, inner | known, step_values=step_values, message=message, words=words, right_at=right_at)
 
     def _mean(self, scores: Mapping[str, float]) -> float | None:
         total = sum(self.weights[name] for name in scores)
         return sum(self.weights[name] * score for name, score in scores.items()) / total if scores else None
 
-    def _right_at(self, score: float, known: Mapping[str, Verdict]) -> float:
+    def _right_at(self, score: float, known: Mapping[str, Reward]) -> float:
         """Return the mean of the parts' thresholds, raised above the score if a part says that the answer is not right."""
-        mean = self._mean({name: verdict.right_at for name, verdict in known.items()})
+        mean = self._mean({name: reward.right_at for name, reward in known.items()})
         assert mean is not None
-        is_right = all(verdict.is_right for verdict in known.values())
+        is_right = all(reward.is_right for reward in known.values())
         return min(mean, score) if is_right else max(mean, nextafter(score, inf))
 
 
@@ -77,9 +77,7 @@ def check_weights(weights: Mapping[str, float], optional: Collection[str] = ()) 
     """Raise UserError for a weight that is not above 0, and for an optional part without a weight."""
     for name, weight in weights.items():
         if not 0 < weight < float("inf"):
-            raise UserError(f"feedback_weights.{name} must be above 0, got {weight}: leave a part out instead of giving it no weight")
+            raise UserError(f"reward_weights.{name} must be above 0, got {weight}: leave a part out instead of giving it no weight")
     for name in optional:
         if name not in weights:
-            raise UserError(
-                f"feedback_optional names {name!r}, which is no part of feedback_weights: {', '.join(weights) or 'it is empty'}"
-            )
+            raise UserError(f"reward_optional names {name!r}, which is no part of reward_weights: {', '.join(weights) or 'it is empty'}")

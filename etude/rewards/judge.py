@@ -9,7 +9,7 @@ After MT-Bench (Zheng et al. 2023, arXiv 2306.05685, sec. 3.1, and sec. 3.4 on s
 they get equal scores; if all attempts at a task have the same text, `pairwise` gives each 0.5. A reply that cannot be read as a verdict,
 was cut off, or is missing gives no score (None), never 0.
 
-A judge's reasons become a verdict's message, for people, and never its words: a good judge, with the gold answer or without, writes the
+A judge's reasons become a reward's message, for people, and never its words: a good judge, with the gold answer or without, writes the
 right answer into them, and a model that revises its attempt would copy it.
 
 A judge can be fooled. An attempt is quoted between lines that it cannot forge, control tokens in it are plain characters for a judge that
@@ -29,7 +29,7 @@ from etude.errors import UserError, at_least
 from etude.llm_client.model import Ask, ChatModel, Messages, Reply
 from etude.llm_client.quoting import quote_untrusted
 from etude.rewards.pairwise import EQUAL, Compared, Which, pairs_of, standings
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 COUNTED = (
@@ -86,25 +86,25 @@ class Judging(ChatModel):
             raise UserError(f"judge.samples is {self.samples}, but at judge.temperature 0 all judgements are equal: set one of them to 1")
 
 
-class JudgeFeedback:
+class JudgeReward:
     """Scores attempts by an LLM judge."""
 
     def __init__(self, ask: Ask, settings: Judging) -> None:
         self.ask, self.settings = ask, settings
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
-    def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        """Return one verdict for each (text, task), in order; `pairwise` compares the attempts of a call at one task with each other."""
+    def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
+        """Return one reward for each (text, task), in order; `pairwise` compares the attempts of a call at one task with each other."""
         return self._by_comparison(pairs) if self.settings.how == "pairwise" else self._by_rubric(pairs)
 
-    def _by_rubric(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+    def _by_rubric(self, pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
         prompts = [self._rubric_prompt(text, task) for text, task in pairs]
         distinct, n = list(dict.fromkeys(prompts)), self.settings.samples
         replies = self._replies([prompt for prompt in distinct for _ in range(n)])
         found = {prompt: self._scored(replies[place * n : (place + 1) * n]) for place, prompt in enumerate(distinct)}
         return [found[prompt] for prompt in prompts]
 
-    def _by_comparison(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+    def _by_comparison(self, pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
         texts: dict[str, dict[str, Task]] = {}
         sizes = Counter(task.key for _, task in pairs)
         for text, task in pairs:
@@ -117,15 +117,15 @@ class JudgeFeedback:
                 (one, task), (other, _) = listed[first], listed[second]
                 prompts += [self._pair_prompt(one, other, task), self._pair_prompt(other, one, task)]
         choices = iter([self._choice(reply) for reply in self._replies(prompts)])
-        verdicts = {}
+        rewards = {}
         for key, group in texts.items():
             compared = [Compared(first, second, next(choices), next(choices)) for first, second in chosen[key]]
             found = standings(len(group), compared)
             self.counts["judge_repeated"] += sum(each.pairs for each in found) // 2  # a pair counts on both sides
             self.counts["judge_contradicted"] += sum(each.disagreements for each in found) // 2
             for text, standing in zip(group, found, strict=True):
-                verdicts[key, text] = EQUAL if len(group) == 1 < sizes[key] else standing.verdict
-        return [verdicts[task.key, text] for text, task in pairs]
+                rewards[key, text] = EQUAL if len(group) == 1 < sizes[key] else standing.reward
+        return [rewards[task.key, text] for text, task in pairs]
 
     def _replies(self, prompts: Sequence[str]) -> Sequence[Reply]:
         conversations = [build_messages(prompt) for prompt in prompts]
@@ -135,8 +135,8 @@ class JudgeFeedback:
         self.counts["judge_retried"] += sum(reply.retries for reply in replies)
         return replies
 
-    def _scored(self, replies: Sequence[Reply]) -> Verdict:
-        """Combine the readable judgements of one attempt into a verdict."""
+    def _scored(self, replies: Sequence[Reply]) -> Reward:
+        """Combine the readable judgements of one attempt into a reward."""
         scores, problems, reasons = [], [], ""
         for reply in replies:
             text, problem = _whole(reply)
@@ -148,12 +148,12 @@ class JudgeFeedback:
                 scores.append(found / self.settings.scale)
                 reasons = reasons or _reasons(reply.text or "")
         if not scores:
-            return Verdict(None, message=problems[0])
+            return Reward(None, message=problems[0])
         parts = {"judge_disagreement": pstdev(scores)} if len(scores) > 1 else {}
         self.counts["judge_repeated"] += len(scores) > 1
         self.counts["judge_contradicted"] += len(set(scores)) > 1
         mean = fmean(scores)
-        return Verdict(mean, parts, message=reasons if mean < 1 else "")
+        return Reward(mean, parts, message=reasons if mean < 1 else "")
 
     def _choice(self, reply: Reply) -> str | None:
         """Read `first`, `second` or `tie` from a reply; None if it gives no choice."""

@@ -14,15 +14,15 @@ tokens of the share of its inputs that ranked this token first; this is for answ
 Distilling an ensemble's answers into the plain prompt is self-training (Scudder 1965); with agreeing answers, Huang et al. 2023 (LMSI,
 arXiv 2210.11610). Training on a joint answer, and abstention, are ours.
 
-A group without a score of 0 has no contrast, and is trained on only with `learn.keep_all_right`. Identity: with one sample the answer is
-the attempt itself, and imitation of it is plain self-training.
+A group without a score of 0 has no contrast, and is trained on only with `learn.include_solved_groups`. Identity: with one sample the
+answer is the attempt itself, and imitation of it is plain self-training.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
 
@@ -42,16 +42,16 @@ class OwnAnswer:
     """For each of its tokens, the share of the inputs that ranked it first."""
 
 
-def verdicts_by(
+def rewards_by(
     answer: OwnAnswer, texts: Sequence[str], task: Task, *, min_share: float, by_tokens: bool, counts: Counter[str]
-) -> list[Verdict]:
-    """Return a verdict for each attempt's text, then for the decoded answer itself, if there is one.
+) -> list[Reward]:
+    """Return a reward for each attempt's text, then for the decoded answer itself, if there is one.
 
     `vote_share` among its parts is the answer's confidence.
 
     >>> answer, attempts = OwnAnswer("It is 7.", True), ["7", "8", "7", "what?"]
     >>> how = {"min_share": 0.5, "by_tokens": False, "counts": Counter()}
-    >>> [verdict.score for verdict in verdicts_by(answer, attempts, Task("3 + 4?", verifier="numeric"), **how)]
+    >>> [reward.score for reward in rewards_by(answer, attempts, Task("3 + 4?", verifier="numeric"), **how)]
     [None, 0.0, None, 0.0, 1.0]
     """
     counts["own_answers"] += 1
@@ -68,8 +68,8 @@ def verdicts_by(
     reason = next((words for words, is_so in reasons.items() if is_so), "")
     if reason:
         counts["own_answers_abstained"] += 1
-        found = [Verdict(None, parts, message=f"the model's own answer teaches nothing: {reason}") for _ in texts]
+        found = [Reward(None, parts, message=f"the model's own answer teaches nothing: {reason}") for _ in texts]
         return found + ([found[0]] if answer.text is not None else [])
     said = (answer.text or "").strip()[:60]
-    others = [Verdict(None if each == answer_vote else 0.0, parts, message=f"the model's own answer is {said!r}") for each in votes]
-    return [*others, Verdict(1.0, parts)]
+    others = [Reward(None if each == answer_vote else 0.0, parts, message=f"the model's own answer is {said!r}") for each in votes]
+    return [*others, Reward(1.0, parts)]

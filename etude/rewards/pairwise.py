@@ -8,12 +8,12 @@ does not count. An attempt without a counted pair has no score, unless all other
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 
 Which = Literal["ring", "all"]
 
-EQUAL = Verdict(0.5, message="all attempts at the task have the same text")
-"""The verdict if all attempts have the same text."""
+EQUAL = Reward(0.5, message="all attempts at the task have the same text")
+"""The reward if all attempts have the same text."""
 _POINTS = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
@@ -34,12 +34,12 @@ class Standing(NamedTuple):
     disagreements: int = 0
 
     @property
-    def verdict(self) -> Verdict:
-        """The verdict: the share of comparisons won."""
+    def reward(self) -> Reward:
+        """The reward: the share of comparisons won."""
         if not self.pairs:
-            return Verdict(None, message="it was compared with no other attempt")
+            return Reward(None, message="it was compared with no other attempt")
         message = "" if self.points == self.pairs else f"won {self.points:g} of {self.pairs} comparisons"
-        return Verdict(self.points / self.pairs, {"judge_disagreement": self.disagreements / self.pairs}, message=message)
+        return Reward(self.points / self.pairs, {"judge_disagreement": self.disagreements / self.pairs}, message=message)
 
 
 def pairs_of(n: int, which: Which, most: int) -> list[tuple[int, int]]:
@@ -58,7 +58,7 @@ def pairs_of(n: int, which: Which, most: int) -> list[tuple[int, int]]:
 def standings(n: int, compared: Sequence[Compared]) -> list[Standing]:
     """Add up the comparisons of each of n attempts.
 
-    >>> standings(2, [Compared(0, 1, "first", "second")])[0].verdict.score, standings(2, [Compared(0, 1, "first", "first")])[0]
+    >>> standings(2, [Compared(0, 1, "first", "second")])[0].reward.score, standings(2, [Compared(0, 1, "first", "first")])[0]
     (1.0, Standing(points=0.5, pairs=1, disagreements=1))
     """
     found = [Standing()] * n

@@ -10,11 +10,11 @@ import numpy as np
 
 from etude.errors import UserError
 from etude.randomness import seed_for, uniforms
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 
-class RandomFeedback:
+class RandomReward:
     """Scores 1.0 with probability `rate`, else 0.0, whatever the text is; the same pairs in the same order get the same scores."""
 
     def __init__(self, seed: int, rate: float) -> None:
@@ -24,12 +24,12 @@ class RandomFeedback:
         self.seed = seed
         self.rate = rate
 
-    def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        """Return one verdict for each (text, task), in order, sampled by (seed, task, text, index).
+    def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
+        """Return one reward for each (text, task), in order, sampled by (seed, task, text, index).
 
-        >>> RandomFeedback(seed=0, rate=1.0).judge([("5", Task("What is 2 + 2?", "4"))])[0].score
+        >>> RandomReward(seed=0, rate=1.0).judge([("5", Task("What is 2 + 2?", "4"))])[0].score
         1.0
         """
         names = [(self.seed, task.key, ascii(text), index) for index, (text, task) in enumerate(pairs)]
         keys = np.array([seed_for("random_score", *name) for name in names], dtype=np.uint64)
-        return [Verdict(float(draw < self.rate)) for draw in uniforms(keys, np.zeros(len(keys), dtype=np.int64))]
+        return [Reward(float(draw < self.rate)) for draw in uniforms(keys, np.zeros(len(keys), dtype=np.int64))]

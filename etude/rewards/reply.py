@@ -1,19 +1,19 @@
 """Parse the replies of the verifiers' process as untrusted text.
 
-A reply is a line of JSON, {"id", "verdict"} or {"id", "error"}, to the item that was asked about. Any other line, or a too long one, ends
-the process that wrote it; a malformed verdict costs its item's score. Every value's type is checked before it is used.
+A reply is a line of JSON, {"id", "reward"} or {"id", "error"}, to the item that was asked about. Any other line, or a too long one, ends
+the process that wrote it; a malformed reward costs its item's score. Every value's type is checked before it is used.
 """
 
 import json
 import math
 from typing import Any
 
-from etude.rewards.verdict import Verdict
-from etude.rewards.words import shortened
+from etude.tasks.feedback import shortened
+from etude.tasks.reward import Reward
 
 LONGEST_LINE_BYTES = 1 << 18
 LONGEST_MESSAGE = 4_096
-"""Longest message, and longest words, of a verdict, in characters."""
+"""Longest message, and longest words, of a reward, in characters."""
 _MOST_NUMBERS = 4_096
 _LONGEST_NAME = 200
 
@@ -33,22 +33,22 @@ def read_line(line: bytes) -> dict[str, Any]:
     return found
 
 
-def read_reply(line: bytes, asked: int) -> tuple[Verdict, bool]:
-    """Return the verdict on the item number `asked`, and whether the verifier failed. Raises BadReply if the line is no reply to it."""
+def read_reply(line: bytes, asked: int) -> tuple[Reward, bool]:
+    """Return the reward on the item number `asked`, and whether the verifier failed. Raises BadReply if the line is no reply to it."""
     reply = read_line(line)
     number = reply.get("id")
     if isinstance(number, bool) or not isinstance(number, int) or number != asked:
         raise BadReply("it answered what was not asked")
     if isinstance(error := reply.get("error"), str):
-        return Verdict(None, message=shortened(f"the verifier raised {error}", LONGEST_MESSAGE)), True
+        return Reward(None, message=shortened(f"the verifier raised {error}", LONGEST_MESSAGE)), True
     try:
-        return _verdict(reply.get("verdict")), False
+        return _reward(reply.get("reward")), False
     except ValueError as problem:
-        return Verdict(None, message=shortened(f"the verifier's verdict can't be read: {problem}", LONGEST_MESSAGE)), True
+        return Reward(None, message=shortened(f"the verifier's reward can't be read: {problem}", LONGEST_MESSAGE)), True
 
 
-def _verdict(found: Any) -> Verdict:
-    """Build a verdict from JSON. Raises ValueError if it is malformed."""
+def _reward(found: Any) -> Reward:
+    """Build a reward from JSON. Raises ValueError if it is malformed."""
     if not isinstance(found, dict):
         raise ValueError("it is no object")
     score, parts, values = found.get("score", "none"), found.get("parts"), found.get("step_values")
@@ -67,7 +67,7 @@ def _verdict(found: Any) -> Verdict:
     if not _is_finite(right_at):
         raise ValueError("its right_at is no finite number")
     message, words = (shortened(text, LONGEST_MESSAGE) for text in (message, words))
-    return Verdict(score, parts, tuple(values), message=message, words=words, right_at=right_at)
+    return Reward(score, parts, tuple(values), message=message, words=words, right_at=right_at)
 
 
 def _is_finite(number: Any) -> bool:

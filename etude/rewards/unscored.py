@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from etude.errors import UserError
-from etude.rewards.verdict import Verdict
-from etude.rewards.words import quoted
+from etude.tasks.feedback import quoted
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 A_FEW = 2
@@ -21,13 +21,13 @@ class TooManyUnscored(UserError):
     """More answers than allowed have no score."""
 
 
-def commonest_reason(verdicts: Iterable[Verdict]) -> str:
-    """Return the most frequent message of the verdicts without a score, the first of equals; "" if all have one.
+def commonest_reason(rewards: Iterable[Reward]) -> str:
+    """Return the most frequent message of the rewards without a score, the first of equals; "" if all have one.
 
-    >>> commonest_reason([Verdict(1.0), Verdict(None, message="timed out"), Verdict(None, message="timed out")])
+    >>> commonest_reason([Reward(1.0), Reward(None, message="timed out"), Reward(None, message="timed out")])
     'timed out'
     """
-    reasons = Counter(verdict.message for verdict in verdicts if verdict.score is None)
+    reasons = Counter(reward.message for reward in rewards if reward.score is None)
     return reasons.most_common(1)[0][0][:_LONGEST_REASON] if reasons else ""
 
 
@@ -37,17 +37,17 @@ def check_max_share(max_share: float) -> None:
         raise UserError(f"max_unscored_share must be in [0, 1], got {max_share}: 1 never stops")
 
 
-def check_scored(answers: Sequence[tuple[str, Task]], verdicts: Sequence[Verdict], max_share: float, where: str) -> None:
+def check_scored(answers: Sequence[tuple[str, Task]], rewards: Sequence[Reward], max_share: float, where: str) -> None:
     """Raise `TooManyUnscored` if more than `max_share` of the answers, and more than `A_FEW`, or all of them, have no score.
 
     `where` names what was scored, such as `practice step 3`.
     """
-    without = [pair for pair, verdict in zip(answers, verdicts, strict=True) if verdict.score is None]
-    n, total = len(without), len(verdicts)
+    without = [pair for pair, reward in zip(answers, rewards, strict=True) if reward.score is None]
+    n, total = len(without), len(rewards)
     if max_share == 1 or not without or (n < total and n <= max(A_FEW, max_share * total)):
         return
-    reason = commonest_reason(verdicts)
-    text, task = next(pair for pair, verdict in zip(answers, verdicts, strict=True) if verdict.score is None and _says(verdict, reason))
+    reason = commonest_reason(rewards)
+    text, task = next(pair for pair, reward in zip(answers, rewards, strict=True) if reward.score is None and _says(reward, reason))
     fix = "raise timeout_seconds, or put right what scores them" if reason.startswith("timed out") else "put right what scores them"
     raise TooManyUnscored(
         f"{where}: {n} of {total} answers could not be scored, and max_unscored_share is {max_share:g}; most often: {reason or 'no reason'}"
@@ -55,5 +55,5 @@ def check_scored(answers: Sequence[tuple[str, Task]], verdicts: Sequence[Verdict
     )
 
 
-def _says(verdict: Verdict, reason: str) -> bool:
-    return verdict.message[:_LONGEST_REASON] == reason
+def _says(reward: Reward, reason: str) -> bool:
+    return reward.message[:_LONGEST_REASON] == reason

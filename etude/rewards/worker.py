@@ -11,7 +11,7 @@ On the worker's socket, a JSON object per line:
     {"judge": true}, with a socket                      {"judging": true, "forks": whether a fork judges}
     {"stop": whether it is gone already}                {"ended": how}: the judge and all that it started are dead, its files removed
 
-On a judge's socket: in {"id", "text", "task"}, out in the same order {"id", "verdict"}, or {"id", "error"} if a verifier raised. A
+On a judge's socket: in {"id", "text", "task"}, out in the same order {"id", "reward"}, or {"id", "error"} if a verifier raised. A
 verifier's output is discarded and its input is empty. After each item the folder for temporary files is emptied, except for what was there
 when the verifier had been loaded. The parent checks everything that is written here before it uses it (`etude.rewards.reply`).
 """
@@ -35,10 +35,10 @@ from etude.processes import kill_with_parent
 from etude.rewards.isolation import begin_domain, isolate, kill_domain
 from etude.rewards.reply import LONGEST_LINE_BYTES, LONGEST_MESSAGE
 from etude.rewards.scratch import empty
-from etude.rewards.words import shortened
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import load_scorer
-from etude.tasks.functions import to_verdict
+from etude.tasks.feedback import shortened
+from etude.tasks.functions import to_reward
 from etude.tasks.task import Task
 from etude.tasks.verifiers import find_verifier
 
@@ -197,7 +197,7 @@ def judge_items(
         for line in requests:
             item = json.loads(line)
             try:
-                reply = _encoded({"id": item["id"], "verdict": _verdict(item, verifiers)})
+                reply = _encoded({"id": item["id"], "reward": _reward(item, verifiers)})
             except BaseException as error:  # also SystemExit: whatever a verifier raises is about its item
                 reply = _encoded({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint(error, closed)}"})
             if os.getpid() != judge:  # a fork of the verifier's that came back
@@ -213,11 +213,11 @@ def hint(error: BaseException | None, closed: Sequence[str]) -> str:
     return f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
 
 
-def _verdict(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], Any]]) -> dict[str, Any]:
-    """Compute the verdict on one item as JSON values."""
+def _reward(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], Any]]) -> dict[str, Any]:
+    """Compute the reward on one item as JSON values."""
     prompt = item["task"]["prompt"]
     task = Task(**{**item["task"], "prompt": tuple(prompt) if isinstance(prompt, list) else prompt})
-    found = to_verdict(verifiers[task.verifier](item["text"], task)).to_json()
+    found = to_reward(verifiers[task.verifier](item["text"], task)).to_json()
     return found | {name: shortened(found[name], LONGEST_MESSAGE) for name in ("message", "words") if name in found}
 
 
@@ -225,5 +225,5 @@ def _encoded(reply: dict[str, Any]) -> bytes:
     """Encode a reply as a line. Raises ValueError if it is too long, and TypeError for parts that are not JSON: the verifier's mistakes."""
     line = json.dumps(reply).encode() + b"\n"
     if len(line) > LONGEST_LINE_BYTES:
-        raise ValueError(f"a verdict has at most {LONGEST_LINE_BYTES} bytes, got {len(line)}")
+        raise ValueError(f"a reward has at most {LONGEST_LINE_BYTES} bytes, got {len(line)}")
     return line

@@ -1,4 +1,4 @@
-"""Attempts and groups: what exploration hands to feedback and to the learner."""
+"""Attempts and groups: what rollouts hand to rewards and to the learner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ HINTED, DECODED = "hint", "decoded"
 
 
 class Source(IntEnum):
-    """Who wrote a token; only own tokens earn credit."""
+    """Who wrote a token; only own tokens have an advantage."""
 
     GIVEN = 0
     OWN = 1

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 
 Place = TypeVar("Place", bound=Hashable)
 
@@ -41,13 +41,13 @@ def baselines(path: Sequence[Place], draws: Draws[Place]) -> list[float | None]:
     return found
 
 
-def with_values(verdict: Verdict, path: Sequence[Place], values: Mapping[Place, float], draws: Draws[Place]) -> Verdict:
-    """The verdict of an attempt that took this path, with the values at its places and the baselines of its steps. Where no draw stands
-    beside a step, the baseline is its own value, which leaves it without credit.
+def with_values(reward: Reward, path: Sequence[Place], values: Mapping[Place, float], draws: Draws[Place]) -> Reward:
+    """The reward of an attempt that took this path, with the values at its places and the baselines of its steps. Where no draw stands
+    beside a step, the baseline is its own value, which leaves it without advantage.
     """
     by_others = zip(baselines(path, draws), path[1:], strict=True)
     return replace(
-        verdict,
+        reward,
         step_values=tuple(values[place] for place in path),
         step_baselines=tuple(values[after] if baseline is None else baseline for baseline, after in by_others),
     )

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
+from etude.tasks.reward import Reward
 
 TokenAdvantages = Sequence[Sequence[tuple[float, ...]]]
 """An advantage for every own token, by group and attempt."""
@@ -18,18 +18,18 @@ class RolloutBatch:
     step: int
     """Counted from 1."""
     groups: list[Group]
-    rewards: list[list[Verdict]]
+    rewards: list[list[Reward]]
     """One for each attempt, by group, as the reward gave them; logged, never changed."""
     metrics: dict[str, Any]
     """What was counted on the way: judged, timed out, crashed."""
     seconds: dict[str, float]
-    """`explore_seconds` and `feedback_seconds`, when the step was sampled."""
+    """`rollout_seconds` and `feedback_seconds`, when the step was sampled."""
     num_synthetic: int = 0
     """How many of the groups, the last ones, are at tasks that the model wrote, or at writing them."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What callbacks decided in the rollout, by their names; JSON."""
     is_from_ledger: bool = False
-    credited: list[list[Verdict]] = field(default_factory=list)
+    shaped_rewards: list[list[Reward]] = field(default_factory=list)
     """The rewards that advantages are computed from; those of the reward until a callback changes them."""
     token_advantages: list[TokenAdvantages] = field(default_factory=list)
     """Advantages that are added to those of the rewards."""
@@ -55,6 +55,6 @@ class RolloutBatch:
 
     def begin_update(self) -> None:
         """Forget what callbacks made of the rewards."""
-        self.credited = [list(row) for row in self.rewards]
+        self.shaped_rewards = [list(row) for row in self.rewards]
         self.token_advantages = []
         self.masked = [[False] * len(row) for row in self.rewards]

@@ -15,7 +15,7 @@ of a task's visits, f = 1 - mean(a) its failure rate, and F_D that of its catego
 After SwS (arXiv 2506.08989, sec. 2.1 and eq. 1: F_D by category; a problem is weak where max a < 0.5 and the slope of a is negative).
 Departures: weak problems are drawn again rather than written by a larger model; a slope of 0 counts as no progress, or problems that were
 never solved would never be weak; f instead of a threshold at 0.5; admission by a group's variance, not by its mean, since a group without
-variance has no credit to give whatever its mean is (prime-rl filters so).
+variance has no advantage to give whatever its mean is (prime-rl filters so).
 
 Tasks of a step are drawn without replacement, by keys u^(1 / weight) (Efraimidis and Spirakis 2006), where u is a number of the run's seed,
 the step and the task. Without a curriculum every task comes once an epoch (`etude.rollouts.order`).
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 from etude.errors import UserError, at_least
 from etude.randomness import seed_for, uniforms
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.templates import fill_template
 
@@ -140,10 +140,10 @@ class Curriculum:
         last = {category: failed[-self.how.memory :] for category, failed in found.items()}
         return {category: (sum(failed) + 1) / (len(failed) + 2) for category, failed in last.items()}
 
-    def observe(self, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
+    def observe(self, groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]) -> dict[str, float]:
         """Take in a step's groups, those without any score left out; returns what stands now, as metrics."""
-        for group, row in zip(groups, verdicts, strict=True):
-            scores = [verdict.score for verdict in row if verdict.score is not None]
+        for group, row in zip(groups, rewards, strict=True):
+            scores = [reward.score for reward in row if reward.score is not None]
             if scores:
                 self.visits.append(Visit(self.places[group.task.key], fmean(scores), pvariance(scores)))
         if self.how.method == "levels":

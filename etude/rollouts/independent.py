@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from etude.errors import UserError
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
+from etude.rollouts.early_stop import is_decided, portions
 from etude.rollouts.sampler import Begin, Items, Sampler, judge_groups
 from etude.rollouts.samples import sample_groups
-from etude.rollouts.stopping import is_decided, portions
 from etude.rollouts.variants import asked, sample_variously
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 
@@ -20,34 +20,34 @@ class AsyncJudge:
 
     def __init__(self, begin: Begin) -> None:
         self.begin = begin
-        self.begun: dict[int, Future[list[Verdict]]] = {}
+        self.begun: dict[int, Future[list[Reward]]] = {}
 
     def __call__(self, place: int, group: Group) -> None:
         self.begun[place] = self.begin([(attempt.text, group.task) for attempt in group.attempts])
 
-    def rewards(self) -> list[list[Verdict]]:
+    def rewards(self) -> list[list[Reward]]:
         """Return the rewards of all groups in order, waited for; raises what scoring raised."""
         return [self.begun[place].result() for place in sorted(self.begun)]
 
 
 class IndependentSampler(Sampler):
-    """Samples in one or two portions (`explore.stop_when_decided`), with variants of prompts where there are some."""
+    """Samples in one or two portions (`rollout.early_stop_groups`), with variants of prompts where there are some."""
 
     def check(self, items: Items) -> None:
         """Raise UserError where a variant of a prompt is too long."""
-        for task, _ in items if self.explore.variants else ():
+        for task, _ in items if self.rollout.prompt_variants else ():
             if (longest := max(map(len, self._variants_of(task)))) > self.room_tokens:
                 raise UserError(
-                    f"{task.origin or 'a task'} has a prompt of {longest} tokens by explore.variants; the model has room for "
+                    f"{task.origin or 'a task'} has a prompt of {longest} tokens by rollout.prompt_variants; the model has room for "
                     f"{self.room_tokens}: shorten the variants"
                 )
 
     def sample(self, step: int, items: Items) -> RolloutBatch:
-        stop = self.explore.stop_when_decided
+        stop = self.rollout.early_stop_groups
         groups = [Group(task, ()) for task, _ in items]
-        batch = RolloutBatch(step, groups, [[] for _ in items], {}, {"explore_seconds": 0.0, "feedback_seconds": 0.0})
+        batch = RolloutBatch(step, groups, [[] for _ in items], {}, {"rollout_seconds": 0.0, "feedback_seconds": 0.0})
         going = list(range(len(items)))
-        for attempts in portions(self.explore.num_samples, stop):
+        for attempts in portions(self.rollout.num_samples, stop):
             self._sample_portion(batch, items, going, attempts)
             going = [place for place in going if not is_decided(batch.rewards[place], stop)]
             if not going:
@@ -64,18 +64,18 @@ class IndependentSampler(Sampler):
         for place, group, row in zip(places, groups, rewards, strict=True):
             batch.groups[place] = Group(group.task, (*batch.groups[place].attempts, *group.attempts))
             batch.rewards[place] += row
-        batch.seconds["explore_seconds"] += clock[1] - clock[0]
+        batch.seconds["rollout_seconds"] += clock[1] - clock[0]
         batch.seconds["feedback_seconds"] += clock[2] - clock[1]
 
     def _sampled(self, step: int, items: dict[int, tuple[Task, tuple[int, ...]]], attempts: range, done: AsyncJudge | None) -> list[Group]:
-        explore, tasks, places = self.explore, [task for task, _ in items.values()], list(items)
-        if explore.variants:
+        rollout, tasks, places = self.rollout, [task for task, _ in items.values()], list(items)
+        if rollout.prompt_variants:
             return sample_variously(
                 self.engine,
                 tasks,
                 [self._variants_of(task) for task in tasks],
                 attempts=attempts,
-                max_new_tokens=explore.max_new_tokens,
+                max_new_tokens=rollout.max_new_tokens,
                 sampling=self.sampling,
                 names=(self.seed, step),
                 places=places,
@@ -86,7 +86,7 @@ class IndependentSampler(Sampler):
             tasks,
             [prompt for _, prompt in items.values()],
             num_samples=len(attempts),
-            max_new_tokens=explore.max_new_tokens,
+            max_new_tokens=rollout.max_new_tokens,
             sampling=self.sampling,
             names=(self.seed, step),
             places=places,
@@ -95,5 +95,5 @@ class IndependentSampler(Sampler):
         )
 
     def _variants_of(self, task: Task) -> list[tuple[int, ...]]:
-        """Return the task's prompts by `explore.variants`."""
-        return [self.render(asked(task, variant)) for variant in self.explore.variants]
+        """Return the task's prompts by `rollout.prompt_variants`."""
+        return [self.render(asked(task, variant)) for variant in self.rollout.prompt_variants]

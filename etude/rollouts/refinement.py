@@ -21,12 +21,12 @@ from etude.engine.completion import Completion
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.randomness import seed_for
-from etude.rewards.verdict import Verdict, scores_of
-from etude.rewards.words import words_of
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.continuing import continued
 from etude.rollouts.prompts import behind_answer, render_feedback
 from etude.rollouts.steps import Steps
+from etude.tasks.feedback import words_of
+from etude.tasks.reward import Reward, scores_of
 from etude.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CHECK = "Check your answer. If it is wrong, correct it; give the final answer again."
 
-Judge = Callable[[Sequence[tuple[str, Task]]], Sequence[Verdict]]
+Judge = Callable[[Sequence[tuple[str, Task]]], Sequence[Reward]]
 Place = tuple[int, int]
 """A group, and an attempt in it."""
 
@@ -60,15 +60,15 @@ class Refinement:
         if not self.fixed_words.strip():
             raise UserError("refine.fixed_words is empty: write what the model is told, or leave the setting out")
 
-    def goes_on(self, attempt: Attempt, verdict: Verdict) -> bool:
+    def goes_on(self, attempt: Attempt, reward: Reward) -> bool:
         """Return whether an attempt has another turn, if there is room."""
-        return attempt.turns < self.turns and (self.feedback == "fixed" or not verdict.is_right)
+        return attempt.turns < self.turns and (self.feedback == "fixed" or not reward.is_right)
 
 
 def refine(
     engine: "Engine",
     groups: Sequence[Group],
-    verdicts: Sequence[Sequence[Verdict]],
+    rewards: Sequence[Sequence[Reward]],
     judge: Judge,
     how: Refinement,
     *,
@@ -77,14 +77,14 @@ def refine(
     sampling: Sampling,
     names: Sequence[object],
     steps: Steps | None = None,
-) -> tuple[list[Group], list[list[Verdict]]]:
-    """First attempts and their verdicts → revised ones and theirs, which know the scores of all turns.
+) -> tuple[list[Group], list[list[Reward]]]:
+    """First attempts and their rewards → revised ones and theirs, which know the scores of all turns.
 
     `max_new_tokens` of one turn; `room_tokens` is how long a prefix may be for that many to follow. Keys of turn t are hashed from the
-    attempt's names (`names`, its group's place, the task, its number), "turn" and t. `steps` are those that `Verdict.step_values` values.
+    attempt's names (`names`, its group's place, the task, its number), "turn" and t. `steps` are those that `Reward.step_values` values.
     """
     attempts = {(place, number): attempt for place, group in enumerate(groups) for number, attempt in enumerate(group.attempts)}
-    found = {(place, number): verdict for place, row in enumerate(verdicts) for number, verdict in enumerate(row)}
+    found = {(place, number): reward for place, row in enumerate(rewards) for number, reward in enumerate(row)}
     for turn in range(2, how.turns + 1):
         going = [place for place in attempts if how.goes_on(attempts[place], found[place])]
         words = {place: _told(engine, attempts[place], found[place], how, steps) for place in going}
@@ -99,8 +99,8 @@ def refine(
         for place, completion in continued(engine, prefixes, keys, max_new_tokens, sampling).items():
             attempts[place] = _revised(attempts[place], words[place], given[place], completion)
         judged = judge([(attempts[place].text, groups[place[0]].task) for place in prefixes])
-        for place, verdict in zip(prefixes, judged, strict=True):
-            found[place] = replace(verdict, turn_scores=(*scores_of(found[place]), verdict.score))
+        for place, reward in zip(prefixes, judged, strict=True):
+            found[place] = replace(reward, turn_scores=(*scores_of(found[place]), reward.score))
     numbers = [range(len(group.attempts)) for group in groups]
     return (
         [Group(group.task, tuple(attempts[place, i] for i in numbers[place])) for place, group in enumerate(groups)],
@@ -108,17 +108,17 @@ def refine(
     )
 
 
-def _told(engine: "Engine", attempt: Attempt, verdict: Verdict, how: Refinement, steps: Steps | None) -> str:
+def _told(engine: "Engine", attempt: Attempt, reward: Reward, how: Refinement, steps: Steps | None) -> str:
     """Return what an attempt is told."""
     if how.feedback == "fixed":
         return how.fixed_words
     texts: list[str] = []
-    if verdict.step_values and steps:
+    if reward.step_values and steps:
         start, end = attempt.turn_spans[-1]
         own = attempt.tokens[start:end]
         ends = list(accumulate(steps.lengths(own, engine.text_of)))
         texts = [engine.text_of(own[begin:behind]) for begin, behind in pairwise([0, *ends])]
-    return how.verifier_words.replace("{words}", words_of(verdict, texts))
+    return how.verifier_words.replace("{words}", words_of(reward, texts))
 
 
 def _revised(attempt: Attempt, words: str, given: tuple[int, ...], completion: Completion) -> Attempt:

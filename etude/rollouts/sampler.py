@@ -14,18 +14,18 @@ from typing import Any
 
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.search.growing import Value
-from etude.rollouts.settings import Exploration
+from etude.rollouts.settings import RolloutSettings
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 Items = Sequence[tuple[Task, tuple[int, ...]]]
 """Tasks with their prompts as token ids."""
-Judge = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+Judge = Callable[[Sequence[tuple[str, Task]]], list[Reward]]
 """Texts at tasks → rewards, in order."""
-Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Verdict]]"]
+Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Reward]]"]
 """Has texts scored, without waiting."""
 
 
@@ -34,7 +34,7 @@ class Sampler:
     """What all ways have in common."""
 
     engine: PrefixEngine
-    explore: Exploration
+    rollout: RolloutSettings
     seed: int
     judge: Judge
     """Scores attempts."""
@@ -43,7 +43,7 @@ class Sampler:
     render: Callable[[Task], tuple[int, ...]]
     """A task's prompt as token ids."""
     room_tokens: int
-    """How long a prompt may be for an answer of explore.max_new_tokens to follow."""
+    """How long a prompt may be for an answer of rollout.max_new_tokens to follow."""
     write_trees: Callable[[int, Iterable[Mapping[str, Any]]], None]
     """Keeps the trees of a step."""
     step_value: Value | None = None
@@ -52,7 +52,7 @@ class Sampler:
     """How tokens are sampled now; a callback may change it from step to step."""
 
     def __post_init__(self) -> None:
-        self.sampling = self.explore.sampling
+        self.sampling = self.rollout.sampling
 
     def check(self, items: Items) -> None:
         """Raise UserError for tasks, of all that are practised on, that can't be sampled."""
@@ -68,14 +68,14 @@ class TimedJudge:
     def __init__(self, judge: Judge) -> None:
         self.judge, self.seconds = judge, 0.0
 
-    def __call__(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+    def __call__(self, pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
         began = time.perf_counter()
-        verdicts = self.judge(pairs)
+        rewards = self.judge(pairs)
         self.seconds += time.perf_counter() - began
-        return verdicts
+        return rewards
 
 
-def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
+def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Reward]]:
     """Return one reward for every attempt, by group."""
     flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
     return [[next(flat) for _ in group.attempts] for group in groups]

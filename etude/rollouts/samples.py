@@ -1,4 +1,4 @@
-"""The plainest exploration: independent samples, a group for each task."""
+"""The plainest rollouts: independent samples, a group for each task."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

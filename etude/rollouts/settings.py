@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
+from etude.rollouts.early_stop import StopWhen
 from etude.rollouts.refinement import Refinement
 from etude.rollouts.search.settings import REFINE, Search
-from etude.rollouts.stopping import StopWhen
 
 
 @dataclass(frozen=True)
-class Exploration:
+class RolloutSettings:
     """The attempts of a step."""
 
     tasks_per_step: int = 16
@@ -18,15 +18,15 @@ class Exploration:
     """Attempts at each task: the group."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
-    variants: list[str] = field(default_factory=list)
+    prompt_variants: list[str] = field(default_factory=list)
     """Paragraphs behind the question, of which attempt i at a task has the i-th, around and around ("" asks as it is), and is learned from
     as it was asked; none asks all attempts alike, as evaluation does."""
     search: Search = field(default_factory=Search)
     refine: Refinement = field(default_factory=Refinement)
-    """Of explore.search.method refine: an attempt, feedback in words, a revised attempt, for a number of turns."""
-    stop_when_decided: StopWhen = "never"
+    """Of rollout.search.method refine: an attempt, feedback in words, a revised attempt, for a number of turns."""
+    early_stop_groups: StopWhen = "never"
     """Whether a group gets the second half of its attempts only where the first half leaves doubt: not if all are `right`, or `wrong`, or
-    `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/rollouts/stopping.py`)."""
+    `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/rollouts/early_stop.py`)."""
 
     @property
     def is_search(self) -> bool:
@@ -39,33 +39,33 @@ class Exploration:
         return self.refine.turns if self.search.method == REFINE else 1
 
     def __post_init__(self) -> None:
-        at_least("explore.tasks_per_step", self.tasks_per_step, 1)
-        at_least("explore.num_samples", self.num_samples, 1)
-        at_least("explore.max_new_tokens", self.max_new_tokens, 1)
-        if self.search.method != "samples" and self.stop_when_decided != "never":
+        at_least("rollout.tasks_per_step", self.tasks_per_step, 1)
+        at_least("rollout.num_samples", self.num_samples, 1)
+        at_least("rollout.max_new_tokens", self.max_new_tokens, 1)
+        if self.search.method != "samples" and self.early_stop_groups != "never":
             raise UserError(
-                f"explore.stop_when_decided is for independent attempts, and explore.search.method {self.search.method} makes others: "
+                f"rollout.early_stop_groups is for independent attempts, and rollout.search.method {self.search.method} makes others: "
                 "leave it out, or set the method to samples"
             )
-        if self.stop_when_decided != "never" and self.num_samples < 4:
+        if self.early_stop_groups != "never" and self.num_samples < 4:
             raise UserError(
-                f"explore.stop_when_decided {self.stop_when_decided} judges by the first half of explore.num_samples {self.num_samples}, "
-                "and one attempt alone says nothing: set num_samples to 4 or more, or stop_when_decided to never"
+                f"rollout.early_stop_groups {self.early_stop_groups} judges by the first half of rollout.num_samples {self.num_samples}, "
+                "and one attempt alone says nothing: set num_samples to 4 or more, or early_stop_groups to never"
             )
-        if len(self.variants) > self.num_samples:
+        if len(self.prompt_variants) > self.num_samples:
             raise UserError(
-                f"explore.variants has {len(self.variants)} prompts for explore.num_samples {self.num_samples} attempts: name fewer, or "
-                "raise num_samples"
+                f"rollout.prompt_variants has {len(self.prompt_variants)} prompts for rollout.num_samples {self.num_samples} attempts: "
+                "name fewer, or raise num_samples"
             )
-        if self.variants and self.search.method != "samples":
+        if self.prompt_variants and self.search.method != "samples":
             raise UserError(
-                f"explore.variants asks for independent attempts in different words, which explore.search.method {self.search.method} "
-                "can't: leave the variants out, or set the method to samples"
+                "rollout.prompt_variants asks for independent attempts in different words, which rollout.search.method "
+                f"{self.search.method} can't: leave the variants out, or set the method to samples"
             )
         for name, value, least in (("temperature", self.sampling.temperature, 0.0), ("top_k", self.sampling.top_k, 1)):
             if value == least:
-                raise UserError(f"explore.sampling.{name} {value} makes all attempts at a task equal, so that there is nothing to learn")
+                raise UserError(f"rollout.sampling.{name} {value} makes all attempts at a task equal, so that there is nothing to learn")
         if (self.sampling.top_p, self.sampling.top_k, self.sampling.min_p) != (1.0, 0, 0.0):
             raise UserError(
-                "explore.sampling.top_p, top_k and min_p cut tokens off, which biases ratios: leave them out, vary the temperature"
+                "rollout.sampling.top_p, top_k and min_p cut tokens off, which biases ratios: leave them out, vary the temperature"
             )

@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from etude.engine.completion import Completion, Finish
-from etude.rewards.verdict import is_right
 from etude.rollouts.attempts import Attempt, Group
+from etude.tasks.reward import is_right
 from etude.tasks.task import Task
 
 

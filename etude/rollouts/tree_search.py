@@ -7,17 +7,17 @@ from typing import Any
 
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.baselines import with_values
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.sampler import Items, Judge, Sampler, TimedJudge
 from etude.rollouts.search.expansion import Expansion
 from etude.rollouts.search.growing import Growth, Value, search
+from etude.rollouts.search.node_values import Outcomes, Rollouts, either, likelihood
 from etude.rollouts.search.settings import Search
-from etude.rollouts.search.worth import Outcomes, Rollouts, either, likelihood
-from etude.rollouts.settings import Exploration
+from etude.rollouts.settings import RolloutSettings
 from etude.rollouts.tree import Tree
+from etude.tasks.reward import Reward
 
 
 @dataclass
@@ -29,35 +29,35 @@ class TreeSampler(Sampler):
 
     def sample(self, step: int, items: Items) -> RolloutBatch:
         timed, clock = TimedJudge(self.judge), time.perf_counter()
-        explore = replace(self.explore, sampling=self.sampling)
-        trees, outcomes = searched(self.engine, items, explore, timed, (self.seed, step), self.step_value)
+        rollout = replace(self.rollout, sampling=self.sampling)
+        trees, outcomes = searched(self.engine, items, rollout, timed, (self.seed, step), self.step_value)
         self.write_trees(step, (tree_row(tree) for tree in trees))
         groups, rewards = zip(*(group_of(tree, outcomes, hard=self.hard_values) for tree in trees), strict=True)
-        seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
+        seconds = {"rollout_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
         return RolloutBatch(step, list(groups), list(rewards), {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}, seconds)
 
 
 def searched(
     engine: PrefixEngine,
     items: Items,
-    explore: Exploration,
+    rollout: RolloutSettings,
     judge: Judge,
     names: Sequence[object],
     by_step_model: Value | None = None,
 ) -> tuple[list[Tree], Outcomes]:
-    """Return a tree for each task, and the verdicts of their answers; random numbers are keyed by `names`."""
-    outcomes, sizes = Outcomes(judge), (explore.num_samples, explore.max_new_tokens)
-    return grown(engine, items, explore.search, *sizes, explore.sampling, names, outcomes, by_step_model), outcomes
+    """Return a tree for each task, and the rewards of their answers; random numbers are keyed by `names`."""
+    outcomes, sizes = Outcomes(judge), (rollout.num_samples, rollout.max_new_tokens)
+    return grown(engine, items, rollout.search, *sizes, rollout.sampling, names, outcomes, by_step_model), outcomes
 
 
-def group_of(tree: Tree, outcomes: Outcomes, *, hard: bool = False) -> tuple[Group, list[Verdict]]:
-    """A tree's answers as attempts, each as often as it was drawn, with verdicts that know what its steps were worth (`Tree.expected`)."""
-    verdicts, expected = [], tree.expected(hard=hard)
+def group_of(tree: Tree, outcomes: Outcomes, *, hard: bool = False) -> tuple[Group, list[Reward]]:
+    """A tree's answers as attempts, each as often as it was drawn, with rewards that know what its steps were worth (`Tree.expected`)."""
+    rewards, expected = [], tree.expected(hard=hard)
     known, draws = {node: value for node, value in expected.items() if value is not None}, tree.draws(expected)
     for node in tree.ends():
-        verdict = outcomes.verdicts[node]
-        verdicts += [with_values(verdict, [tree.root, *node.path], known, draws) if node in known else verdict] * len(node.keys)
-    return tree.group(), verdicts
+        reward = outcomes.rewards[node]
+        rewards += [with_values(reward, [tree.root, *node.path], known, draws) if node in known else reward] * len(node.keys)
+    return tree.group(), rewards
 
 
 def tree_row(tree: Tree) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from etude.settings.sections import sections_of
 
 
 def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) -> list[str]:
-    """Convert Python values to command-line arguments: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`.
+    """Convert Python values to command-line arguments: `{"rollout.num_samples": 4}` becomes `--rollout.num_samples=4`.
 
-    With the `kind` of settings, nested values work too: `{"explore": {"num_samples": 4}}`. Raises UserError for values that have no text
+    With the `kind` of settings, nested values work too: `{"rollout": {"num_samples": 4}}`. Raises UserError for values that have no text
     form, such as a function.
     """
     if not isinstance(overrides, Mapping):

@@ -306,7 +306,7 @@ def leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") 
 
 
 def _expand_names(text: str, known: Sequence[str]) -> str:
-    """Expand setting names in an error: a settings class writes `search.width`, the command has `explore.search.width`."""
+    """Expand setting names in an error: a settings class writes `search.width`, the command has `rollout.search.width`."""
 
     def full(found: re.Match[str]) -> str:
         ends = [setting for setting in known if setting.endswith(f".{found[0]}")]
@@ -327,9 +327,11 @@ def _unknown_setting(name: str, known: Mapping[str, Any], kind: Any, where: str,
         own = name.replace("-", "_").removeprefix(f"{owner}.")
         return UserError(f"{start}unknown setting {dashes}{name}: {owner} is one value, {dashes}{owner} '{{\"{own}\": ...}}'")
     now = renamed_setting(name.replace("-", "_"))
-    if now is not None and now in known:
-        return UserError(f"{start}unknown setting {dashes}{name}: it is {dashes}{now.removeprefix('callbacks.') if dashes else now} now")
-    if now is None and name.replace("-", "_") in REMOVED:
+    if now is not None and (ours := next((each for each in (now, f"callbacks.{now}") if each in known), None)):
+        return UserError(f"{start}unknown setting {dashes}{name}: it is {dashes}{ours.removeprefix('callbacks.') if dashes else ours} now")
+    if now is not None and (inner := _section(now, known)):
+        return UserError(f"{start}unknown setting {dashes}{name}: it is {dashes}{now} now, set {dashes}{inner[0]} and the like")
+    if (now or name.replace("-", "_")) in REMOVED:
         return UserError(f"{start}unknown setting {dashes}{name}: it was removed, leave it out")
     near = nearest_setting(name, list(known), short or {})
     if dashes and near and not name.startswith("callbacks.") and near.removeprefix("callbacks.") in (short or {}):

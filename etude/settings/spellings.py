@@ -7,32 +7,35 @@ shows them.
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
-SECTIONS = {"optimizer": "optimiser", "warmup": "warm_start", "sft": "warm_start", "rollout": "explore", "training": "learn"}
+from etude.renamed import renamed_value
+
+SECTIONS = {"warmup": "warm_start", "sft": "warm_start", "training": "learn", "actor": "learn", "kv": "kv_cache"}
 """Other names of sections (the parts of a name before its last)."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("lr", "learning_rate", "actor_lr"), ("learn.optimiser.learning_rate", "study.optimiser.learning_rate")),
-    **dict.fromkeys(("warmup_steps", "num_warmup_steps", "lr_warmup_steps"), ("learn.optimiser.warmup_steps",)),
-    **dict.fromkeys(("max_grad_norm", "grad_clip", "clip_grad"), ("learn.optimiser.max_gradient_norm",)),
-    **dict.fromkeys(("weight_decay", "wd"), ("learn.optimiser.weight_decay",)),
-    **dict.fromkeys(("optimizer", "optim", "optimiser"), ("learn.optimiser.learning_rate",)),
-    **dict.fromkeys(("temperature", "temp"), ("explore.sampling.temperature", "sampling.temperature")),
-    "top_p": ("explore.sampling.top_p", "sampling.top_p"),
-    "top_k": ("explore.sampling.top_k", "sampling.top_k"),
-    "min_p": ("explore.sampling.min_p", "sampling.min_p"),
+    **dict.fromkeys(("lr", "learning_rate", "actor_lr"), ("learn.optimizer.learning_rate", "study.optimizer.learning_rate")),
+    **dict.fromkeys(("warmup_steps", "num_warmup_steps", "lr_warmup_steps"), ("learn.optimizer.warmup_steps",)),
+    **dict.fromkeys(("max_grad_norm", "grad_clip", "clip_grad"), ("learn.optimizer.max_grad_norm",)),
+    **dict.fromkeys(("lr_scheduler_type", "lr_schedule"), ("learn.optimizer.lr_scheduler", "study.optimizer.lr_scheduler")),
+    **dict.fromkeys(("weight_decay", "wd"), ("learn.optimizer.weight_decay",)),
+    **dict.fromkeys(("optimizer", "optim"), ("learn.optimizer.learning_rate",)),
+    **dict.fromkeys(("temperature", "temp"), ("rollout.sampling.temperature", "sampling.temperature")),
+    "top_p": ("rollout.sampling.top_p", "sampling.top_p"),
+    "top_k": ("rollout.sampling.top_k", "sampling.top_k"),
+    "min_p": ("rollout.sampling.min_p", "sampling.min_p"),
     **dict.fromkeys(
         ("num_generations", "num_return_sequences", "group_size", "rollouts_per_example", "num_rollouts", "samples_per_prompt"),
-        ("explore.num_samples", "num_samples", "evaluation.num_samples"),
+        ("rollout.num_samples", "num_samples", "evaluation.num_samples"),
     ),
     **dict.fromkeys(
         ("max_completion_length", "max_new_tokens", "max_tokens", "max_response_length", "max_gen_toks", "generation_max_length"),
-        ("explore.max_new_tokens", "max_new_tokens"),
+        ("rollout.max_new_tokens", "max_new_tokens"),
     ),
     **dict.fromkeys(
         ("batch_size", "train_batch_size", "per_device_train_batch_size", "prompts_per_step", "rollout_batch_size"),
-        ("explore.tasks_per_step", "study.tokens_per_step"),
+        ("rollout.tasks_per_step", "study.tokens_per_step"),
     ),
-    **dict.fromkeys(("epochs", "num_train_epochs", "num_epochs", "num_iterations", "ppo_epochs"), ("learn.epochs",)),
+    **dict.fromkeys(("num_train_epochs", "num_epochs", "num_iterations", "ppo_epochs"), ("learn.epochs",)),
     **dict.fromkeys(("max_steps", "num_steps", "total_steps", "num_train_steps"), ("steps",)),
     **dict.fromkeys(("beta", "kl_coef", "kl_coeff", "kl_loss_coef", "init_kl_coef", "kl_penalty"), ("callbacks.kl_penalty.kl_coef",)),
     **dict.fromkeys(("epsilon", "epsilon_low", "cliprange", "clip_range", "clip_ratio", "clip_eps"), ("learn.clip_low",)),
@@ -40,23 +43,29 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("entropy_coef", "entropy_coeff", "ent_coef"), ("callbacks.entropy_bonus.entropy_coef",)),
     **dict.fromkeys(("loss_type", "policy_loss"), ("learn.loss",)),
     **dict.fromkeys(
-        ("advantage", "advantages", "advantage_estimator", "adv_estimator", "algorithm", "algo", "scale_rewards"), ("learn.credit",)
+        ("advantages", "advantage_estimator", "adv_estimator", "algorithm", "algo", "scale_rewards", "credit"), ("learn.advantage",)
     ),
-    **dict.fromkeys(("loss_agg_mode", "loss_aggregation"), ("learn.aggregation",)),
+    **dict.fromkeys(("loss_agg", "loss_aggregation", "aggregation"), ("learn.loss_agg_mode",)),
+    **dict.fromkeys(
+        ("num_mini_batches", "num_minibatches", "ppo_mini_batch_size", "steps_per_generation"), ("learn.minibatches_per_epoch",)
+    ),
+    **dict.fromkeys(("ref_model_sync", "sync_ref_model"), ("learn.preference.ref_model_sync_steps",)),
+    **dict.fromkeys(("ppo_max_token_len_per_gpu", "max_token_len_per_gpu"), ("machine.max_tokens_per_microbatch",)),
+    **dict.fromkeys(("reward_weight", "reward_scales"), ("reward_weights",)),
     **dict.fromkeys(("lora_r", "lora_rank", "rank"), ("learn.lora.rank", "lora.rank")),
     "lora_alpha": ("learn.lora.alpha", "lora.alpha"),
     **dict.fromkeys(("model_name", "model_name_or_path", "model_path", "pretrained", "base_model"), ("model",)),
     **dict.fromkeys(("dataset", "dataset_name", "hf_dataset"), ("tasks.dataset", "recipe")),
     **dict.fromkeys(("train_file", "train_files", "data_files", "train_data"), ("tasks.path", "evaluation.path")),
     **dict.fromkeys(("eval_file", "eval_files", "test_file", "validation_file", "val_files"), ("evaluation.path",)),
-    **dict.fromkeys(("reward", "reward_func", "reward_funcs", "reward_function", "reward_fn", "scorer"), ("tasks.verifier", "verifier")),
+    **dict.fromkeys(("reward_func", "reward_funcs", "reward_function", "reward_fn", "scorer"), ("tasks.verifier", "verifier")),
     **dict.fromkeys(("limit", "num_examples", "n_examples"), ("evaluation.n", "n")),
-    **dict.fromkeys(("dtype", "torch_dtype", "bf16", "fp16"), ("machine.precision",)),
+    **dict.fromkeys(("precision", "torch_dtype", "bf16", "fp16"), ("machine.dtype",)),
     **dict.fromkeys(("device", "accelerator"), ("machine.device",)),
-    **dict.fromkeys(("save_steps", "save_every", "save_freq", "save_interval"), ("checkpoint_every",)),
-    "save_total_limit": ("keep_checkpoints",),
+    **dict.fromkeys(("save_every", "save_freq", "save_interval"), ("save_steps",)),
+    "max_checkpoints": ("save_total_limit",),
     **dict.fromkeys(("system_prompt", "system_message"), ("system",)),
-    **dict.fromkeys(("search", "sampler"), ("explore.search.method", "search.method")),
+    **dict.fromkeys(("sampler", "search_method"), ("rollout.search.method", "search.method")),
     **dict.fromkeys(("stop_sequences", "stop_strings"), ("stop",)),
 }
 """Other libraries' names of settings, in lower case with underscores, and ours: the first that the command has."""
@@ -65,33 +74,28 @@ Value = tuple[str, str]
 """Our name of a value, and a note."""
 
 VALUES: Mapping[str, Mapping[str, Value]] = {
-    "learn.credit": {
-        "grpo": ("standardised", ""),
-        **dict.fromkeys(("dr_grpo", "drgrpo", "dr.grpo", "centered"), ("centred", "")),
-        "standardized": ("standardised", ""),
-        **dict.fromkeys(("rloo", "loo"), ("leave_one_out", "")),
-        **dict.fromkeys(("reinforce", "reinforce++", "reinforce_plus_plus"), ("batch", "")),
-        **dict.fromkeys(("dapo", "gspo", "cispo", "ppo"), ("standardised", "and learn.loss says how it is clipped")),
-        "vineppo": ("difference", "of a search such as explore.search.method vine"),
-        "treerl": ("tree", "of explore.search.method tree"),
+    "learn.advantage": {
+        **dict.fromkeys(("group", "standardized"), ("grpo", "")),
+        **dict.fromkeys(("drgrpo", "dr.grpo", "centered", "none"), ("dr_grpo", "")),
+        **dict.fromkeys(("loo", "leave_one_out"), ("rloo", "")),
+        **dict.fromkeys(("batch", "reinforce", "reinforce++", "reinforce_plus_plus"), ("lite_ppo", "")),
+        **dict.fromkeys(("dapo", "gspo", "cispo", "ppo"), ("grpo", "and learn.loss says how it is clipped")),
         "passk": ("pass_at_k", ""),
     },
     "learn.loss": {
-        **dict.fromkeys(("ppo", "grpo", "dapo", "clip_higher"), ("clipped", "")),
-        "gspo": ("sequence", ""),
-        "cispo": ("capped", ""),
-        "dr_grpo": ("clipped", "with learn.credit centred"),
+        **dict.fromkeys(("grpo", "dapo", "clip_higher", "vanilla"), ("ppo", "")),
+        "dr_grpo": ("ppo", "with learn.advantage dr_grpo"),
     },
     "learn.method": {
-        **dict.fromkeys(("grpo", "dr_grpo", "rloo", "ppo", "gspo", "dapo", "reinforce", "rl", "policy_gradient"), ("credit", "")),
+        **dict.fromkeys(("grpo", "dr_grpo", "rloo", "ppo", "gspo", "dapo", "reinforce", "rl"), ("policy_gradient", "")),
         "sft": ("imitation", "of own right attempts; given demonstrations are learned by warm_start.steps"),
         **dict.fromkeys(("rft", "raft", "expert_iteration", "best_of_n", "star", "rest_em"), ("imitation", "")),
         **dict.fromkeys(("dpo", "ipo", "kto", "simpo"), ("preference", "with learn.preference.loss")),
     },
-    "feedback": {
-        **dict.fromkeys(("verifier", "reward", "rule", "rlvr"), ("outcome", "with tasks.verifier")),
+    "reward": {
+        **dict.fromkeys(("rule", "rules", "rlvr", "verifiable"), ("verifier", "with tasks.verifier")),
         **dict.fromkeys(("llm", "llm_judge", "reward_model", "rlaif"), ("judge", "")),
-        **dict.fromkeys(("majority", "ttrl", "self_consistency"), ("agreement", "")),
+        **dict.fromkeys(("majority", "ttrl", "self_consistency"), ("majority_vote", "")),
     },
     "search.method": {
         **dict.fromkeys(("best_of_n", "independent", "sampling"), ("samples", "")),
@@ -105,7 +109,7 @@ VALUES: Mapping[str, Mapping[str, Value]] = {
         "dola": ("layer_contrast_dynamic", ""),
         "cad": ("context_contrast", ""),
     },
-    "engine.view": {
+    "kv_cache.policy": {
         "streamingllm": ("streaming", ""),
         "pyramidkv": ("pyramid", ""),
         **dict.fromkeys(("adakv", "ada_kv"), ("ada_snapkv", "")),
@@ -114,7 +118,7 @@ VALUES: Mapping[str, Mapping[str, Value]] = {
         "criticalkv": ("critical_snapkv", ""),
         "lazyllm": ("lazy", ""),
     },
-    "machine.precision": {
+    "machine.dtype": {
         **dict.fromkeys(("bf16", "half", "fp16", "float16"), ("bfloat16", "")),
         **dict.fromkeys(("fp32", "full", "single"), ("float32", "")),
     },
@@ -122,14 +126,15 @@ VALUES: Mapping[str, Mapping[str, Value]] = {
 }
 """Other libraries' names of values, and ours, by the setting's name or its end."""
 
-_FIRST = ("explore.", "learn.", "evaluation.", "sampling.")
+_FIRST = ("rollout.", "learn.", "evaluation.", "sampling.")
 """Preferred sections, if several have a setting of the same name."""
 
 
 def our_value(setting: str, value: str) -> Value | None:
-    """Return our name for another library's value of a setting, with a note, or None."""
+    """Return our name for another library's value of a setting, or for a value of before, with a note, or None."""
     known = next((words for name, words in VALUES.items() if setting == name or setting.endswith(f".{name}")), {})
-    return known.get(value.strip().lower().replace("-", "_"))
+    now = renamed_value(setting, value)
+    return (now, "") if now != value else known.get(value.strip().lower().replace("-", "_"))
 
 
 def nearest_setting(name: str, known: Sequence[str], short: Collection[str] = ()) -> str | None:

@@ -12,13 +12,13 @@ from etude.settings.configuration import flatten, to_plain_values
 from etude.settings.yaml_text import as_yaml
 
 Sections = Mapping[tuple[str, ...], str]
-"""Beginnings of names that nothing reads, and why."""
+"""Prefixes of names that nothing reads, and why."""
 
 
 class Read(NamedTuple):
     """Settings whose names begin so are read where another setting has one of these values."""
 
-    beginnings: tuple[str, ...]
+    prefixes: tuple[str, ...]
     setting: str
     values: Collection[Any]
     """`ANY`: any but 0, false, null and empty ones."""
@@ -29,14 +29,14 @@ ANY: Collection[Any] = ("any",)
 
 
 def unread_by(table: Sequence[Read], values: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """Return the beginnings that a table says nothing reads, of settings by dotted name, and why."""
+    """Return the prefixes that a table says nothing reads, of settings by dotted name, and why."""
     found: dict[tuple[str, ...], str] = {}
-    for beginnings, setting, read in table:
+    for prefixes, setting, read in table:
         value = values.get(setting)
         own = {*value} if isinstance(value, (list, tuple)) else {value}
         if not (bool(value) if read is ANY else own & {*read}):
             shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else as_yaml(value)
-            found[beginnings] = f"{setting} is {shown}" if shown != "" else f"{setting} is empty"
+            found[prefixes] = f"{setting} is {shown}" if shown != "" else f"{setting} is empty"
     return found
 
 
@@ -55,7 +55,7 @@ def unread_in(section: str, settings: Any, chosen_by: str) -> dict[tuple[str, ..
 
 
 def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:
-    """Return for each group of changed settings that nothing reads their names and why: `judge.model: feedback is outcome`.
+    """Return for each group of changed settings that nothing reads their names and why: `judge.model: reward is verifier`.
 
     Of several reasons the first one is told.
     """

@@ -59,11 +59,11 @@ def load_questions(suite: DomainSuite, data: Path | None) -> Questions:
             raise UserError(f"glossary {path} gave no terms for split {suite.split!r} of {suite.split_by}: name another split")
         found["cloze", path] = _picked(asked, suite.glossary_n)
     for part in ("near", "far"):
-        for path in getattr(suite, part):
+        for path in getattr(suite, f"{part}_domain"):
             source = TaskSource(path=[path], columns=suite.columns, verifier="choice")
             tasks = load_tasks(source, split=suite.split, n=None, seed=0, data=data)
             found[part, path] = _picked([question_from_task(task) for task in tasks], suite.n)
-    if not suite.far:
+    if not suite.far_domain:
         tasks = load_tasks(TaskSource(path=[SHIPPED_QUESTIONS], verifier="choice"), split=suite.split, n=None, seed=0)
         found["far", SHIPPED] = [question_from_task(task) for task in tasks]
     return found
@@ -119,11 +119,11 @@ def _rows(
         known = score_questions(questions, tokenizer, logprobs, room)
         parts.setdefault(part, []).append(known)
         yield row_of(part, name, [known])
-        if part in ("near", "far") and len(parts[part]) == len(getattr(suite, part)) > 1:
+        if part in ("near", "far") and len(parts[part]) == len(getattr(suite, f"{part}_domain")) > 1:
             yield row_of(part, ALL, parts[part])
     for (part, name), questions in asked.items():
-        if part in ("cloze", "open") and suite.said_n:
-            yield said_row(name, _picked(questions, suite.said_n), answers)
+        if part in ("cloze", "open") and suite.generated_n:
+            yield said_row(name, _picked(questions, suite.generated_n), answers)
     for name, text in texts:
         yield perplexity_row(name, text, suite, tokenizer, logprobs, room)
 

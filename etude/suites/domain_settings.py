@@ -22,8 +22,8 @@ class DomainSuite:
     """The split that is measured, of `split_by` and of `{split}` in a path."""
     glossary: list[str] = field(default_factory=list)
     """Files with the columns term, definition and optionally section; split by `split_by` if they have that column."""
-    near: list[str] = field(default_factory=list)
-    far: list[str] = field(default_factory=list)
+    near_domain: list[str] = field(default_factory=list)
+    far_domain: list[str] = field(default_factory=list)
     """Files of questions with choices."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column names (question, choices, answer) to those of all question files."""
@@ -31,7 +31,7 @@ class DomainSuite:
     """Questions of each file of near and far, at equal distances; all unless given."""
     glossary_n: int | None = None
     """Terms of each glossary, at equal distances; all unless given."""
-    said_n: int = 0
+    generated_n: int = 0
     """Questions of each glossary and file with open questions, at equal distances, that are also answered greedily; the answer is compared
     with the correct one by shared words (the verifier `words`); 0: none.
     """
@@ -46,7 +46,7 @@ class DomainSuite:
         for name in ("n", "glossary_n"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
-        at_least("said_n", self.said_n, 0)
+        at_least("generated_n", self.generated_n, 0)
         at_least("text_tokens", self.text_tokens, 2)
         at_least("window_tokens", self.window_tokens, 3)
 

@@ -1,4 +1,4 @@
-"""The latent-knowledge suite (`etude evaluate MODEL --suite knows-says`): see `etude.evaluation.latent_knowledge`."""
+"""The latent-knowledge suite (`etude evaluate MODEL --suite latent-knowledge`): see `etude.evaluation.latent_knowledge`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +30,9 @@ from etude.tasks.verifiers import VERIFIERS
 
 _NAMES = 5
 """Names of a correct answer that are scored, at most."""
+
+_KEYS = "knows-says"
+"""What samples are keyed by: another word would sample other answers."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def _measure(suite: LatentKnowledge, tasks: Sequence[Task], subject: Subject, _:
     methods = []
     for name in suite.methods:
         how = replace(suite.decoding, method=name)
-        asking: dict[str, Any] = {"max_new_tokens": suite.max_new_tokens, "room_tokens": room, "names": (suite.seed, "knows-says")}
+        asking: dict[str, Any] = {"max_new_tokens": suite.max_new_tokens, "room_tokens": room, "names": (suite.seed, _KEYS)}
         found = decode(engine, list(zip(tasks, prompts, strict=True)), how, **asking, logprobs=subject.logprobs)
         methods.append(_method_row(name, [each.answer.text for each in found], tasks, facts, row))
         reporter.say(method_line(methods[-1]))
@@ -165,7 +168,7 @@ def _said(
     numbers = range(suite.decoding.k)
     named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
     keys = [
-        [seed_for(suite.seed, "knows-says", "sample", number, key, *again) for number in numbers] for key, again in named
+        [seed_for(suite.seed, _KEYS, "sample", number, key, *again) for number in numbers] for key, again in named
     ]  # the keys of a sample pool
     samples = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=suite.decoding.sampling, keys=keys)
     found = []
@@ -211,8 +214,8 @@ def method_line(row: Mapping[str, Any]) -> str:
 
 
 LATENT_KNOWLEDGE = SuiteDefinition(
-    "knows",
-    "knows-says",
+    "latent-knowledge",
+    "latent-knowledge",
     LatentKnowledge,
     lambda suite, request: questions(suite, request.data),
     _measure,

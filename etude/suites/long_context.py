@@ -50,7 +50,7 @@ class LongSuite:
     max_new_tokens: int = 32
     system: str | None = None
     """System message put before every text."""
-    engine: KVCacheSettings = field(default_factory=KVCacheSettings)
+    kv_cache: KVCacheSettings = field(default_factory=KVCacheSettings)
     """The cache policy, which is compared with the full cache."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
@@ -69,10 +69,12 @@ class LongSuite:
 
 def _load(suite: LongSuite, request: Request) -> tuple[list[str], dict[str, Generator]]:
     """Read the texts of the haystack, and the generators of tasks."""
-    if request.page and not suite.engine.is_on:
-        raise UserError("a page shows what a policy keeps: choose one (--engine.view snapkv --engine.keep_ratio 0.25), or leave --page out")
-    if suite.engine.rerotate:
-        raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
+    if request.page and not suite.kv_cache.is_on:
+        raise UserError(
+            "a page shows what a policy keeps: choose one (--kv_cache.policy snapkv --kv_cache.keep_ratio 0.25), or leave --page out"
+        )
+    if suite.kv_cache.rerotate:
+        raise UserError("kv_cache.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
     texts = [each.text for each in read_documents(Corpus(path=suite.haystack), request.data)] if suite.haystack else []
     return texts, generators_by_kind(
         {name: find_file(path, request.data) if (path := getattr(suite, name)) else None for name in FROM_FILES}
@@ -88,11 +90,11 @@ def _measure(suite: LongSuite, loaded: tuple[list[str], dict[str, Generator]], s
             f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
         )
     haystack, ends = make_haystack(texts, tokenizer), end_tokens(model, tokenizer)
-    policy = suite.engine.policy.for_tokenizer(tokenizer).as_generated() if suite.engine.is_on else None
+    policy = suite.kv_cache.cache_policy.for_tokenizer(tokenizer).as_generated() if suite.kv_cache.is_on else None
     unread = unread_among(
         suite,
         flatten(to_plain_values(LongSuite())),
-        {("engine.every_tokens",): "all that is said is kept", **unread_in("engine", suite.engine, "view")},
+        {("kv_cache.every_tokens",): "all that is said is kept", **unread_in("kv_cache", suite.kv_cache, "policy")},
     )
     for sentence in unread:
         reporter.say(f"unused settings: {sentence}")
@@ -107,9 +109,9 @@ def _measure(suite: LongSuite, loaded: tuple[list[str], dict[str, Generator]], s
                 pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
                 shown.append(ShownTask(kind, found[0], pieces, found[0].pop("kept")))
             rows.append(_row(kind, tokens, found))
-            reporter.say(line(rows[-1], suite.engine.name if policy else None))
+            reporter.say(line(rows[-1], suite.kv_cache.name if policy else None))
             items += [{"kind": kind, "tokens": tokens, **each} for each in found]
-    result = {"view": suite.engine.name, "rows": rows, "items": items}
+    result = {"view": suite.kv_cache.name, "rows": rows, "items": items}
     if page and policy:
         write_kv_cache_page({"model": name, **result}, shown, page, reads=policy.is_retrieval)
     return result

@@ -26,7 +26,7 @@ from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import make_probe, measure_retention
 from etude.evaluation.rewards import is_item_right
 from etude.evaluation.statistics import wilson_interval
-from etude.rewards.outcome import Isolation, OutcomeFeedback
+from etude.rewards.verifier_reward import Isolation, VerifierReward
 from etude.rollouts.prompts import render_prompts
 from etude.suites.general_knowledge import ALL, SHIPPED, SHIPPED_QUESTIONS, perplexity_row, text_of
 from etude.suites.harness import Request, Row, Subject, SuiteDefinition, report_rows
@@ -161,7 +161,7 @@ def _instructions(suite: RetentionSuite, engine: Engine, prompts: Prompts) -> tu
 def _families(suite: RetentionSuite, engine: Engine, prompts: Prompts) -> tuple[list[Row], dict[str, Any]]:
     rows, said = [], {}
     how = Measurement(suite.max_new_tokens, pass_n=0, num_samples=0, sampling=Sampling(), seed=0)
-    with OutcomeFeedback(suite.timeout_seconds, isolate=suite.isolate_verifiers) as outcome:
+    with VerifierReward(suite.timeout_seconds, isolate=suite.isolate_verifiers) as outcome:
         for family in suite.families:
             source = TaskSource(family=family, parameters=suite.family_parameters.get(family, {}), verifier=suite.family_verifier)
             tasks = load_tasks(source, split="retention", n=suite.family_n, seed=0)

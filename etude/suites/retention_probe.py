@@ -49,7 +49,7 @@ def logprobs_of(model: Any, place: Device, machine: Machine) -> Logprobs:
 
     def logprobs(pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
         examples = [Example(prompt, completion) for prompt, completion in pairs]
-        return completion_logprobs(model, examples, place.dtype, batch_tokens=machine.update_batch_tokens)
+        return completion_logprobs(model, examples, place.dtype, batch_tokens=machine.max_tokens_per_microbatch)
 
     return logprobs
 

@@ -77,7 +77,7 @@ class Actions:
     strict: bool = False
     """Whether other tags make an answer malformed; otherwise they count as text."""
     malformed_score: float = 0.0
-    """Score of a malformed answer, where feedback has the part `form`, or with `gate`: at most the lowest score that the verifier gives."""
+    """Score of a malformed answer, where the reward has the part `format`, or with `gate`: at most the lowest that the verifier gives."""
     gate: bool = False
     """Whether a malformed answer gets `malformed_score` in practice whatever its final answer is. Evaluation uses the final answer alone.
     """

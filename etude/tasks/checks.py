@@ -28,7 +28,8 @@ def check_answers(tasks: Iterable[Task]) -> None:
         if task.answer is None and task.verifier in COMPARING:
             raise UserError(
                 f"{task.origin or 'a task'}: no answer, which the {task.verifier} verifier compares with: add it, say which column "
-                "holds it (columns: {answer: THEIR_NAME}), or leave the row out; practice by feedback agreement, judge or form needs none"
+                "holds it (columns: {answer: THEIR_NAME}), or leave the row out; practice by reward majority_vote, judge or format needs "
+                "none"
             )
 
 

@@ -1,15 +1,15 @@
 """The `math` verifier: compare two mathematical expressions with math-verify, which reads LaTeX and plain expressions into sympy.
 
 Sympy may never end on an expression such as a tower of powers. Math-verify's own time limits need signals of the main thread, so they are
-off here, and the process that runs it must be killable (`etude.rewards.outcome`). Only the last 4,000 characters are read.
+off here, and the process that runs it must be killable (`etude.rewards.verifier_reward`). Only the last 4,000 characters are read.
 """
 
 import re
 from typing import Any
 
-from etude.rewards.verdict import Verdict
-from etude.rewards.words import quoted, read_as
 from etude.tasks.answers import final_answer
+from etude.tasks.feedback import quoted, read_as
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 _MAX_CHARACTERS = 4_000
@@ -29,7 +29,7 @@ _CALL = re.compile(
 )
 
 
-def math(text: str, task: Task) -> Verdict:
+def math(text: str, task: Task) -> Reward:
     """Score 1.0 if the text's expression equals the gold expression, whichever way each is written, else 0.0.
 
     The expression is what math-verify finds (boxed, between dollar signs, or a number), or else the whole answer if it holds no prose.
@@ -37,17 +37,17 @@ def math(text: str, task: Task) -> Verdict:
     from math_verify import verify
 
     if task.answer is None:
-        return Verdict(None, message="the task has no gold answer")
+        return Reward(None, message="the task has no gold answer")
     gold = _expression(task.answer)
     if not gold:
-        return Verdict(None, message=f"no expression in the gold answer {task.answer[:60]!r}")
+        return Reward(None, message=f"no expression in the gold answer {task.answer[:60]!r}")
     found = _expression(text[-_MAX_CHARACTERS:])
     if not found:
-        return Verdict(0.0, {"parsable": 0.0}, message="no expression in the answer", words="I found no expression in your answer.")
+        return Reward(0.0, {"parsable": 0.0}, message="no expression in the answer", words="I found no expression in your answer.")
     if verify(gold, found, timeout_seconds=None):
-        return Verdict(1.0, {"parsable": 1.0})
+        return Reward(1.0, {"parsable": 1.0})
     message = f"got {str(found[-1])[:60]}, expected {str(gold[-1])[:60]}"
-    return Verdict(0.0, {"parsable": 1.0}, message=message, words=read_as(quoted(str(found[-1]))))
+    return Reward(0.0, {"parsable": 1.0}, message=message, words=read_as(quoted(str(found[-1]))))
 
 
 def _expression(text: str) -> list[Any]:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from etude.rewards.verdict import Verdict
-from etude.rewards.words import of_another_form, quoted, read_as
 from etude.tasks.answers import answer_form, final_answer, has_form_of, parse_list
+from etude.tasks.feedback import of_another_form, quoted, read_as
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 _EVALUATED = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
@@ -33,7 +33,7 @@ _INTEGER = re.compile(r"\d{1,18}")
 _BITWISE = re.compile(r"(?:0x[\da-fA-F]+|[\d\s()+*/%&|^~<>-])*+")
 
 
-def reasoning_gym(text: str, task: Task) -> Verdict:
+def reasoning_gym(text: str, task: Task) -> Reward:
     """Score 1.0 if the scorer of `metadata["family"]` gives the answer exactly 1.0 for `metadata["entry"]`, else 0.0.
 
     The scorer's own value is kept in `parts["source_score"]`. An answer of another form than the gold answer's scores 0.0 and is not shown
@@ -44,13 +44,13 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
     if not answer or (task.answer is not None and not has_form_of(answer, task.answer)):
         expected = "an answer" if task.answer is None else f"a {answer_form(task.answer)}"
         message = f"expected {expected}, got {answer_form(answer)}"
-        return Verdict(0.0, {"parsable": 0.0}, message=message, words=of_another_form(answer))
+        return Reward(0.0, {"parsable": 0.0}, message=message, words=of_another_form(answer))
     family = task.metadata["family"]
     if not _is_harmless(family, answer):
-        return Verdict(0.0, {"parsable": 0.0}, message="the answer is not plain arithmetic or data", words=of_another_form(answer))
+        return Reward(0.0, {"parsable": 0.0}, message="the answer is not plain arithmetic or data", words=of_another_form(answer))
     entry = decode(task.metadata["entry"])
     if not _has_harmless_entry(family, entry):
-        return Verdict(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
+        return Reward(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
     source_score = float(load_scorer(family)(answer=answer, entry=entry))
     if source_score == 1.0:
         problem = _too_loose(family, answer, entry)
@@ -58,7 +58,7 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
         expected = "what the question asks for" if task.answer is None else repr(task.answer[:60])
         problem = f"got {answer[:60]!r}, expected {expected}"
     parts = {"parsable": 1.0, "source_score": source_score}
-    return Verdict(float(not problem), parts, message=problem, words=read_as(quoted(answer)) if problem else "")
+    return Reward(float(not problem), parts, message=problem, words=read_as(quoted(answer)) if problem else "")
 
 
 def encode(value: Any) -> Any:

@@ -1,9 +1,9 @@
 """Load a user's own Python function, a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
 
 A generator of tasks (`tasks.function`) runs in the main process without limits: it is part of the program that its user starts. A verifier
-runs in the verifiers' process alone (`etude.rewards.outcome`); the main process only looks for its name in the file
+runs in the verifiers' process alone (`etude.rewards.verifier_reward`); the main process only looks for its name in the file
 (`etude.tasks.function_check`). A verifier is called with (text, task) and returns a reward: any finite number, None if it cannot say, or a
-`Verdict`. An answer is right from a score of 1 on, unless the function has an attribute `right_at`:
+`Reward`. An answer is right from a score of 1 on, unless the function has an attribute `right_at`:
 
     def judge(text, task):
         return 30 * share_of_tests_passed(text) - 5
@@ -23,8 +23,8 @@ from typing import Any
 
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
-from etude.rewards.verdict import RIGHT_AT, Verdict
 from etude.tasks.function_check import import_failure, require_file, split_name
+from etude.tasks.reward import RIGHT_AT, Reward
 from etude.tasks.task import Task
 
 
@@ -46,26 +46,26 @@ def load_function(name: str, what: str = "function") -> Callable[..., Any]:
     return found
 
 
-def to_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
-    """Convert what a user's verifier returned to a Verdict: a finite number or a bool is the score, None is unscored.
+def to_reward(result: Any, right_at: float = RIGHT_AT) -> Reward:
+    """Convert what a user's verifier returned to a Reward: a finite number or a bool is the score, None is unscored.
 
-    `right_at` is the score from which on an answer is right; a Verdict brings its own. NaN and infinities are unscored too, and the message
-    says so. Raises TypeError for anything else, and for a Verdict whose parts or step_values are not finite numbers or whose message or
+    `right_at` is the score from which on an answer is right; a Reward brings its own. NaN and infinities are unscored too, and the message
+    says so. Raises TypeError for anything else, and for a Reward whose parts or step_values are not finite numbers or whose message or
     words are not text.
 
-    >>> to_verdict(True).score, to_verdict(-2.5).score, to_verdict(float("nan")).message
+    >>> to_reward(True).score, to_reward(-2.5).score, to_reward(float("nan")).message
     (1.0, -2.5, 'the verifier returned nan, which is no score')
     """
-    if isinstance(result, Verdict):
+    if isinstance(result, Reward):
         return _checked(result)
     if result is None:
-        return Verdict(None, message="the verifier returned None")
+        return Reward(None, message="the verifier returned None")
     if isinstance(result, str) or not hasattr(result, "__float__"):
-        raise TypeError(f"a verifier returns a Verdict, a number, a bool or None, got {type(result).__name__}")
+        raise TypeError(f"a verifier returns a Reward, a number, a bool or None, got {type(result).__name__}")
     score = float(result)
     if not math.isfinite(score):
-        return Verdict(None, message=f"the verifier returned {score}, which is no score")
-    return Verdict(score, right_at=right_at)
+        return Reward(None, message=f"the verifier returned {score}, which is no score")
+    return Reward(score, right_at=right_at)
 
 
 def get_right_at(function: Callable[..., Any], name: str) -> float:
@@ -79,8 +79,8 @@ def get_right_at(function: Callable[..., Any], name: str) -> float:
     return float(right_at)
 
 
-def load_verifier(name: str) -> Callable[[str, Task], Verdict]:
-    """Load a user's verifier by its name and wrap it to return verdicts.
+def load_verifier(name: str) -> Callable[[str, Task], Reward]:
+    """Load a user's verifier by its name and wrap it to return rewards.
 
     Raises UserError as `load_function` and `get_right_at` do.
     """
@@ -88,29 +88,29 @@ def load_verifier(name: str) -> Callable[[str, Task], Verdict]:
     right_at = get_right_at(function, name)
 
     @wraps(function)
-    def verifier(text: str, task: Task) -> Verdict:
-        return to_verdict(function(text, task), right_at)
+    def verifier(text: str, task: Task) -> Reward:
+        return to_reward(function(text, task), right_at)
 
     return verifier
 
 
-def _checked(verdict: Verdict) -> Verdict:
-    """Return the verdict with plain Python floats, so that JSON can hold them. Raises TypeError for anything else."""
+def _checked(reward: Reward) -> Reward:
+    """Return the reward with plain Python floats, so that JSON can hold them. Raises TypeError for anything else."""
     for name in ("message", "words"):
-        text = getattr(verdict, name)
+        text = getattr(reward, name)
         if not isinstance(text, str):
-            raise TypeError(f"a Verdict's {name} must be text, got {type(text).__name__}")
-    if not isinstance(verdict.parts, Mapping):
-        raise TypeError(f"a Verdict's parts must be numbers by their names, got {type(verdict.parts).__name__}")
-    score = None if verdict.score is None else _number("score", verdict.score)
-    parts = {name: _number("parts", value) for name, value in verdict.parts.items()}
-    step_values = tuple(_number("step_values", value) for value in verdict.step_values)
-    return Verdict(score, parts, step_values, verdict.message, verdict.words, right_at=_number("right_at", verdict.right_at))
+            raise TypeError(f"a Reward's {name} must be text, got {type(text).__name__}")
+    if not isinstance(reward.parts, Mapping):
+        raise TypeError(f"a Reward's parts must be numbers by their names, got {type(reward.parts).__name__}")
+    score = None if reward.score is None else _number("score", reward.score)
+    parts = {name: _number("parts", value) for name, value in reward.parts.items()}
+    step_values = tuple(_number("step_values", value) for value in reward.step_values)
+    return Reward(score, parts, step_values, reward.message, reward.words, right_at=_number("right_at", reward.right_at))
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, str) or not hasattr(value, "__float__") or not math.isfinite(value):
-        raise TypeError(f"a Verdict's {name} must be finite numbers, got {value!r}")
+        raise TypeError(f"a Reward's {name} must be finite numbers, got {value!r}")
     return float(value)
 
 

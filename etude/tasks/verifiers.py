@@ -1,4 +1,4 @@
-"""Verifiers: pure functions (text, task) -> Verdict that score an answer. The table at the end names them.
+"""Verifiers: pure functions (text, task) -> Reward that score an answer. The table at the end names them.
 
 | name | right is | form of the answer |
 |---|---|---|
@@ -15,26 +15,26 @@ finite number (`etude.tasks.functions`).
 
 `parts["parsable"]` is 1.0 where an answer of the expected form was found: it tells a model that does not know from one that does not
 say. `exact`, `numeric`, `words`, `aliases` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise.
-`math` and `reasoning_gym` run other people's code, which may hang or raise: `etude.rewards.outcome` runs verifiers in a process that it
-can kill.
+`math` and `reasoning_gym` run other people's code, which may hang or raise: `etude.rewards.verifier_reward` runs verifiers in a process
+that it can kill.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from etude.errors import check_known, unknown
-from etude.rewards.verdict import Verdict
-from etude.rewards.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.aliases import aliases_of, find_alias, plain_words
 from etude.tasks.answers import answer_form, final_answer, has_form_of, last_characters, normalise, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.equations import find_wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
+from etude.tasks.feedback import of_another_form, quoted, read_as, shortened
 from etude.tasks.function_check import check_function
 from etude.tasks.functions import load_verifier
 from etude.tasks.number_answers import NO_NUMBER, read_number
 from etude.tasks.numbers import same_number
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
@@ -44,7 +44,7 @@ COMPARING = CHEAP | {"math"}
 """Verifiers that compare with a gold answer, so they cannot score a task without one."""
 
 
-def exact(text: str, task: Task) -> Verdict:
+def exact(text: str, task: Task) -> Reward:
     """Score 1.0 if the answer equals the gold answer except for case, spaces and surrounding punctuation; lists are compared item by item.
 
     >>> exact("The answer is paris.", Task("Capital of France?", "Paris")).score
@@ -57,13 +57,13 @@ def exact(text: str, task: Task) -> Verdict:
     items, gold_items = parse_list(answer), parse_list(gold)
     same = items == gold_items if items is not None and gold_items is not None else normalise(answer) == normalise(gold)
     if same or has_form_of(answer, gold):
-        return _verdict(same, f"got {_short(answer)}, expected {_short(gold)}", _short(answer))
+        return _reward(same, f"got {_short(answer)}, expected {_short(gold)}", _short(answer))
     return _unparsable(
         f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}", of_another_form(last_characters(answer))
     )
 
 
-def numeric(text: str, task: Task) -> Verdict:
+def numeric(text: str, task: Task) -> Reward:
     """Score 1.0 if the text's number equals the gold number: the first number after an answer marker, or else the last one of the text.
 
     After a marker, a number that begins the line counts (`5. To check: 5 + 3 = 8`), or else the last side of its `=` that holds one number.
@@ -77,7 +77,7 @@ def numeric(text: str, task: Task) -> Verdict:
         return _no_gold()
     gold, _ = read_number(task.answer)
     if gold is None:
-        return Verdict(None, message=f"no number in the gold answer {_short(task.answer)}")
+        return Reward(None, message=f"no number in the gold answer {_short(task.answer)}")
     found, problem = read_number(text)
     if found is None:
         words = (
@@ -86,12 +86,12 @@ def numeric(text: str, task: Task) -> Verdict:
             else f"I found no single number in your answer: {shortened(problem)}."
         )
         return _unparsable(problem, words)
-    verdict = _verdict(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
-    wrong = "" if verdict.score else find_wrong_equation(text)
-    return replace(verdict, words=f"{verdict.words} {quoted(wrong)} does not hold.") if wrong else verdict
+    reward = _reward(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
+    wrong = "" if reward.score else find_wrong_equation(text)
+    return replace(reward, words=f"{reward.words} {quoted(wrong)} does not hold.") if wrong else reward
 
 
-def words(text: str, task: Task) -> Verdict:
+def words(text: str, task: Task) -> Reward:
     """Score the F1 of an answer's words, for free-form answers (SQuAD, Rajpurkar et al. 2016, arXiv 1606.05250).
 
     The text after the last answer marker counts, or else the whole text. Repetitions count; articles and punctuation do not.
@@ -103,17 +103,17 @@ def words(text: str, task: Task) -> Verdict:
         return _no_gold()
     said, gold = (word_counts(final_answer(each, task.answer)) for each in (text, task.answer))
     if not gold:
-        return Verdict(None, message=f"no words in the gold answer {_short(task.answer)}")
+        return Reward(None, message=f"no words in the gold answer {_short(task.answer)}")
     if not said:
         return _unparsable("no words in the answer", "I found no words in your answer.")
     f1 = 2 * (said & gold).total() / (said.total() + gold.total())
     if f1 == 1:
-        return _verdict(True, "", "")
+        return _reward(True, "", "")
     read = _short(final_answer(text, task.answer))
-    return Verdict(f1, {"parsable": 1.0}, message=f"got {read}, expected {_short(task.answer)}", words=read_as(read))
+    return Reward(f1, {"parsable": 1.0}, message=f"got {read}, expected {_short(task.answer)}", words=read_as(read))
 
 
-def aliases(text: str, task: Task) -> Verdict:
+def aliases(text: str, task: Task) -> Reward:
     """Score 1.0 if the text contains one of the accepted names, anywhere: a text that names many things is right more often.
 
     >>> aliases("I think that it was Twain, Mark Twain.", Task("Who?", "Samuel Clemens; Mark Twain")).score
@@ -123,14 +123,14 @@ def aliases(text: str, task: Task) -> Verdict:
         return _no_gold()
     names = aliases_of(task)
     if not names:
-        return Verdict(None, message=f"no name in the gold answer {_short(task.answer)}")
+        return Reward(None, message=f"no name in the gold answer {_short(task.answer)}")
     if not plain_words(text):
         return _unparsable("no words in the answer", "I found no words in your answer.")
     found = find_alias(text, names)
-    return _verdict(found is not None, f"got {_short(text)}, expected one of {_short('; '.join(names))}", _short(text))
+    return _reward(found is not None, f"got {_short(text)}, expected one of {_short('; '.join(names))}", _short(text))
 
 
-def choice(text: str, task: Task) -> Verdict:
+def choice(text: str, task: Task) -> Reward:
     """Score 1.0 if the text names the gold choice, by its letter or its text; `metadata["choices"]` may list the texts.
 
     >>> choice("(B)", Task("Which is a fruit?", "B", metadata={"choices": ["a stone", "a pear"]})).score
@@ -141,14 +141,14 @@ def choice(text: str, task: Task) -> Verdict:
     choices = choices_of(task)
     gold = read_choice(task.answer, choices)
     if gold is None:
-        return Verdict(None, message=f"the gold answer {_short(task.answer)} names none of the choices")
+        return Reward(None, message=f"the gold answer {_short(task.answer)} names none of the choices")
     found = read_choice(text, choices)
     if found is None:
         return _unparsable(f"no single choice in the answer {_short(last_characters(text))}", "I found no single choice in your answer.")
-    return _verdict(found == gold, f"got {found}, expected {gold}", found)
+    return _reward(found == gold, f"got {found}, expected {gold}", found)
 
 
-VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
+VERIFIERS: dict[str, Callable[[str, Task], Reward]] = {
     "exact": exact,
     "numeric": numeric,
     "words": words,
@@ -159,10 +159,10 @@ VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
 }
 
 
-def find_verifier(name: str) -> Callable[[str, Task], Verdict]:
+def find_verifier(name: str) -> Callable[[str, Task], Reward]:
     """Return a verifier by its name in the table, or load a user's own by `file.py:function`.
 
-    A user's verifier may return what `as_verdict` accepts. Raises UserError for a name that is neither.
+    A user's verifier may return what `to_reward` accepts. Raises UserError for a name that is neither.
     """
     if _is_user_function(name):
         return load_verifier(name)
@@ -194,21 +194,21 @@ def check_gold(task: Task) -> str | None:
         return None
     if not task.answer.strip():
         return "the gold answer is empty"
-    verdict = VERIFIERS[task.verifier](task.answer, task)
-    return None if verdict.is_right else verdict.message
+    reward = VERIFIERS[task.verifier](task.answer, task)
+    return None if reward.is_right else reward.message
 
 
-def _verdict(right: bool, message: str, read: str) -> Verdict:
-    """Build the verdict of an answer that was read as `read`."""
-    return Verdict(float(right), {"parsable": 1.0}, message="" if right else message, words="" if right else read_as(read))
+def _reward(right: bool, message: str, read: str) -> Reward:
+    """Build the reward of an answer that was read as `read`."""
+    return Reward(float(right), {"parsable": 1.0}, message="" if right else message, words="" if right else read_as(read))
 
 
-def _unparsable(message: str, words: str) -> Verdict:
-    return Verdict(0.0, {"parsable": 0.0}, message=message, words=words)
+def _unparsable(message: str, words: str) -> Reward:
+    return Reward(0.0, {"parsable": 0.0}, message=message, words=words)
 
 
-def _no_gold() -> Verdict:
-    return Verdict(None, message="the task has no gold answer")
+def _no_gold() -> Reward:
+    return Reward(None, message="the task has no gold answer")
 
 
 def _short(text: str) -> str:

@@ -159,7 +159,7 @@ class Callback:
         """Change or add groups, and note what was decided; not called for a step that the ledger holds."""
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
-        """Change `batch.credited`, `batch.token_advantages` or `batch.masked`, or set the learner; always called."""
+        """Change `batch.shaped_rewards`, `batch.token_advantages` or `batch.masked`, or set the learner; always called."""
         return {}
 
     def on_examples(self, batch: RolloutBatch, examples: "list[list[Example]]") -> "list[list[Example]]":

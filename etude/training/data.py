@@ -88,7 +88,7 @@ def load_data(
     size = train_size(settings, reserved)
     loaded = own_tasks(settings.tasks, size, settings.seed)
     train = load_tasks(settings.tasks, split="train", n=size, seed=settings.seed, data=data) if loaded is None else loaded
-    if "outcome" in settings.feedback_parts and "outcome" not in settings.feedback_optional:
+    if "verifier" in settings.reward_parts and "verifier" not in settings.reward_optional:
         check_answers(train)
     demonstrations = _demonstrations(settings, train, data)
     comparisons = load_comparisons(settings.preferences.path, settings.preferences.columns, settings.preferences.n, data)
@@ -166,9 +166,9 @@ def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: in
 def check_golds(tasks: Sequence[Task], judge: Verify) -> None:
     """Ask the math verifier whether it reads the gold answers, in the process that may be killed; the others were asked on loading."""
     asked = [(task.answer, task) for task in tasks if task.verifier == "math" and task.answer is not None]
-    for (_, task), verdict in zip(asked, judge(asked), strict=True):
-        if not verdict.is_right:
-            raise UserError(f"{task.origin}: the math verifier cannot read the answer: {verdict.message or 'it refuses it'}")
+    for (_, task), reward in zip(asked, judge(asked), strict=True):
+        if not reward.is_right:
+            raise UserError(f"{task.origin}: the math verifier cannot read the answer: {reward.message or 'it refuses it'}")
 
 
 def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> list[Example]:
@@ -201,7 +201,7 @@ def train_size(settings: PracticeSettings, reserved: int = 0) -> int | None:
     """Return how many tasks are practised on or `reserved`; None: all that there are."""
     if settings.n is not None or not (settings.tasks.family or settings.tasks.function):
         return settings.n
-    return reserved + max(1, settings.steps) * settings.explore.tasks_per_step
+    return reserved + max(1, settings.steps) * settings.rollout.tasks_per_step
 
 
 def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Path | None) -> list[Task]:

@@ -21,9 +21,9 @@ _HEAD = "# How this model was prompted in practice; evaluate and generate do the
 
 def generation_config_of(settings: PracticeSettings) -> dict[str, Any]:
     """Return system message, instruction, longest answer and sampling of a practice run, under the names of evaluate and generate."""
-    longest = settings.evaluation.max_new_tokens or settings.explore.max_new_tokens
+    longest = settings.evaluation.max_new_tokens or settings.rollout.max_new_tokens
     asked = {"system": settings.system, "instruction": settings.tasks.actions.words or None}
-    return asked | {"max_new_tokens": longest, "sampling": to_plain_values(settings.explore.sampling)}
+    return asked | {"max_new_tokens": longest, "sampling": to_plain_values(settings.rollout.sampling)}
 
 
 def save_generation_config(folder: Path, settings: PracticeSettings) -> None:

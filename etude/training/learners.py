@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from etude.learn.learner import Learner, Mark, Optimiser, Stream
+from etude.learn.learner import Learner, Mark, OptimizerSettings, Stream
 from etude.learn.losses import POLICY_LOSSES, Covariance, negative_log_likelihood
 from etude.learn.sequences import LIKELIHOOD
 from etude.randomness import seed_for
@@ -16,13 +16,22 @@ from etude.training.settings import PracticeSettings
 def warm_start_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
     """Return the learner of the warm start, which imitates."""
     options: dict[str, Any] = {"dropout_seed": seed_for(settings.seed, "dropout", "warm_start")}
-    return _learner(model, settings, dtype, settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)], **options)
+    return _learner(
+        model,
+        settings,
+        dtype,
+        settings.warm_start.optimizer.over(settings.warm_start.steps),
+        [Stream("imitate", negative_log_likelihood)],
+        **options,
+    )
 
 
 def preference_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
     """Return the learner of compared answers, whose reference is the model as it is now."""
     reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.preferences.needs_reference else None
-    return _learner(model, settings, dtype, settings.preferences.optimiser, [LIKELIHOOD], reference=reference)
+    return _learner(
+        model, settings, dtype, settings.preferences.optimizer.over(settings.preferences.steps), [LIKELIHOOD], reference=reference
+    )
 
 
 def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
@@ -30,14 +39,14 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
     learn = settings.learn
     clip_low, clip_high = learn.clip
     policy = partial(POLICY_LOSSES[learn.loss], clip_low=clip_low, clip_high=clip_high)
-    stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
+    stream = partial(Stream, loss_agg_mode=learn.loss_agg_mode, constant_tokens=settings.rollout.max_new_tokens)
     streams = [stream("policy", policy, mark=_mark_of(settings)), stream("imitate", negative_log_likelihood)]
-    options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature, "restarts": learn.restart}
+    options: dict[str, Any] = {"temperature": settings.rollout.sampling.temperature, "restarts": learn.reset_to_initial_each_step}
     if learn.method == "imitation":
         options["dropout_seed"] = seed_for(settings.seed, "dropout", "practice")
     if learn.method == "preference":
         streams.append(LIKELIHOOD)
-    return _learner(model, settings, dtype, learn.optimiser, streams, **options)
+    return _learner(model, settings, dtype, learn.optimizer.over(learn.most_updates(settings.steps)), streams, **options)
 
 
 def needs_reference(settings: PracticeSettings) -> bool:
@@ -47,7 +56,7 @@ def needs_reference(settings: PracticeSettings) -> bool:
 
 def is_base(settings: PracticeSettings) -> bool:
     """Tell whether the model that practice begins with is the trained model without its adapters, throughout practice."""
-    is_fixed = not (settings.learn.method == "preference" and settings.learn.preference.refresh_every)
+    is_fixed = not (settings.learn.method == "preference" and settings.learn.preference.ref_model_sync_steps)
     return settings.learn.lora.rank > 0 and is_fixed and not settings.warm_start.steps + settings.preferences.steps
 
 
@@ -60,6 +69,6 @@ def _mark_of(settings: PracticeSettings) -> Mark | None:
 
 
 def _learner(
-    model: Any, settings: PracticeSettings, dtype: torch.dtype, optimiser: Optimiser, streams: list[Stream], **options: Any
+    model: Any, settings: PracticeSettings, dtype: torch.dtype, optimizer: OptimizerSettings, streams: list[Stream], **options: Any
 ) -> Learner:
-    return Learner(model, optimiser, streams, dtype=dtype, batch_tokens=settings.machine.update_batch_tokens, **options)
+    return Learner(model, optimizer, streams, dtype=dtype, batch_tokens=settings.machine.max_tokens_per_microbatch, **options)

@@ -1,9 +1,9 @@
 """What the dice and the outside world decided in a step, written before anything is learned from it.
 
 ledger/00012.jsonl.gz   of step 12: counts, times and the tasks that the model made itself, then one line an attempt with its tokens,
-                        log-probs and verdict
+                        log-probs and reward
 
-A step that is made again after a kill takes its attempts and verdicts from here: nothing is sampled or judged twice, and an answer that
+A step that is made again after a kill takes its attempts and rewards from here: nothing is sampled or judged twice, and an answer that
 timed out once is not right the second time. Floats are written so that they read back to the same bits.
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.files import write_atomically
-from etude.renamed import renamed_metrics
-from etude.rewards.verdict import Verdict
+from etude.renamed import renamed_metrics, renamed_verdict
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.run_folder import step_of
 
@@ -41,9 +41,9 @@ class Ledger:
         head |= {"made": [asdict(group.task) for group in batch.groups[batch.given.stop :]]} if batch.num_synthetic else {}
         head |= {"notes": batch.notes} if batch.notes else {}
         lines = [json.dumps(head)]
-        for group, verdicts in zip(batch.groups, batch.rewards, strict=True):
-            for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-                lines.append(json.dumps({"task": group.task.key, "attempt": vars(attempt), "verdict": verdict.to_json()}))
+        for group, rewards in zip(batch.groups, batch.rewards, strict=True):
+            for attempt, reward in zip(group.attempts, rewards, strict=True):
+                lines.append(json.dumps({"task": group.task.key, "attempt": vars(attempt), "reward": reward.to_json()}))
         write_atomically(self._path(batch.step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
 
     def read(self, step: int, tasks: Sequence[Task]) -> RolloutBatch | None:
@@ -60,16 +60,16 @@ class Ledger:
             if sum(sizes) != len(rows) or not all(parts):
                 raise ValueError(f"{len(rows)} attempts for {len(tasks)} tasks")
             groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
-            verdicts = [[_verdict(row["verdict"]) for row in part] for part in parts]
+            rewards = [[_reward(renamed_verdict(row)["reward"]) for row in part] for part in parts]
             counts, notes = renamed_metrics(head["counts"]), dict(head.get("notes", {}))
-            seconds = {name: float(value) for name, value in head["seconds"].items()}
-            if "explore_seconds" not in seconds:
-                raise ValueError("no explore_seconds")
+            seconds = {name: float(value) for name, value in renamed_metrics(head["seconds"]).items()}
+            if "rollout_seconds" not in seconds:
+                raise ValueError("no rollout_seconds")
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
             raise UserError(f"{path} is damaged ({error}): remove it and resume, which samples that step again") from error
         if [row["task"] for row in rows] != [task.key for task, part in zip(tasks, parts, strict=True) for _ in part]:
             raise UserError(f"--resume: {path} holds attempts at other tasks: resume with the data that the run began with")
-        return RolloutBatch(step, groups, verdicts, counts, seconds, len(made), notes, is_from_ledger=True)
+        return RolloutBatch(step, groups, rewards, counts, seconds, len(made), notes, is_from_ledger=True)
 
     def steps(self) -> list[int]:
         """Return the steps that are kept, in order."""
@@ -96,6 +96,6 @@ def _attempt(row: Mapping[str, Any]) -> Attempt:
     return Attempt(**values)
 
 
-def _verdict(row: Mapping[str, Any]) -> Verdict:
+def _reward(row: Mapping[str, Any]) -> Reward:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-    return Verdict(**values)
+    return Reward(**values)

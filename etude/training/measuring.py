@@ -32,10 +32,10 @@ def evaluate_suites(run: PracticeRun, model: str, *, unchanged: Page | None = No
 
 def measurement(settings: PracticeSettings) -> Measurement:
     """Return how suites are measured."""
-    evaluation, explore = settings.evaluation, settings.explore
-    longest = evaluation.max_new_tokens or explore.max_new_tokens
+    evaluation, rollout = settings.evaluation, settings.rollout
+    longest = evaluation.max_new_tokens or rollout.max_new_tokens
     sizes = longest, evaluation.pass_n, evaluation.num_samples
-    return Measurement(*sizes, explore.sampling, settings.seed, evaluation.thought, settings.max_unscored_share)
+    return Measurement(*sizes, rollout.sampling, settings.seed, evaluation.thought, settings.max_unscored_share)
 
 
 def _measure(run: PracticeRun, model: str, suite: Suite, how: Measurement) -> dict[str, Any]:

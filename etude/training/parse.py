@@ -8,7 +8,7 @@ from typing import Any
 from etude.callbacks import CALLBACKS, TAKEN, callback_class, settings_class
 from etude.errors import UserError
 from etude.rollouts.search.settings import BY_STEPS
-from etude.rollouts.settings import Exploration
+from etude.rollouts.settings import RolloutSettings
 from etude.settings.configuration import flatten, parse, plain, to_plain_values
 from etude.settings.yaml_text import read_yaml
 from etude.tasks.actions import PRESETS
@@ -18,13 +18,13 @@ from etude.training.combinations import check_combinations
 from etude.training.settings import PracticeSettings
 
 SHORT = {
-    "explore": "explore.search.method",
+    "search": "rollout.search.method",
     "synthetic_tasks": "callbacks.synthetic_tasks.method",
     "curriculum": "callbacks.curriculum.method",
     "self_training": "self_training.decoding.method",
     "tasks.actions": "tasks.actions.preset",
 }
-"""What `--explore mcts` and the like are on the command line."""
+"""What `--search mcts` and the like are on the command line."""
 
 
 def callbacks_of(settings: PracticeSettings) -> list[Callback]:
@@ -87,17 +87,17 @@ def _adjusted(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, 
 
 def _steps_of_actions(told: Mapping[str, Any]) -> dict[str, Any]:
     """Steps that end where an action closes, for a search or step model that has steps; `told` is by dotted name, options as text."""
-    has_steps = told.get("explore.search.method") in BY_STEPS or any(name.startswith("callbacks.step_model") for name in told)
-    if not has_steps or any(name.startswith("explore.search.steps.") for name in told):
+    has_steps = told.get("rollout.search.method") in BY_STEPS or any(name.startswith("callbacks.step_model") for name in told)
+    if not has_steps or any(name.startswith("rollout.search.steps.") for name in told):
         return {}
-    tags, longest = told.get("tasks.actions.tags") or {}, told.get("explore.max_new_tokens", Exploration.max_new_tokens)
+    tags, longest = told.get("tasks.actions.tags") or {}, told.get("rollout.max_new_tokens", RolloutSettings.max_new_tokens)
     tags = read_yaml(tags) if isinstance(tags, str) else tags
     if not tags and (preset := told.get("tasks.actions.preset")) in PRESETS:
         tags = PRESETS[preset].limits
     if not isinstance(tags, Mapping) or not tags or not str(longest).isdigit():
         return {}  # without actions, or with values that are told of when they are read
     steps = {"end": "tag", "tags": list(tags), "max_tokens": int(longest)}
-    return {f"explore.search.steps.{name}": value for name, value in steps.items()}
+    return {f"rollout.search.steps.{name}": value for name, value in steps.items()}
 
 
 def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict
     is_replaced = bool(named) and (named[0] != before or (named[0] == "family" and given["tasks.family"] != values["tasks.family"]))
     if not is_replaced:
         return dict(values)
-    sizes = ("n", "evaluation.n", "warm_start.path", "explore.max_new_tokens") + (
+    sizes = ("n", "evaluation.n", "warm_start.path", "rollout.max_new_tokens") + (
         ("warm_start.n",) if named[0] in ("path", "dataset") else ()
     )
     stays = ("tasks.actions.",)  # how an answer is asked for, whatever the question

@@ -16,14 +16,14 @@ from etude.learn.learner import Learner, Loss, Stream
 from etude.models.adapters import add_lora, check_targets
 from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.rewards.outcome import OutcomeFeedback
-from etude.rewards.verdict import Verdict
+from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.prompts import render_prompt
 from etude.rollouts.sampler import Sampler, judge_groups
 from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import logprobs_of, probe_for
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.data import LoadTasks, RunData, check_golds, load_data
 from etude.training.inputs import inputs_of
@@ -42,12 +42,12 @@ from etude.training.settings import PracticeSettings
 class PracticeRun(Run):
     """A model that practises.
 
-    Slots that callbacks share: `replay_factor`, `sampler.sampling`, `sampler.step_value`, `reward.agreement.min_share`,
+    Slots that callbacks share: `replay_factor`, `sampler.sampling`, `sampler.step_value`, `reward.majority_vote.min_vote_share`,
     `learner.temperature`, `learner.rate_factor`, `learner.entropy_bonus`.
     """
 
     settings: PracticeSettings
-    verifiers: OutcomeFeedback = field(kw_only=True)
+    verifiers: VerifierReward = field(kw_only=True)
     """Scores answers by the tasks' verifiers."""
     base: str = field(default="", init=False)
     """The model that training begins with."""
@@ -60,7 +60,7 @@ class PracticeRun(Run):
     positions: int = field(default=0, init=False)
     """The most tokens that the model reads."""
     room_tokens: int = field(default=0, init=False)
-    """The most tokens of a prompt, so that an answer of explore.max_new_tokens follows."""
+    """The most tokens of a prompt, so that an answer of rollout.max_new_tokens follows."""
     history: list[dict[str, Any]] = field(default_factory=list, init=False)
     """The metrics of practice's steps so far."""
     replay_factor: float = field(default=1.0, init=False)
@@ -81,8 +81,8 @@ class PracticeRun(Run):
         self.model, self.tokenizer = load_model(self.base, device=self.place.device)
         check_targets(self.model, settings.learn.lora)
         self.positions = max_prompt_tokens(self.model, 0)
-        longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
-        self.room_tokens = max_prompt_tokens(self.model, settings.explore.max_new_tokens)
+        longest = max(settings.rollout.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
+        self.room_tokens = max_prompt_tokens(self.model, settings.rollout.max_new_tokens)
         self.data.render(settings, self.tokenizer, max_prompt_tokens(self.model, longest), self.positions, self.verifiers.judge)
         self.probe = probe_for(settings.retention, self.tokenizer, self.positions, self.data_folder)
         self.reporter.baselines({suite.name: suite.baselines for suite in self.data.suites}, self.data.facts)
@@ -99,7 +99,7 @@ class PracticeRun(Run):
         self.verifiers.counts.clear()
         self.model = add_lora(self.model, self.settings.learn.lora, seed_for(self.seed, "lora"))
         self.engine = engine_at(
-            self.place, self.model, self.tokenizer, self.settings.machine, self.settings.engine.build_view(self.tokenizer)
+            self.place, self.model, self.tokenizer, self.settings.machine, self.settings.kv_cache.build_view(self.tokenizer)
         )
 
     def start_practice(self) -> None:
@@ -150,10 +150,10 @@ class PracticeRun(Run):
 
     # ------------------------------------------------------------------ for callbacks
 
-    def add_stream(self, name: str, loss: Loss, coefficient: float = 1.0, *, aggregation: str | None = None) -> None:
+    def add_stream(self, name: str, loss: Loss, coefficient: float = 1.0, *, loss_agg_mode: str | None = None) -> None:
         """Add a term to the loss."""
-        kind: Any = aggregation or self.settings.learn.aggregation
-        self.learner.streams.append(Stream(name, loss, coefficient, kind, self.settings.explore.max_new_tokens))
+        kind: Any = loss_agg_mode or self.settings.learn.loss_agg_mode
+        self.learner.streams.append(Stream(name, loss, coefficient, kind, self.settings.rollout.max_new_tokens))
 
     def add_reference(self) -> None:
         """Keep the model that practice begins with to compare with; with adapters that begin here, it is the model without them."""
@@ -162,30 +162,30 @@ class PracticeRun(Run):
 
     def fix_reference(self) -> None:
         """Have checkpoints hold a reference that is going to be refreshed, so that a rollback finds it."""
-        if self.settings.learn.preference.refresh_every and self.learner.reference is not None:
+        if self.settings.learn.preference.ref_model_sync_steps and self.learner.reference is not None:
             self.learner.refresh_reference()  # the same numbers
 
     def render(self, task: Task) -> tuple[int, ...]:
         """Return a task's prompt as token ids."""
         return render_prompt(self.tokenizer, task)
 
-    def judge_groups(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+    def judge_groups(self, groups: Sequence[Group]) -> list[list[Reward]]:
         """Return the rewards of attempts, by group."""
         return judge_groups(groups, self.sampler.judge)
 
     def entropy_of(self, batch: RolloutBatch) -> float:
         """Return the entropy of a step's samples at the given tasks, in nats a token."""
-        own = of_the_policy(batch.groups[batch.given], first_half(self.settings.explore))
+        own = of_the_policy(batch.groups[batch.given], first_half(self.settings.rollout))
         return sampled_entropy([attempt for row in own for attempt in row])
 
     @property
     def temperature(self) -> float:
         """The temperature that evaluation samples at."""
-        return self.settings.explore.sampling.temperature
+        return self.settings.rollout.sampling.temperature
 
     def start_sampling(self, num_samples: int, max_new_tokens: int) -> StartSampling:
         """Return how answers of the model that practice begins with are sampled."""
-        return StartSampling(num_samples, max_new_tokens, self.settings.explore.sampling, self.seed, self.place.dtype)
+        return StartSampling(num_samples, max_new_tokens, self.settings.rollout.sampling, self.seed, self.place.dtype)
 
     def known(self) -> dict[str, Any]:
         """Measure what the model as it is now knows of the probe."""
@@ -214,4 +214,4 @@ class PracticeRun(Run):
 
     @property
     def keep(self) -> int:
-        return self.settings.keep_checkpoints
+        return self.settings.save_total_limit

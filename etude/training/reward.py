@@ -7,13 +7,13 @@ from functools import cache
 
 from etude.device.machine import Device
 from etude.evaluation.measure import Verify
-from etude.rewards.agreement import AgreementFeedback
-from etude.rewards.combined import CombinedFeedback
-from etude.rewards.form import FormFeedback, Gate
-from etude.rewards.judge import JudgeFeedback, build_messages
-from etude.rewards.outcome import COUNTED, OutcomeFeedback
+from etude.rewards.combined import CombinedReward
+from etude.rewards.format import FormatReward, Gate
+from etude.rewards.judge import JudgeReward, build_messages
+from etude.rewards.majority_vote import MajorityVoteReward
 from etude.rewards.own_answer import COUNTED as OWN_ANSWERS
-from etude.rewards.random_score import RandomFeedback
+from etude.rewards.random_score import RandomReward
+from etude.rewards.verifier_reward import COUNTED, VerifierReward
 from etude.rollouts.sampler import Begin
 from etude.training.chat_model import open_chat_model
 from etude.training.run_folder import RunFolder
@@ -25,43 +25,43 @@ class RunReward:
     """What scores the attempts of one run."""
 
     settings: PracticeSettings
-    outcome: OutcomeFeedback
-    model: JudgeFeedback | None
+    outcome: VerifierReward
+    model: JudgeReward | None
     """The judge, where one is asked."""
-    agreement: AgreementFeedback | None = None
+    majority_vote: MajorityVoteReward | None = None
     """What counts votes, where attempts vote."""
     own_answers: Counter[str] | None = None
     """What is counted of the model's own answers, where these are learned from."""
 
     @staticmethod
-    def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Device, *, has_steps_left: bool) -> "RunReward":
+    def of(settings: PracticeSettings, outcome: VerifierReward, place: Device, *, has_steps_left: bool) -> "RunReward":
         """With a judge that is there, `has_steps_left` for it to judge: loaded, or a server that was asked once. Raises UserError where it
         can't be. A run with none left ends without it.
         """
-        agreement = AgreementFeedback(settings.agreement) if "agreement" in settings.feedback_parts else None
-        if "judge" not in settings.feedback_parts or not settings.steps:
-            own = Counter(dict.fromkeys(OWN_ANSWERS, 0)) if settings.feedback == "self_training" else None
-            return RunReward(settings, outcome, None, agreement, own)
+        majority_vote = MajorityVoteReward(settings.majority_vote) if "majority_vote" in settings.reward_parts else None
+        if "judge" not in settings.reward_parts or not settings.steps:
+            own = Counter(dict.fromkeys(OWN_ANSWERS, 0)) if settings.reward == "self_training" else None
+            return RunReward(settings, outcome, None, majority_vote, own)
         judge = cache(lambda: open_chat_model(settings.judge, place, settings.machine, build_messages("?")))
         if has_steps_left:
             judge()
-        return RunReward(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge), agreement)
+        return RunReward(settings, outcome, JudgeReward(lambda conversations: judge()(conversations), settings.judge), majority_vote)
 
     @property
     def is_plain(self) -> bool:
-        """Whether a verdict is that of one verifier, or of chance."""
-        return self.settings.feedback in ("outcome", "random") and not self.settings.tasks.actions.gate
+        """Whether a reward is that of one verifier, or of chance."""
+        return self.settings.reward in ("verifier", "random") and not self.settings.tasks.actions.gate
 
     @property
     def begin(self) -> Begin | None:
         """Has verifiers judge groups while others are sampled, where nobody else is asked."""
-        is_alone = self.settings.feedback == "outcome" and self.is_plain
-        return self.outcome.begin if self.settings.judge_meanwhile and is_alone else None
+        is_alone = self.settings.reward == "verifier" and self.is_plain
+        return self.outcome.begin if self.settings.async_verifiers and is_alone else None
 
     def counts(self) -> dict[str, int]:
         """Return what was counted so far."""
         found = dict.fromkeys(COUNTED, 0) | self.outcome.counts
-        for more in (self.model and self.model.counts, self.agreement and self.agreement.counts, self.own_answers):
+        for more in (self.model and self.model.counts, self.majority_vote and self.majority_vote.counts, self.own_answers):
             found |= more or {}
         return found
 
@@ -69,21 +69,21 @@ class RunReward:
         """Scores attempts; `rate` says how often random scores are 1."""
         settings, actions = self.settings, self.settings.tasks.actions
         kinds: dict[str, Callable[[], Verify]] = {
-            "outcome": lambda: self.outcome.judge,
-            "random": lambda: RandomFeedback(settings.seed, rate()).judge,
-            "form": lambda: FormFeedback(actions).judge,
+            "verifier": lambda: self.outcome.judge,
+            "random": lambda: RandomReward(settings.seed, rate()).judge,
+            "format": lambda: FormatReward(actions).judge,
         }
         if (model := self.model) is not None:
             kinds["judge"] = lambda: model.judge
-        if (agreement := self.agreement) is not None:
-            kinds["agreement"] = lambda: agreement.judge
-        if settings.feedback == "self_training":  # whose attempts come with their verdicts
+        if (majority_vote := self.majority_vote) is not None:
+            kinds["majority_vote"] = lambda: majority_vote.judge
+        if settings.reward == "self_training":  # whose attempts come with their rewards
             return self.outcome.judge
-        parts = {name: kinds[name]() for name in settings.feedback_parts}
-        if settings.feedback in ("outcome", "random"):
-            whole = parts[settings.feedback]
+        parts = {name: kinds[name]() for name in settings.reward_parts}
+        if settings.reward in ("verifier", "random"):
+            whole = parts[settings.reward]
         else:
-            whole = CombinedFeedback(parts, settings.feedback_weights or None, settings.feedback_optional).judge
+            whole = CombinedReward(parts, settings.reward_weights or None, settings.reward_optional).judge
         return Gate(actions, whole).judge if actions.gate else whole
 
 

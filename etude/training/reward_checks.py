@@ -1,6 +1,6 @@
 """What may be wrong with the rewards of a step, found before they are kept or anything is learned from them.
 
-Whatever learns from credit takes any finite number. What learns a probability, or takes a score for the share of what went well, takes
+What learns from advantages takes any finite number. What learns a probability, or takes a score for the share of what went well, takes
 scores in [0, 1]: the first one outside ends the run in one sentence.
 """
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from etude.errors import UserError
 from etude.rewards.unscored import check_scored
-from etude.rewards.verdict import Verdict
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.training.settings import PracticeSettings
 
 
@@ -17,28 +17,28 @@ def check_rewards(settings: PracticeSettings, batch: RolloutBatch, needs_unit: M
     """Raise UserError for a step too many of whose attempts at the given tasks have no score, or one whose score is outside [0, 1] where a
     callback needs that: its name → why.
     """
-    step, groups, verdicts = batch.step, batch.groups[batch.given], batch.rewards[batch.given]
+    step, groups, rewards = batch.step, batch.groups[batch.given], batch.rewards[batch.given]
     pairs = [(attempt.text, group.task) for group in groups for attempt in group.attempts]
-    flat = [verdict for row in verdicts for verdict in row]
+    flat = [reward for row in rewards for reward in row]
     for callback, why in needs_unit.items():
-        outside = next((verdict.score for verdict in flat if verdict.score is not None and not 0 <= verdict.score <= 1), None)
+        outside = next((reward.score for reward in flat if reward.score is not None and not 0 <= reward.score <= 1), None)
         if outside is not None:
             raise UserError(
                 f"practice step {step}: {callback} {why} and needs scores in [0, 1], and an attempt scored {outside:g}: bring what the "
                 f"verifier gives to that range, or leave {callback} out"
             )
-    failed = [not _abstains(settings, verdict) for verdict in flat]
-    judged = [(pair, verdict) for pair, verdict, counts in zip(pairs, flat, failed, strict=True) if counts]
+    failed = [not _abstains(settings, reward) for reward in flat]
+    judged = [(pair, reward) for pair, reward, counts in zip(pairs, flat, failed, strict=True) if counts]
     if judged:
         asked, said = zip(*judged, strict=True)
         check_scored(asked, said, settings.max_unscored_share, f"practice step {step}")
 
 
-def _abstains(settings: PracticeSettings, verdict: Verdict) -> bool:
-    """Return whether a verdict has no score by design: too few attempts agree, or the model's own answer says nothing of it."""
-    if verdict.score is not None:
+def _abstains(settings: PracticeSettings, reward: Reward) -> bool:
+    """Return whether a reward has no score by design: too few attempts agree, or the model's own answer says nothing of it."""
+    if reward.score is not None:
         return False
-    if settings.feedback == "combined":
-        missing = set(settings.feedback_parts) - {*verdict.parts, *settings.feedback_optional}
-        return missing <= {"agreement"}
-    return settings.feedback in ("agreement", "self_training")
+    if settings.reward == "combined":
+        missing = set(settings.reward_parts) - {*reward.parts, *settings.reward_optional}
+        return missing <= {"majority_vote"}
+    return settings.reward in ("majority_vote", "self_training")

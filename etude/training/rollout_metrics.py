@@ -7,21 +7,21 @@ from typing import Any
 
 from etude.evaluation.diversity import diversity
 from etude.learn.example import Weights
-from etude.learn.turn_credit import turns_with_signal
+from etude.learn.turn_advantages import turns_with_signal
 from etude.rewards.unscored import commonest_reason
-from etude.rewards.verdict import Verdict, scores_of
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.collapse import agreement_metrics
-from etude.rollouts.settings import Exploration
-from etude.rollouts.stopping import portions
+from etude.rollouts.early_stop import portions
+from etude.rollouts.settings import RolloutSettings
+from etude.tasks.reward import Reward, scores_of
 from etude.tasks.votes import vote
 from etude.training.settings import PracticeSettings
 
 
-def first_half(explore: Exploration) -> int | None:
+def first_half(rollout: RolloutSettings) -> int | None:
     """Return how many attempts of a group are independent samples of the policy where groups may stop early; None: all."""
-    halves = portions(explore.num_samples, explore.stop_when_decided)
+    halves = portions(rollout.num_samples, rollout.early_stop_groups)
     return len(halves[0]) if len(halves) > 1 else None
 
 
@@ -37,7 +37,7 @@ def sampled_entropy(attempts: Sequence[Attempt]) -> float:
 
 def observed(
     groups: Sequence[Group],
-    verdicts: Sequence[Sequence[Verdict]],
+    rewards: Sequence[Sequence[Reward]],
     first: int | None = None,
     *,
     turn_discount: float = 1.0,
@@ -51,20 +51,20 @@ def observed(
     everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number of
     `attempts`, is of all. Of revised attempts scores and ends are those of the last turn, tokens those of all turns; a group has signal
     where one of its turns has. `mean_reward` is of the attempts that have a score; `score` is the same number. `with_parts`, the mean of
-    every named part of the verdicts that have it is `part_NAME`. How much attempts agree is of the last turns' answers.
+    every named part of the rewards that have it is `part_NAME`. How much attempts agree is of the last turns' answers.
     """
-    all_scores = [[verdict.score for verdict in row] for row in verdicts]
-    reason = commonest_reason(verdict for row in verdicts for verdict in row)
-    without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in verdicts)
+    all_scores = [[reward.score for reward in row] for row in rewards]
+    reason = commonest_reason(reward for row in rewards for reward in row)
+    without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in rewards)
     own = of_the_policy(groups, first)
     attempts = [attempt for row in own for attempt in row]
-    verdicts = [row[: len(mine)] for row, mine in zip(verdicts, own, strict=True)]  # what was hinted stands behind
-    scores = [[verdict.score for verdict in row] for row in verdicts]
-    right = [[verdict.is_right for verdict in row] for row in verdicts]
+    rewards = [row[: len(mine)] for row, mine in zip(rewards, own, strict=True)]  # what was hinted stands behind
+    scores = [[reward.score for reward in row] for row in rewards]
+    right = [[reward.is_right for reward in row] for row in rewards]
     votes = [[vote(attempt.text, group.task) for attempt in row] for group, row in zip(groups, own, strict=True)]
     own_tokens = sum(attempt.num_own_tokens for attempt in attempts)
     known = [score for row in scores for score in row if score is not None]
-    parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
+    parsable = [reward.parts["parsable"] for row in rewards for reward in row if "parsable" in reward.parts]
     return {
         "score": sum(known) / len(known) if known else None,
         "mean_reward": sum(known) / len(known) if known else None,
@@ -80,7 +80,7 @@ def observed(
         **diversity([[attempt.text for attempt in row] for row in own], votes, right),
         **agreement_metrics(votes),
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
-        **(_parts([verdict for row in verdicts for verdict in row]) if with_parts else {}),
+        **(_parts([reward for row in rewards for reward in row]) if with_parts else {}),
     }
 
 
@@ -88,16 +88,16 @@ def rollout_metrics(batch: RolloutBatch, settings: PracticeSettings, *, with_par
     """Return what the attempts at the given tasks and their rewards show, and what was counted on the way."""
     groups, rewards = batch.groups[batch.given], batch.rewards[batch.given]
     how: dict[str, Any] = {"turn_discount": settings.learn.turn_discount, "with_parts": with_parts}
-    seen = observed(groups, rewards, first_half(settings.explore), **how)
-    if settings.feedback == "self_training":  # whose rewards are no share of right attempts
+    seen = observed(groups, rewards, first_half(settings.rollout), **how)
+    if settings.reward == "self_training":  # whose rewards are no share of right attempts
         seen = {name: value for name, value in seen.items() if not name.startswith("pass_at_")} | {"score": None, "mean_reward": None}
     return seen | batch.metrics | {"sampled_tokens": batch.sampled_tokens}
 
 
 def step_seconds(batch: RolloutBatch, learn_seconds: float) -> dict[str, float]:
     """Return the timings of a step."""
-    explore = batch.seconds["explore_seconds"]
-    speed = batch.sampled_tokens / explore if explore > 0 else 0.0  # clocks may stand
+    rollout = batch.seconds["rollout_seconds"]
+    speed = batch.sampled_tokens / rollout if rollout > 0 else 0.0  # clocks may stand
     return {
         **batch.seconds,
         "tokens_per_second": speed,
@@ -106,9 +106,9 @@ def step_seconds(batch: RolloutBatch, learn_seconds: float) -> dict[str, float]:
     }
 
 
-def _parts(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    names = sorted({name for verdict in verdicts for name in verdict.parts} - {"parsable"})
-    return {f"part_{name}": fmean(verdict.parts[name] for verdict in verdicts if name in verdict.parts) for name in names}
+def _parts(rewards: Sequence[Reward]) -> dict[str, float]:
+    names = sorted({name for reward in rewards for name in reward.parts} - {"parsable"})
+    return {f"part_{name}": fmean(reward.parts[name] for reward in rewards if name in reward.parts) for name in names}
 
 
 def attempt_rows(batch: RolloutBatch, *, with_parts: bool = False) -> list[dict[str, Any]]:
@@ -124,22 +124,22 @@ def attempt_rows(batch: RolloutBatch, *, with_parts: bool = False) -> list[dict[
             "answer": group.task.answer,
             "index": index,
             "text": attempt.text,
-            "score": verdict.score,
-            "right": None if verdict.score is None else verdict.is_right,
-            "parsable": verdict.parts.get("parsable"),
-            "message": verdict.message,
-            "credit": _mean_advantage(batch, place, index),
+            "score": reward.score,
+            "right": None if reward.score is None else reward.is_right,
+            "parsable": reward.parts.get("parsable"),
+            "message": reward.message,
+            "advantage": _mean_advantage(batch, place, index),
             "finish": attempt.finish,
             "tokens": attempt.num_own_tokens,
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
             "key": attempt.key,
             **({"view": attempt.view} if attempt.view != "full" else {}),
             **({"made": group.task.origin} if place >= batch.given.stop else {}),
-            **({"parts": dict(verdict.parts)} if with_parts else {}),
+            **({"parts": dict(reward.parts)} if with_parts else {}),
             **({"turns": _turn_rows(batch, place, index)} if attempt.turns > 1 else {}),
         }
         for place, (group, row) in enumerate(zip(batch.groups, batch.rewards, strict=True))
-        for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
+        for index, (attempt, reward) in enumerate(zip(group.attempts, row, strict=True))
     ]
 
 
@@ -150,12 +150,12 @@ def _mean_advantage(batch: RolloutBatch, place: int, index: int) -> float | None
 
 def _turn_rows(batch: RolloutBatch, place: int, index: int) -> list[dict[str, Any]]:
     """Return what was written in each turn, and what the model was told of it."""
-    attempt, verdict = batch.groups[place].attempts[index], batch.rewards[place][index]
+    attempt, reward = batch.groups[place].attempts[index], batch.rewards[place][index]
     weights: Weights | None = None if batch.advantages is None else batch.advantages[place][index]
     texts, words = (*attempt.before[::2], attempt.text), (*attempt.before[1::2], None)
     lengths = [end - start for start, end in attempt.turn_spans]
     advantages = [None if weights is None else weights[end - 1] for end in accumulate(lengths)]
     return [
-        {"text": text, "score": score, "tokens": tokens, "credit": earned, "told": told}
-        for text, score, tokens, earned, told in zip(texts, scores_of(verdict), lengths, advantages, words, strict=True)
+        {"text": text, "score": score, "tokens": tokens, "advantage": earned, "told": told}
+        for text, score, tokens, earned, told in zip(texts, scores_of(reward), lengths, advantages, words, strict=True)
     ]

@@ -137,7 +137,7 @@ class Run:
                 metrics = update(learner, prepared)
                 self.log(phase, step, metrics, {"learn_seconds": time.perf_counter() - start})
 
-            sizes: dict[str, Any] = {"order": ends_at - steps, "total": steps, "every": self.settings.checkpoint_every, "saves_last": False}
+            sizes: dict[str, Any] = {"order": ends_at - steps, "total": steps, "every": self.settings.save_steps, "saves_last": False}
             self.train(Stage(phase=phase, kind=kind, page=page or phase, prepare=prepare, update=learn, **sizes), learner)
             self.save_checkpoint(phase, None, {"order": ends_at})
         if self.engine:
@@ -199,7 +199,7 @@ class Run:
     # ------------------------------------------------------------------ hold and roll back
 
     def hold(self, step: int, stage: Stage, learner: Learner) -> None:
-        """Keep the model as it is after `step` to roll back to, whatever `keep_checkpoints` says."""
+        """Keep the model as it is after `step` to roll back to, whatever `save_total_limit` says."""
         self.held = step  # first, since the checkpoint tells it
         self.save_step(stage, learner, step)
 

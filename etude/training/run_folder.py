@@ -6,7 +6,7 @@ environment.json     versions, hardware, threads, commit, command, fallbacks: wh
 inputs.json          fingerprints of the tasks, demonstrations, evaluation items and verifiers that the run began with
 metrics.jsonl        one line a step, only what is deterministic for a seed
 timings.jsonl        one line a step, clock times and throughput
-attempts/00012.jsonl.gz   every attempt of a step with its verdict and credit
+attempts/00012.jsonl.gz   every attempt of a step with its reward and advantage
 trees/00012.jsonl.gz the trees of a step whose attempts were searched for
 evaluation/NAME.json what a model answered, and its numbers
 checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` (checksums) beside the weights
@@ -15,7 +15,7 @@ adapter/             its LoRA adapters, where it learned by such, as PEFT writes
 base/                the model that these are for, where only etude makes its weights (random ones, of GGUF)
 result.json          the headline numbers
 report.html          the page
-ledger/              the attempts and verdicts of steps that no checkpoint holds yet (etude.training.ledger)
+ledger/              the attempts and rewards of steps that no checkpoint holds yet (etude.training.ledger)
 lock                 held while a process writes the run
 
 A folder that holds a run is never overwritten. `--resume` goes on from the last checkpoint: what later steps wrote is cut off first, their
@@ -50,13 +50,13 @@ from etude.settings.yaml_text import problem_of, read_yaml, write_yaml
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
 
 CHANGEABLE = (
-    *("machine.device", "machine.threads", "machine.decode_batch_tokens", "machine.update_batch_tokens"),
+    *("machine.device", "machine.threads", "machine.kv_cache_tokens", "machine.max_tokens_per_microbatch"),
     *("max_unscored_share", "timeout_seconds", "isolate_verifiers"),
     "selection.workers",
     *(
         f"{who}.{name}"
         for who in ("judge", "writer", "grader")
-        for name in ("url", "key_variable", "timeout_seconds", "retries", "concurrency")
+        for name in ("url", "api_key_env", "timeout_seconds", "retries", "concurrency")
     ),
 )
 """Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place; what a

@@ -14,10 +14,10 @@ from etude.training.settings import PracticeSettings
 
 def sampler_for(settings: PracticeSettings, *, logprobs: Logprobs, own_answers: Counter[str] | None, **parts: Any) -> Sampler:
     """Return the sampler of a run; `parts` are what all samplers take, `own_answers` what self-training counts."""
-    common: dict[str, Any] = {"explore": settings.explore, "seed": settings.seed, **parts}
-    if settings.feedback == "self_training":
+    common: dict[str, Any] = {"rollout": settings.rollout, "seed": settings.seed, **parts}
+    if settings.reward == "self_training":
         counts = own_answers if own_answers is not None else Counter()
         return SelfTrainingSampler(**common, how=settings.self_training, logprobs=logprobs, counts=counts)
-    if settings.explore.is_search:
+    if settings.rollout.is_search:
         return TreeSampler(**common, hard_values=settings.learn.step_values == "hard")
-    return RefineSampler(**common) if settings.explore.turns > 1 else IndependentSampler(**common)
+    return RefineSampler(**common) if settings.rollout.turns > 1 else IndependentSampler(**common)

@@ -12,11 +12,11 @@ from typing import Any
 
 from etude.decoding.decode import DecodingResult, decode
 from etude.engine.completion import Completion, Logprobs
-from etude.rewards.own_answer import OwnAnswer, verdicts_by
-from etude.rewards.verdict import Verdict
+from etude.rewards.own_answer import OwnAnswer, rewards_by
 from etude.rollouts.attempts import DECODED, Attempt, Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.sampler import Items, Sampler
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.self_training_settings import SelfTraining
 
@@ -32,21 +32,21 @@ class SelfTrainingSampler(Sampler):
     """What is counted of the answers; added to."""
 
     def sample(self, step: int, items: Items) -> RolloutBatch:
-        clock, explore = [time.perf_counter()], self.explore
+        clock, rollout = [time.perf_counter()], self.rollout
         how = replace(self.how.decoding, sampling=self.sampling)
-        sizes: dict[str, Any] = {"max_new_tokens": explore.max_new_tokens, "room_tokens": self.room_tokens, "logprobs": self.logprobs}
-        found = decode(self.engine, items, how, num_samples=explore.num_samples, names=(self.seed, step), **sizes)
+        sizes: dict[str, Any] = {"max_new_tokens": rollout.max_new_tokens, "room_tokens": self.room_tokens, "logprobs": self.logprobs}
+        found = decode(self.engine, items, how, num_samples=rollout.num_samples, names=(self.seed, step), **sizes)
         groups = [_group(task, prompt, own) for (task, prompt), own in zip(items, found, strict=True)]
         clock.append(time.perf_counter())
         rewards = [self._rewards(task, own) for (task, _), own in zip(items, found, strict=True)]
         clock.append(time.perf_counter())
-        seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
+        seconds = {"rollout_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
         return RolloutBatch(step, groups, rewards, {"sampled_tokens": sum(each.sampled_tokens for each in found)}, seconds)
 
-    def _rewards(self, task: Task, found: DecodingResult) -> list[Verdict]:
+    def _rewards(self, task: Task, found: DecodingResult) -> list[Reward]:
         how, answer = self.how, OwnAnswer(found.answer.text, found.answer.finish == "stop", found.answer.agreement)
         texts = [sample.text for sample in found.samples]
-        return verdicts_by(answer, texts, task, min_share=how.min_share, by_tokens=how.by == "tokens", counts=self.counts)
+        return rewards_by(answer, texts, task, min_share=how.min_share, by_tokens=how.by == "tokens", counts=self.counts)
 
 
 def _group(task: Task, prompt: tuple[int, ...], found: DecodingResult) -> Group:

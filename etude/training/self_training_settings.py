@@ -12,7 +12,7 @@ class SelfTraining:
     """Which own answers are learned from."""
 
     decoding: ReliableDecoding = field(default_factory=lambda: ReliableDecoding("integrative"))
-    """How an answer is decoded from attempts; these are drawn by explore.sampling."""
+    """How an answer is decoded from attempts; these are drawn by rollout.sampling."""
     by: Literal["answers", "tokens"] = "answers"
     """How sure an answer is: the share of the attempts that give it, or, of joint answers alone, the mean agreement of its tokens."""
     min_share: float = 0.0
@@ -29,12 +29,12 @@ class SelfTraining:
             raise UserError(f"self_training.decoding.method is none, which decodes nothing: set it to one of {', '.join(READS)}")
         if "k" in READS[method] and "sampling" in READS[method] and self.decoding.k > num_samples:
             raise UserError(
-                f"self_training.decoding.k is {self.decoding.k}, more than the explore.num_samples {num_samples} attempts that there are: "
+                f"self_training.decoding.k is {self.decoding.k}, more than the rollout.num_samples {num_samples} attempts that there are: "
                 f"set it to {num_samples} or less"
             )
         if self.decoding.stop_agreed:
             raise UserError(
-                "self_training.decoding.stop_agreed saves no attempts, since explore.num_samples are drawn in any case: set it to false"
+                "self_training.decoding.stop_agreed saves no attempts, since rollout.num_samples are drawn in any case: set it to false"
             )
         if self.by == "tokens" and not method.startswith("integrative"):
             raise UserError(

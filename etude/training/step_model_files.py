@@ -15,7 +15,7 @@ from safetensors.torch import save
 from etude.device.machine import Device, Machine
 from etude.errors import UserError
 from etude.files import write_atomically
-from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
+from etude.learn.step_model import Prefixes, StepModel, StepModelSettings
 from etude.models.load import load_model
 from etude.models.save import save_model
 from etude.rollouts.search.growing import Value
@@ -25,13 +25,13 @@ FILE, FOLDER = "step_model.safetensors", "step_model"
 
 
 def value_by(step_model: StepModel) -> Value:
-    """What nodes of searches are worth by it, ended or not. Every beginning is read from its first token on: the keys and values that the
+    """What nodes of searches are worth by it, ended or not. Every prefix is read from its first token on: the keys and values that the
     engine keeps are of a copy that may have another precision.
     """
 
     def value(pairs: Sequence[tuple[Tree, Node]]) -> list[float | None]:
         own = [(tree.prompt, node.own_tokens) for tree, node in pairs]
-        return [found for (found,) in step_model.values([Beginnings(prompt, tokens, (len(tokens),)) for prompt, tokens in own])]
+        return [found for (found,) in step_model.values([Prefixes(prompt, tokens, (len(tokens),)) for prompt, tokens in own])]
 
     return value
 
@@ -58,7 +58,7 @@ def load_step_model(name: str, model: Any, place: Device, machine: Machine) -> S
             told, tensors = json.loads((file.metadata() or {})[FOLDER]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         backbone = load_model(str(Path(name) / FOLDER), device=place.device)[0] if told["backbone"] == "own" else model
         settings = StepModelSettings(hidden=told["hidden"])
-        made = StepModel(backbone, settings, dtype=place.dtype, batch_tokens=machine.update_batch_tokens)
+        made = StepModel(backbone, settings, dtype=place.dtype, batch_tokens=machine.max_tokens_per_microbatch)
         made.head.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -1,33 +1,33 @@
 """Which settings of a practice run are read, by what else is set; callbacks that are not listed have none."""
 
 from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES
-from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.step_advantages import STEP_ADVANTAGES
 from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.settings.configuration import flatten, to_plain_values
 from etude.settings.unused import ANY, Read, unread_among, unread_by, unread_in
 from etude.training.parse import practice_defaults
 from etude.training.settings import PracticeSettings
 
-_CREDIT = ("learn.credit", "learn.pass_k", "learn.outcome_coefficient", "learn.loss", "learn.clip_", "learn.covariance.")
+_POLICY_GRADIENT = ("learn.advantage", "learn.pass_k", "learn.outcome_coef", "learn.loss", "learn.clip_", "learn.covariance.")
 _COVARIANCE = ("clip_cov", "kl_cov")
 _TREES = tuple(name for name in SEARCHES if name != "samples")
 READ = (
-    Read(("judge.",), "feedback", ("judge",)),
-    Read(("agreement.",), "feedback", ("agreement",)),
-    Read(("self_training.",), "feedback", ("self_training",)),
-    Read(("explore.num_samples",), "explore.search.method", ("samples", REFINE)),
-    Read(("explore.refine.", "learn.turn_discount"), "explore.search.method", (REFINE,)),
-    Read(("learn.step_values",), "explore.search.method", _TREES),
-    Read(_CREDIT, "learn.method", ("credit",)),
+    Read(("judge.",), "reward", ("judge",)),
+    Read(("majority_vote.",), "reward", ("majority_vote",)),
+    Read(("self_training.",), "reward", ("self_training",)),
+    Read(("rollout.num_samples",), "rollout.search.method", ("samples", REFINE)),
+    Read(("rollout.refine.", "learn.turn_discount"), "rollout.search.method", (REFINE,)),
+    Read(("learn.step_values",), "rollout.search.method", _TREES),
+    Read(_POLICY_GRADIENT, "learn.method", ("policy_gradient",)),
     Read(("learn.preference.",), "learn.method", ("preference",)),
-    Read(("learn.pass_k",), "learn.credit", ("pass_at_k",)),
-    Read(("learn.outcome_coefficient",), "learn.credit", tuple(STEP_CREDIT)),
-    Read(("learn.clip_low",), "learn.loss", [name for name in POLICY_LOSS_NAMES if name not in ("capped", "kl_cov")]),
+    Read(("learn.pass_k",), "learn.advantage", ("pass_at_k",)),
+    Read(("learn.outcome_coef",), "learn.advantage", tuple(STEP_ADVANTAGES)),
+    Read(("learn.clip_low",), "learn.loss", [name for name in POLICY_LOSS_NAMES if name not in ("cispo", "kl_cov")]),
     Read(("learn.clip_high",), "learn.loss", [name for name in POLICY_LOSS_NAMES if name != "kl_cov"]),
     Read(("learn.covariance.",), "learn.loss", _COVARIANCE),
-    Read(("learn.covariance.low", "learn.covariance.high"), "learn.loss", ("clip_cov",)),
-    Read(("learn.covariance.coefficient",), "learn.loss", ("kl_cov",)),
-    Read(("learn.preference.margin",), "learn.preference.loss", ("simpo",)),
+    Read(("learn.covariance.clip_cov_lb", "learn.covariance.clip_cov_ub"), "learn.loss", ("clip_cov",)),
+    Read(("learn.covariance.ppo_kl_coef",), "learn.loss", ("kl_cov",)),
+    Read(("learn.preference.simpo_gamma",), "learn.preference.loss", ("simpo",)),
     Read(("evaluation.thought.",), "evaluation.thought.budgets", ANY),
     Read(("retention.text", "retention.choices", "retention.n", "retention.window_tokens"), "retention.probe", (True,)),
     Read(("preferences.",), "preferences.steps", ANY),
@@ -41,10 +41,10 @@ READ = (
     Read(("callbacks.synthetic_tasks.min_share",), "callbacks.synthetic_tasks.method", ("proposer",)),
     Read(("callbacks.entropy_bonus.delta",), "callbacks.entropy_bonus.target", ANY),
     Read(("callbacks.overlong_penalty.penalty_weight",), "callbacks.overlong_penalty.buffer_tokens", ANY),
-    Read(("callbacks.gate.factor",), "callbacks.gate.action", ("lower_rate", "raise_replay")),
+    Read(("callbacks.gate.factor",), "callbacks.gate.action", ("lower_lr", "raise_replay")),
     Read(("callbacks.gate.divergence_n",), "callbacks.gate.max_divergence", ANY),
-    Read(("callbacks.gate.max_loss", "callbacks.gate.max_perplexity_rise"), "retention.probe", (True,)),
-    Read(("callbacks.gate.max_falls",), "callbacks.gate.action", ("rollback", "lower_rate", "raise_replay")),
+    Read(("callbacks.gate.max_accuracy_drop", "callbacks.gate.max_perplexity_rise"), "retention.probe", (True,)),
+    Read(("callbacks.gate.max_rollbacks",), "callbacks.gate.action", ("rollback", "lower_lr", "raise_replay")),
 )
 """What reads settings that belong to one value of another setting."""
 _OF_STEPS = ("gate", "replay", "divergence")
@@ -52,18 +52,18 @@ _OF_STEPS = ("gate", "replay", "divergence")
 
 
 def unused_settings(settings: PracticeSettings) -> list[str]:
-    """Return for each group of changed settings that nothing reads their names and why: `judge.model: feedback is outcome`."""
-    values = flatten(to_plain_values(settings)) | {"feedback": settings.feedback_parts}
-    unread = unread_by(READ, values) | unread_in("engine", settings.engine, "view") | _of_search(settings)
+    """Return for each group of changed settings that nothing reads their names and why: `judge.model: reward is verifier`."""
+    values = flatten(to_plain_values(settings)) | {"reward": settings.reward_parts}
+    unread = unread_by(READ, values) | unread_in("kv_cache", settings.kv_cache, "policy") | _of_search(settings)
     decoding = settings.self_training.decoding
-    if settings.feedback == "self_training":  # whose attempts are sampled by explore.sampling
+    if settings.reward == "self_training":  # whose attempts are sampled by rollout.sampling
         unread |= {
             tuple(f"self_training.decoding.{name}" for name in sorted({*decoding.unread, "sampling."})): (
                 f"self_training.decoding.method is {decoding.method}"
             )
         }
-    if not settings.tasks.actions.gate and "form" not in settings.feedback_parts:
-        unread |= {("tasks.actions.malformed_score",): "neither form nor tasks.actions.gate scores the form"}
+    if not settings.tasks.actions.gate and "format" not in settings.reward_parts:
+        unread |= {("tasks.actions.malformed_score",): "neither reward format nor tasks.actions.gate scores the form"}
     clip = dict(zip(("learn.clip_low", "learn.clip_high"), CLIP_RANGES[settings.learn.loss], strict=True))  # which its loss has by default
     idle = [f"callbacks.{name}" for name in _OF_STEPS if name in settings.callbacks and not settings.steps]
     return unread_among(settings, practice_defaults() | clip, unread) + ([f"{', '.join(idle)}: steps is 0"] if idle else [])
@@ -76,6 +76,6 @@ def said_of_unused(settings: PracticeSettings) -> list[str]:
 
 
 def _of_search(settings: PracticeSettings) -> dict[tuple[str, ...], str]:
-    search = settings.explore.search
+    search = settings.rollout.search
     names = search.unread - ({"steps."} if "step_model" in settings.callbacks else set())
-    return {tuple(f"explore.search.{name}" for name in sorted(names)): f"explore.search.method is {search.method}"}
+    return {tuple(f"rollout.search.{name}" for name in sorted(names)): f"rollout.search.method is {search.method}"}

@@ -32,13 +32,13 @@ SMALL = {
     "n": 40,
     "steps": 4,
     "warm_start.steps": 0,
-    "explore.tasks_per_step": 5,
-    "explore.num_samples": 4,
+    "rollout.tasks_per_step": 5,
+    "rollout.num_samples": 4,
     "evaluation.n": 6,
     "evaluation.pass_n": 2,
     "evaluation.num_samples": 2,
-    "checkpoint_every": 2,
-    "machine.precision": "float32",
+    "save_steps": 2,
+    "machine.dtype": "float32",
 }
 TEXT = "The wren sang of the rain, and the miller gave it bread. " * 8
 
@@ -56,14 +56,14 @@ class Acts:
     """Whether others can run beside it: False where it ends practice early."""
 
 
-ALONE = {"feedback": "agreement"}
-SURER = ALONE | {"learn.optimiser.learning_rate": 0.03, "learn.optimiser.warmup_steps": 0}
+ALONE = {"reward": "majority_vote"}
+SURER = ALONE | {"learn.optimizer.learning_rate": 0.03, "learn.optimizer.warmup_steps": 0}
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}
 ACTS = {
     "temperature_schedule": Acts({"end": 1.5}),
     "curriculum": Acts({"method": "weakness"}),
     "vote_calibration": Acts({"n": 6, "every": 2}, ALONE),
-    "step_model": Acts(allows={"learn.credit": "difference"}),
+    "step_model": Acts(allows={"learn.advantage": "vineppo"}),
     "rationalize": Acts(needs={"learn.method": "imitation"}),
     "synthetic_tasks": Acts({"method": "proposer", "max_new_tokens": 12}, ALONE),
     "entropy_bonus": Acts({"target": 9.0, "delta": 0.1}),
@@ -74,7 +74,7 @@ ACTS = {
     "replay": Acts({"path": ["text.txt"], "ratio": 1.0, "kl_coef": 0.5, "window_tokens": 16}),
     "token_budget": Acts({"tokens": 90}, shares=False),
     "collapse": Acts({"action": "rollback", "window": 2, "rise": 1e-6, "fall": 1.0}, SURER),
-    "gate": Acts({"every": 1, "max_divergence": 1e-6, "max_falls": 9, "action": "lower_rate"}, PROBE),
+    "gate": Acts({"every": 1, "max_divergence": 1e-6, "max_rollbacks": 9, "action": "lower_lr"}, PROBE),
     "divergence": Acts({"n": 3}),
 }
 OTHER_METRICS = {
@@ -159,7 +159,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Don
     """`make(overrides, folder)` runs the recipe from a model that has seen demonstrations, made once."""
     scratch = tmp_path_factory.mktemp("contract")
     (scratch / "text.txt").write_text(TEXT)
-    warm = {"steps": 0, "warm_start.steps": 20, "checkpoint_every": 0}
+    warm = {"steps": 0, "warm_start.steps": 20, "save_steps": 0}
     practice("tiny", SMALL | warm, run=scratch / "warm")
     started: list[tuple[CallbackList, Any]] = []
     start = CallbackList.start

@@ -15,12 +15,12 @@ import pytest
 from etude.callbacks import CALLBACKS
 from etude.cli import main
 from etude.engine.completion import Completion
-from etude.learn.credit import CREDIT
+from etude.learn.advantages import ADVANTAGES
 from etude.learn.settings import Learning
 from etude.learn.update import advantages_of
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.callback import Callback
 from experiments.pages import ROOT
@@ -81,25 +81,25 @@ def test_the_callback_that_ends_practice_does_so_from_a_file_and_as_an_object(fi
 
 
 def test_the_advantage_of_the_table_is_the_reward_less_the_median_of_the_group(files: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(CREDIT, "above_median", None)  # taken out again in the end
-    exec(block_with('CREDIT["above_median"]'), {})
+    monkeypatch.setitem(ADVANTAGES, "above_median", None)  # taken out again in the end
+    exec(block_with('ADVANTAGES["above_median"]'), {})
     kept = sorted(Path("runs/above_median/attempts").iterdir())
     rows = [json.loads(line) for path in kept for line in gzip.decompress(path.read_bytes()).splitlines()]
     groups = [list(group) for _, group in groupby(rows, lambda row: (row["step"], row["task"]))]
     assert {len(group) for group in groups} == {8} and len(groups) == 5 * 16
     for group in groups:
         middle = median(row["score"] for row in group)
-        assert [row["credit"] for row in group] == pytest.approx([row["score"] - middle for row in group])
+        assert [row["advantage"] for row in group] == pytest.approx([row["score"] - middle for row in group])
 
 
 def test_the_advantage_of_tokens_is_larger_where_they_were_surprising(files: Path):
     made: dict[str, Any] = {}
     exec(FILES["surprise.py"], made)
     attempts = [Attempt.of([7], Completion((1, 2), logprobs, "a", "stop", 0, 0)) for logprobs in ((-0.2, -3.0), (-0.5, 0.0))]
-    batch = RolloutBatch(1, [Group(Task("q", "a"), tuple(attempts))], [[Verdict(1.0), Verdict(0.0)]], {}, {})
+    batch = RolloutBatch(1, [Group(Task("q", "a"), tuple(attempts))], [[Reward(1.0), Reward(0.0)]], {}, {})
     batch.begin_update()
     made["Surprise"](made["SurpriseSettings"](coef=0.5)).before_update(batch)
-    (first, second) = advantages_of(batch, Learning(credit="centred"))[0]
+    (first, second) = advantages_of(batch, Learning(advantage="dr_grpo"))[0]
     assert first == pytest.approx((0.5 * 1.1, 0.5 * 1.5))
     assert second == pytest.approx((-0.5 * 1.25, -0.5))
     assert main([*command_with("surprise.py"), "-q"]) == 0

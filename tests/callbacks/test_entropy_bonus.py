@@ -9,9 +9,9 @@ from etude.callbacks.entropy_bonus import EntropyBonus, EntropyBonusSettings
 from etude.errors import UserError
 from etude.learn.batches import pack
 from etude.learn.example import Example
-from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
+from etude.learn.learner import BatchSize, Learner, OptimizerSettings, Stream
 from etude.learn.logprobs import token_logprobs
-from etude.learn.losses.policy import clipped
+from etude.learn.losses.policy import ppo
 
 EXAMPLES = [
     Example((5, 6), (7, 8, 9), policy=(0.5,) * 3, behaviour_logprobs=(-5.0,) * 3),
@@ -22,10 +22,10 @@ EXAMPLES = [
 
 def gradient(model, bonus, *, examples=EXAMPLES, **options):
     def loss(outputs, tokens):
-        return clipped(outputs, tokens, clip_low=0.2, clip_high=0.2)
+        return ppo(outputs, tokens, clip_low=0.2, clip_high=0.2)
 
-    stream = Stream("policy", loss, aggregation="constant", constant_tokens=4)
-    learner = Learner(model, Optimiser(max_gradient_norm=1e9), [stream], entropy_bonus=bonus, **options)
+    stream = Stream("policy", loss, loss_agg_mode="seq-mean-token-sum-norm", constant_tokens=4)
+    learner = Learner(model, OptimizerSettings(max_grad_norm=1e9), [stream], entropy_bonus=bonus, **options)
     learner._step = lambda share: {}
     model.zero_grad()
     metrics = learner.update(examples, BatchSize(3, 6))
@@ -54,7 +54,7 @@ def test_cutting_into_micro_batches_changes_nothing(model_of):
 def test_a_bonus_raises_entropy(model_of):
     model = model_of("llama", head_dim=16, initializer_range=0.3)
     examples = [Example((5, 6), (7, 8, 9), policy=(0.0,) * 3, behaviour_logprobs=(-5.0,) * 3)]
-    learner = Learner(model, Optimiser(learning_rate=1e-3), [Stream("policy", lambda *_: clipped(*_, clip_low=0.2, clip_high=0.2))])
+    learner = Learner(model, OptimizerSettings(learning_rate=1e-3), [Stream("policy", lambda *_: ppo(*_, clip_low=0.2, clip_high=0.2))])
     before = learner.update(examples)["entropy"]
     learner.entropy_bonus = 1.0
     assert [learner.update(examples) for _ in range(3)][-1]["entropy"] > before + 0.01

@@ -16,7 +16,7 @@ LOST = {"choice_accuracy": 0.4, "perplexity": 20.0}
     [(0.5, 20.0, True), (0.49, 22.0, True), (0.489, 20.0, False), (0.5, 22.1, False), (0.9, 5.0, True)],
 )
 def test_a_model_passes_that_lost_no_more_than_it_may(accuracy, perplexity, has_passed):
-    settings = GateSettings(every=1, max_loss=0.02, max_perplexity_rise=0.1)
+    settings = GateSettings(every=1, max_accuracy_drop=0.02, max_perplexity_rise=0.1)
     assert passes(settings, BEFORE, {"choice_accuracy": accuracy, "perplexity": perplexity}) is has_passed
 
 
@@ -50,13 +50,13 @@ def fall(gate):
 
 
 def test_falls_lower_the_rate_or_raise_replay_and_end_practice_after_as_many_as_it_may():
-    lowering, run = started(action="lower_rate", factor=4.0, max_falls=2)
+    lowering, run = started(action="lower_lr", factor=4.0, max_rollbacks=2)
     seen = [(run.learner.rate_factor, run.replay_factor, lowering.is_over)]
     for _ in range(3):
         is_over = fall(lowering)
         seen.append((run.learner.rate_factor, run.replay_factor, is_over))
     assert seen == [(1.0, 1.0, False), (0.25, 1.0, False), (0.0625, 1.0, False), (0.015625, 1.0, True)]
-    resumed, its = started(action="lower_rate", factor=4.0, max_falls=2)
+    resumed, its = started(action="lower_lr", factor=4.0, max_rollbacks=2)
     resumed.load_state_dict(lowering.state_dict())
     assert (its.learner.rate_factor, its.replay_factor, resumed.is_over) == seen[-1]
     raising, run = started(action="raise_replay")
@@ -71,8 +71,8 @@ def test_falls_lower_the_rate_or_raise_replay_and_end_practice_after_as_many_as_
     [
         ({"every": -1}, r"gate\.every must be at least 1, got -1"),
         ({"every": 0}, r"gate\.every must be at least 1, got 0"),
-        ({"max_falls": -1}, r"gate\.max_falls must be at least 0, got -1"),
-        ({"max_loss": 1.0}, r"gate\.max_loss must be in \[0, 1\), a share of the accuracy before practice, got 1\.0"),
+        ({"max_rollbacks": -1}, r"gate\.max_rollbacks must be at least 0, got -1"),
+        ({"max_accuracy_drop": 1.0}, r"gate\.max_accuracy_drop must be in \[0, 1\), a share of the accuracy before practice, got 1\.0"),
         ({"max_perplexity_rise": -0.1}, r"gate\.max_perplexity_rise must be 0 or more"),
         ({"max_divergence": 0.0}, r"gate\.max_divergence must be above 0, in nats an answer, or null, got 0\.0"),
         ({"divergence_n": 0}, r"gate\.divergence_n must be at least 1, got 0"),

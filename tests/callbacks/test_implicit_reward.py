@@ -5,14 +5,14 @@ from etude.callbacks.implicit_reward import ImplicitRewardSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.learn.implicit_reward import ImplicitReward, token_returns, within_task_auc
-from etude.learn.learner import Optimiser
+from etude.learn.learner import OptimizerSettings
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
-HOW = 0.5, Optimiser(learning_rate=1e-2)
+HOW = 0.5, OptimizerSettings(learning_rate=1e-2)
 """beta and the optimizer."""
 
 
@@ -22,7 +22,7 @@ def group(*own):
 
 
 GROUPS = [group((7, 8, 9), (7, 10, 11)), group((20, 21), (22, 23, 24), (22, 25))]
-VERDICTS = [[Verdict(1.0), Verdict(0.0)], [Verdict(0.0), Verdict(1.0), Verdict(None)]]
+REWARDS = [[Reward(1.0), Reward(0.0)], [Reward(0.0), Reward(1.0), Reward(None)]]
 
 
 def plain_logprobs(model, prompt, own):
@@ -32,7 +32,7 @@ def plain_logprobs(model, prompt, own):
 
 def returns(*groups, scores=None):
     """What comes of rewards, where all attempts have a score unless one says otherwise."""
-    return token_returns(groups, [[Verdict(score) for score in row] for row in scores or [(1.0,) * len(group) for group in groups]])
+    return token_returns(groups, [[Reward(score) for score in row] for row in scores or [(1.0,) * len(group) for group in groups]])
 
 
 def test_returns_are_what_was_worked_out_by_hand():
@@ -51,13 +51,13 @@ def test_rewards_are_divided_by_the_most_of_the_whole_batch():
     assert returns(small, large)[0] == [pytest.approx((1.0 / 4, 0.25 / 4)), pytest.approx((-1.0 / 4, -0.25 / 4))]
 
 
-def test_an_attempt_without_a_score_gets_no_credit_and_is_compared_with_by_nobody():
+def test_an_attempt_without_a_score_gets_no_advantage_and_is_compared_with_by_nobody():
     known = [(0.5, 0.0), (-0.5, 0.0)]
     assert returns([*known, (9.0, 0.0)], scores=[(1.0, 0.0, None)])[0] == [*returns(known)[0], (0.0, 0.0)]
     assert returns(known, scores=[(1.0, None)]) == [[(0.0, 0.0), (0.0, 0.0)]] == returns(known, scores=[(None, None)])
 
 
-def test_a_lone_attempt_and_rewards_of_0_get_no_credit():
+def test_a_lone_attempt_and_rewards_of_0_get_no_advantage():
     assert returns([(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)])[0] == [(0.0, 0.0)]
     assert returns([(0.0, 0.0), (0.0,)]) == [[(0.0, 0.0), (0.0,)]]
 
@@ -76,15 +76,15 @@ def test_an_update_has_the_gradient_of_the_cross_entropy_and_leaves_unscored_att
         for parameter in plain.parameters():
             parameter.mul_(1.05)
     implicit.learner._step = lambda share: {}
-    metrics = implicit.update(GROUPS, VERDICTS)
+    metrics = implicit.update(GROUPS, REWARDS)
     logits, targets = [], []
-    for g, row in zip(GROUPS, VERDICTS, strict=True):
-        for attempt, verdict in zip(g.attempts, row, strict=True):
-            if verdict.score is not None:
+    for g, row in zip(GROUPS, REWARDS, strict=True):
+        for attempt, reward in zip(g.attempts, row, strict=True):
+            if reward.score is not None:
                 with torch.no_grad():
                     reference = plain_logprobs(implicit.learner.reference, attempt.prompt, attempt.own_tokens).sum()
                 logits.append(0.5 * (plain_logprobs(plain, attempt.prompt, attempt.own_tokens).sum() - reference))
-                targets.append(verdict.score)
+                targets.append(reward.score)
     loss = torch.nn.functional.binary_cross_entropy(torch.stack(logits).sigmoid(), torch.tensor(targets))
     loss.backward()
     assert metrics == {"loss": pytest.approx(loss.item(), rel=1e-4)}
@@ -95,19 +95,19 @@ def test_an_update_has_the_gradient_of_the_cross_entropy_and_leaves_unscored_att
 def test_rewards_are_log_ratios_and_learn_to_tell_right_from_wrong(model_of):
     model = model_of("llama")
     implicit = ImplicitReward(model, *HOW)
-    losses = [implicit.update(GROUPS, VERDICTS)["loss"] for _ in range(8)]
+    losses = [implicit.update(GROUPS, REWARDS)["loss"] for _ in range(8)]
     assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < 0.5
     rewards = implicit.rewards(GROUPS)
     own = GROUPS[1].attempts[1]
     with torch.no_grad():
         ratio = plain_logprobs(implicit.learner.model, own.prompt, own.own_tokens) - plain_logprobs(model, own.prompt, own.own_tokens)
     assert rewards[1][1] == pytest.approx((0.5 * ratio).tolist(), abs=1e-4)
-    assert within_task_auc(rewards, VERDICTS) == 1.0
+    assert within_task_auc(rewards, REWARDS) == 1.0
 
 
 def test_with_adapters_its_state_holds_what_is_trained_alone(model_of):
     implicit = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), *HOW)
-    implicit.update(GROUPS, VERDICTS)
+    implicit.update(GROUPS, REWARDS)
     state = implicit.state_dict()
     assert all("lora" in name for name in state if name.startswith("m."))
     other = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), *HOW)
@@ -116,10 +116,10 @@ def test_with_adapters_its_state_holds_what_is_trained_alone(model_of):
 
 
 def test_the_auc_within_tasks_counts_pairs_of_one_task_and_halves_ties():
-    rewards = [[(0.2,), (0.1,), (0.2,)], [(0.5,), (0.4,)]]
-    verdicts = [[Verdict(1.0), Verdict(0.0), Verdict(0.0)], [Verdict(None), Verdict(1.0)]]
-    assert within_task_auc(rewards, verdicts) == 0.75
-    assert within_task_auc(rewards[1:], verdicts[1:]) is None
+    token_rewards = [[(0.2,), (0.1,), (0.2,)], [(0.5,), (0.4,)]]
+    rewards = [[Reward(1.0), Reward(0.0), Reward(0.0)], [Reward(None), Reward(1.0)]]
+    assert within_task_auc(token_rewards, rewards) == 0.75
+    assert within_task_auc(token_rewards[1:], rewards[1:]) is None
 
 
 def test_wrong_settings_are_refused_in_a_sentence():

@@ -1,20 +1,20 @@
-"""What an attempt's length does to the credit it earns, and to nothing else."""
+"""What an attempt's length does to the advantage it earns, and to nothing else."""
 
 from types import SimpleNamespace
 
 import pytest
-from small_examples import anchored, credited
+from small_examples import anchored, examples_of
 
 from etude.callbacks.overlong_penalty import OverlongPenalty, OverlongPenaltySettings, over_length
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.learn.credit import CREDIT
+from etude.learn.advantages import ADVANTAGES
 from etude.learn.training_examples import token_advantages
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import find_configuration
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.parse import parse_practice
 
@@ -24,16 +24,16 @@ def attempt(length: int, finish: str = "stop") -> Attempt:
 
 
 GROUP = Group(Task("q", "a"), (attempt(8), attempt(13), attempt(16, "length")))
-VERDICTS = [[Verdict(1.0), Verdict(1.0), Verdict(0.0)]]
+REWARDS = [[Reward(1.0), Reward(1.0), Reward(0.0)]]
 
 
-def controlled(verdicts, **settings):
+def controlled(rewards, **settings):
     """The step's batch as the callback leaves it, and its metrics; answers have 16 tokens at most."""
-    penalty, batch = OverlongPenalty(OverlongPenaltySettings(**settings)), RolloutBatch(1, [GROUP], verdicts, {}, {})
-    penalty.start(SimpleNamespace(settings=SimpleNamespace(explore=SimpleNamespace(max_new_tokens=16))))
+    penalty, batch = OverlongPenalty(OverlongPenaltySettings(**settings)), RolloutBatch(1, [GROUP], rewards, {}, {})
+    penalty.start(SimpleNamespace(settings=SimpleNamespace(rollout=SimpleNamespace(max_new_tokens=16))))
     batch.begin_update()
     metrics = penalty.before_update(batch)
-    assert batch.rewards == verdicts  # what is logged stays
+    assert batch.rewards == rewards  # what is logged stays
     return batch, {name.removeprefix("overlong_penalty/"): value for name, value in metrics.items()}
 
 
@@ -43,43 +43,43 @@ def test_the_penalty_by_hand():
     assert over_length(16, 16, 0) == 0.0
 
 
-def test_credit_goes_by_lowered_scores_and_verdicts_keep_theirs():
-    batch, metrics = controlled(VERDICTS, buffer_tokens=4)
-    assert [verdict.score for verdict in batch.credited[0]] == [1.0, 1.0, 0.0]
-    (weights,) = token_advantages([GROUP], batch.credited, "centred")
+def test_advantages_go_by_lowered_scores_and_rewards_keep_theirs():
+    batch, metrics = controlled(REWARDS, buffer_tokens=4)
+    assert [reward.score for reward in batch.shaped_rewards[0]] == [1.0, 1.0, 0.0]
+    (weights,) = token_advantages([GROUP], batch.shaped_rewards, "dr_grpo")
     mean = (1 + 0.75 - 1) / 3
     assert [own[0] for own in weights] == pytest.approx([1 - mean, 0.75 - mean, -1 - mean])
     assert metrics == {"penalised": pytest.approx(2 / 3), "penalty": pytest.approx(1.25 / 3), "masked": 0.0}
 
 
-@pytest.mark.parametrize("credit", CREDIT)
-def test_at_weight_0_rewards_and_examples_are_as_they_were(credit):
-    batch, metrics = controlled(VERDICTS, buffer_tokens=4, penalty_weight=0.0)
-    assert batch.credited == VERDICTS and batch.masked == [[False] * 3] and not any(metrics.values())
-    assert credited([GROUP], batch.credited, credit, masked=batch.masked) == credited([GROUP], VERDICTS, credit)
+@pytest.mark.parametrize("advantage", ADVANTAGES)
+def test_at_weight_0_rewards_and_examples_are_as_they_were(advantage):
+    batch, metrics = controlled(REWARDS, buffer_tokens=4, penalty_weight=0.0)
+    assert batch.shaped_rewards == REWARDS and batch.masked == [[False] * 3] and not any(metrics.values())
+    assert examples_of([GROUP], batch.shaped_rewards, advantage, masked=batch.masked) == examples_of([GROUP], REWARDS, advantage)
 
 
 def test_of_right_answers_shorter_ones_are_better_where_length_costs():
-    alike = [[Verdict(1.0)] * 3]
-    assert credited([GROUP], alike) == [[]]
+    alike = [[Reward(1.0)] * 3]
+    assert examples_of([GROUP], alike) == [[]]
     batch, _ = controlled(alike, buffer_tokens=4, penalty_weight=0.5)
-    (examples,) = credited([GROUP], batch.credited)
-    credit = [example.policy[0] for example in examples]
-    assert credit == sorted(credit, reverse=True) and sum(credit) == pytest.approx(0)
+    (examples,) = examples_of([GROUP], batch.shaped_rewards)
+    advantages = [example.policy[0] for example in examples]
+    assert advantages == sorted(advantages, reverse=True) and sum(advantages) == pytest.approx(0)
 
 
 def test_what_was_cut_off_enters_no_loss_and_counts_in_its_group():
-    batch, metrics = controlled(VERDICTS, mask_truncated_completions=True)
-    assert batch.credited == VERDICTS and metrics["masked"] == pytest.approx(1 / 3)
-    (examples,) = credited([GROUP], batch.credited, masked=batch.masked, on_examples=anchored)
+    batch, metrics = controlled(REWARDS, mask_truncated_completions=True)
+    assert batch.shaped_rewards == REWARDS and metrics["masked"] == pytest.approx(1 / 3)
+    (examples,) = examples_of([GROUP], batch.shaped_rewards, masked=batch.masked, on_examples=anchored)
     assert [len(example.completion) for example in examples] == [8, 13]
     assert [example.policy[0] for example in examples] == pytest.approx([1 / 3, 1 / 3])  # the mean is that of all three
 
 
 def test_an_attempt_without_a_score_stays_without_one():
-    batch, _ = controlled([[Verdict(1.0), Verdict(0.0), Verdict(None)]], buffer_tokens=4)
-    (row,) = batch.credited
-    assert row[2] == Verdict(None) and token_advantages([GROUP], [row], "centred")[0][2] == (0.0,) * 16
+    batch, _ = controlled([[Reward(1.0), Reward(0.0), Reward(None)]], buffer_tokens=4)
+    (row,) = batch.shaped_rewards
+    assert row[2] == Reward(None) and token_advantages([GROUP], [row], "dr_grpo")[0][2] == (0.0,) * 16
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_wrong_settings_are_one_sentence(own, said):
             "overlong_penalty changes the rewards that advantages come from, and learn.method imitation is set",
         ),
         (
-            {"learn.credit": "tree", "explore.search.method": "mcts"},
-            "overlong_penalty.buffer_tokens lowers rewards of whole answers, and learn.credit tree goes by what steps are worth",
+            {"learn.advantage": "treerl", "rollout.search.method": "mcts"},
+            "overlong_penalty.buffer_tokens lowers rewards of whole answers, and learn.advantage treerl goes by what steps are worth",
         ),
     ],
 )

@@ -45,7 +45,9 @@ class Mine(Callback):
     """Counts own tokens of all steps."""
 
     Settings = Counting
-    excludes = (Excludes("learn.method", "set it to credit", "counts tokens of the policy gradient", allowed=("credit",)),)
+    excludes = (
+        Excludes("learn.method", "set it to policy_gradient", "counts tokens of the policy gradient", allowed=("policy_gradient",)),
+    )
 
     def __init__(self, settings):
         super().__init__(settings)
@@ -208,7 +210,7 @@ def test_a_mistake_in_a_file_is_one_sentence(text, mine):
             ["--callbacks.mine", "{class: mine.py:Mine, rat: 2}"],
             "unknown setting --callbacks.mine.rat: did you mean --callbacks.mine.rate?",
         ),
-        (["--callbacks.mine", "mine.py:Mine", "--learn.method", "imitation"], "set it to credit, or leave mine out"),
+        (["--callbacks.mine", "mine.py:Mine", "--learn.method", "imitation"], "set it to policy_gradient, or leave mine out"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence(words, message, mine):
@@ -249,7 +251,7 @@ class Shortest(Callback):
     """Notes the shortest attempt of every step."""
 
     name, Settings = "shortest", Length
-    excludes = (Excludes("learn.method", "set it to credit", "looks at the policy gradient", allowed=("credit",)),)
+    excludes = (Excludes("learn.method", "set it to policy_gradient", "looks at the policy gradient", allowed=("policy_gradient",)),)
 
     def before_update(self, batch: Any) -> dict[str, Any]:
         return {"shortest/tokens": min(each.num_own_tokens for group in batch.groups for each in group.attempts)}
@@ -279,7 +281,11 @@ class Nameless(Callback):
         ([Gate(GateSettings(2))], {"gate.every": 2, "gate.max_divergence": 1}, "callbacks: Gate has the name gate, which is taken"),
         ([Nameless(Length())], {}, "callbacks: Nameless has no name: give the class one, name = 'nameless'"),
         ([Length()], {}, "callbacks: expected objects of classes that extend etude.Callback, got Length"),
-        ([Shortest(Length())], {"learn.method": "imitation"}, "learn.method imitation is set: set it to credit, or leave shortest out"),
+        (
+            [Shortest(Length())],
+            {"learn.method": "imitation"},
+            "learn.method imitation is set: set it to policy_gradient, or leave shortest out",
+        ),
         ([Gate(GateSettings(2))], {}, "gate has nothing to go by"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

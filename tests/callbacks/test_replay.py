@@ -10,7 +10,7 @@ import torch
 from etude.callbacks.replay import ReplayCallback, ReplaySettings
 from etude.errors import UserError
 from etude.learn.example import Example, demonstration
-from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
+from etude.learn.learner import BatchSize, Learner, OptimizerSettings, Stream
 from etude.learn.logprobs import Outputs
 from etude.learn.losses import negative_log_likelihood
 from etude.learn.losses.tokens import Tokens
@@ -20,15 +20,15 @@ PIECES = [Example((5,), (6, 7, 8)), Example((9,), (10, 11)), Example((12, 13), (
 RATIO = 0.5
 
 
-def replay_stream(imitate=1.0, kl_coef=0.0, *, aggregation="token", longest=1):
+def replay_stream(nll_coef=1.0, kl_coef=0.0, *, loss_agg_mode="token-mean", longest=1):
     """The stream that the callback adds to a learner whose own tokens are averaged so."""
-    callback, streams = ReplayCallback(ReplaySettings(path=["x"], ratio=RATIO, imitate=imitate, kl_coef=kl_coef)), []
+    callback, streams = ReplayCallback(ReplaySettings(path=["x"], ratio=RATIO, nll_coef=nll_coef, kl_coef=kl_coef)), []
     callback.pieces = PIECES
 
-    def add_stream(name, loss, *, aggregation):
-        streams.append(Stream(name, loss, 1.0, aggregation, longest))
+    def add_stream(name, loss, *, loss_agg_mode):
+        streams.append(Stream(name, loss, 1.0, loss_agg_mode, longest))
 
-    learn, learner = SimpleNamespace(aggregation=aggregation), SimpleNamespace(with_reference=list)
+    learn, learner = SimpleNamespace(loss_agg_mode=loss_agg_mode), SimpleNamespace(with_reference=list)
     run = SimpleNamespace(seed=0, settings=SimpleNamespace(learn=learn), learner=learner)
     run.add_stream, run.add_reference = add_stream, lambda: None
     callback.start(run)
@@ -57,15 +57,17 @@ def test_every_update_of_a_step_draws_its_own_by_the_ratio_of_just_now():
     assert sum(len(each.completion) for each in replay.pull(20)) == 20 == replay.tokens
 
 
-@pytest.mark.parametrize(("aggregation", "own"), [("token", 1.0), ("sequence", 1.0), ("constant", 20 / 32)])
-def test_a_replayed_token_has_the_share_of_an_own_token_and_is_not_counted_in_the_batch(model_of, aggregation, own):
-    stream, seen = replay_stream(aggregation=aggregation, longest=16), []
+@pytest.mark.parametrize(
+    ("loss_agg_mode", "own"), [("token-mean", 1.0), ("seq-mean-token-mean", 1.0), ("seq-mean-token-sum-norm", 20 / 32)]
+)
+def test_a_replayed_token_has_the_share_of_an_own_token_and_is_not_counted_in_the_batch(model_of, loss_agg_mode, own):
+    stream, seen = replay_stream(loss_agg_mode=loss_agg_mode, longest=16), []
 
     def loss(outputs, tokens):
         seen.append(float(tokens.shares_N.sum()))
         return stream.loss(outputs, tokens)
 
-    learner = Learner(model_of("llama"), Optimiser(), [Stream("replay", loss, 1.0, stream.aggregation, stream.constant_tokens)])
+    learner = Learner(model_of("llama"), OptimizerSettings(), [Stream("replay", loss, 1.0, stream.loss_agg_mode, stream.constant_tokens)])
     metrics = learner.update(draw(PIECES, 10, key=1), BatchSize(2, 20))
     assert sum(seen) == pytest.approx(0.5 * own)  # the ratio times what all own tokens have
     assert metrics["replay_loss"] == pytest.approx(0.5 * own * metrics["replay_nats"], rel=1e-5)
@@ -76,7 +78,7 @@ def test_replay_is_added_to_the_gradient_of_practice_and_changes_nothing_of_it(m
     shown, replayed, size = [demonstration((5, 6), (7, 8)), demonstration((4,), (9,))], draw(PIECES, 5, key=1), BatchSize(2, 3)
 
     def gradient(examples):
-        learner = Learner(model_of("llama"), Optimiser(), [Stream("imitate", negative_log_likelihood), replay_stream()])
+        learner = Learner(model_of("llama"), OptimizerSettings(), [Stream("imitate", negative_log_likelihood), replay_stream()])
         learner._step = lambda share: {}
         learner.update(examples, size)
         return torch.cat([parameter.grad.flatten() for parameter in learner.parameters])
@@ -115,7 +117,7 @@ def test_an_anchor_on_replay_brings_a_model_back_to_what_it_began_as(model_of):
     model = copy.deepcopy(start)
     with torch.no_grad():
         model.lm_head.weight.add_(0.3 * torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0)))
-    learner = Learner(model, Optimiser(learning_rate=3e-3), [replay_stream(imitate=0.0, kl_coef=1.0)], reference=start)
+    learner = Learner(model, OptimizerSettings(learning_rate=3e-3), [replay_stream(nll_coef=0.0, kl_coef=1.0)], reference=start)
     replay, seen = Replay(PIECES, 1.0, 1.0, 0, learner.with_reference), []
     for step in range(1, 13):
         replay.begin(step)
@@ -135,8 +137,8 @@ def test_the_loss_without_an_anchor_is_plain_likelihood():
         ({"path": []}, r"replay\.path names no file: name one, or leave replay out"),
         ({"ratio": 0.0}, r"replay\.ratio must be above 0, got 0\.0: leave replay out for none"),
         ({"ratio": -1.0}, r"replay\.ratio must be above 0, got -1\.0"),
-        ({"imitate": -1.0}, r"replay\.imitate must be 0 \(off\) or more, got -1\.0"),
-        ({"imitate": 0.0}, r"replay learns nothing with replay\.imitate and replay\.kl_coef both 0: set one of them above 0"),
+        ({"nll_coef": -1.0}, r"replay\.nll_coef must be 0 \(off\) or more, got -1\.0"),
+        ({"nll_coef": 0.0}, r"replay learns nothing with replay\.nll_coef and replay\.kl_coef both 0: set one of them above 0"),
     ],
 )
 def test_wrong_settings_are_told_in_one_sentence(wrong, said):

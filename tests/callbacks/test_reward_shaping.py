@@ -5,16 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_examples import credited
+from small_examples import examples_of
 
 from etude.callbacks.reward_shaping import RewardShaping, RewardShapingSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.learn.credit import pass_at_k
+from etude.learn.advantages import pass_at_k
 from etude.learn.shaping import SHAPING, novelty, novelty_embedding, shaped, unlikeliness
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 EMBEDDINGS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [2.0, 2.0], [-2.0, -2.0]])
@@ -27,9 +27,9 @@ def group(*own, logprobs=None):
     return Group(Task("?"), tuple(Attempt.of((1, 2), completion) for completion in completions))
 
 
-def scores(name, own, verdicts, weight=0.25):
-    (found,) = shaped([own], [[Verdict(score) for score in verdicts]], name, weight, EMBEDDINGS)
-    return [verdict.score for verdict in found]
+def scores(name, own, rewards, weight=0.25):
+    (found,) = shaped([own], [[Reward(score) for score in rewards]], name, weight, EMBEDDINGS)
+    return [reward.score for reward in found]
 
 
 def test_unlikely_right_attempts_earn_more():
@@ -75,27 +75,27 @@ def test_every_shaping_follows_its_attempts_and_takes_a_lone_one(name):
 
 
 @pytest.mark.parametrize("name", SHAPING)
-def test_at_weight_0_verdicts_are_what_they_were(name):
-    verdicts = [[Verdict(1.0, message="right"), Verdict(0.0)]]
-    assert shaped([group((0,), (1,))], verdicts, name, 0.0, EMBEDDINGS) == verdicts
+def test_at_weight_0_rewards_are_what_they_were(name):
+    rewards = [[Reward(1.0, message="right"), Reward(0.0)]]
+    assert shaped([group((0,), (1,))], rewards, name, 0.0, EMBEDDINGS) == rewards
 
 
 def test_the_callback_shapes_what_advantages_come_from_and_leaves_the_logged_rewards():
-    own, verdicts = group((0, 1), (0, 1), (2, 3), (4, 5)), [Verdict(1.0), Verdict(0.0), Verdict(1.0), Verdict(0.0)]
-    batch = RolloutBatch(1, [own], [verdicts], {}, {})
+    own, rewards = group((0, 1), (0, 1), (2, 3), (4, 5)), [Reward(1.0), Reward(0.0), Reward(1.0), Reward(0.0)]
+    batch = RolloutBatch(1, [own], [rewards], {}, {})
     batch.begin_update()
     callback = RewardShaping(RewardShapingSettings("novelty", weight=0.6))
     embeddings = torch.nn.Embedding.from_pretrained(EMBEDDINGS)
     callback.start(SimpleNamespace(model=SimpleNamespace(get_input_embeddings=lambda: embeddings)))
     assert callback.before_update(batch) == {}
-    assert [verdict.score for verdict in batch.credited[0]] == pytest.approx([1 - 0.6 / 3, 0, 1, 0])
-    assert batch.rewards == [verdicts]
+    assert [reward.score for reward in batch.shaped_rewards[0]] == pytest.approx([1 - 0.6 / 3, 0, 1, 0])
+    assert batch.rewards == [rewards]
 
 
-def test_shaped_scores_make_credit_of_sets():
+def test_shaped_scores_make_advantages_of_sets():
     own = group((0, 1), (0, 1), (2, 3), (4, 5))
-    (found,) = shaped([own], [[Verdict(1.0), Verdict(0.0), Verdict(1.0), Verdict(0.0)]], "novelty", 0.6, EMBEDDINGS)
-    (examples,) = credited([own], [found], "pass_at_k", pass_k=2)
+    (found,) = shaped([own], [[Reward(1.0), Reward(0.0), Reward(1.0), Reward(0.0)]], "novelty", 0.6, EMBEDDINGS)
+    (examples,) = examples_of([own], [found], "pass_at_k", pass_k=2)
     assert [example.policy[0] for example in examples] == pytest.approx(pass_at_k([[1 - 0.6 / 3, 0.0, 1.0, 0.0]], k=2)[0])
     assert examples[2].policy > examples[0].policy
 

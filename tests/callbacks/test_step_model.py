@@ -6,18 +6,18 @@ import torch.nn.functional as F
 
 from etude.errors import UserError
 from etude.learn.fused import FusedPass
-from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
+from etude.learn.step_model import Prefixes, StepModel, StepModelSettings, StepTarget
 from etude.learn.step_values import in_order
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA
 
 PROMPT = (9, 10, 11)
 ANSWERS = [
-    Beginnings(PROMPT, (20, 21, 22, 23), (0, 2, 4)),
-    Beginnings((40,), (41, 0, 42), (1, 3)),
-    Beginnings(PROMPT, (20, 21, 30), (2, 0)),
-    Beginnings(PROMPT, (), (0,)),
-    Beginnings(PROMPT, (20, 21, 0), (3,)),  # begins like others, with the token that stands for what is predicted
+    Prefixes(PROMPT, (20, 21, 22, 23), (0, 2, 4)),
+    Prefixes((40,), (41, 0, 42), (1, 3)),
+    Prefixes(PROMPT, (20, 21, 30), (2, 0)),
+    Prefixes(PROMPT, (), (0,)),
+    Prefixes(PROMPT, (20, 21, 0), (3,)),  # begins like others, with the token that stands for what is predicted
 ]
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt2", "lfm2", "mamba", "gemma3", "mistral-window", "qwen3-moe")
 
@@ -87,8 +87,8 @@ def test_the_fused_pass_gives_the_values_and_gradients_of_the_modules(model_of, 
 def test_every_answer_weighs_the_same_and_within_it_every_beginning(llama):
     """By hand: every V is 1/2, so the loss is log 2, and the bias has the slope 1/2 (1/2 - 1/4) + 1/2 · 1/2 ((1/2 - 1) + (1/2 - 1))."""
     made = step_model(llama)
-    outlooks = [Outlook(Beginnings(PROMPT, (20,), (1,)), (0.25,)), Outlook(Beginnings(PROMPT, (21, 22), (1, 2)), (1.0, 1.0))]
-    (reading,) = made._readings(outlooks)
+    step_targets = [StepTarget(Prefixes(PROMPT, (20,), (1,)), (0.25,)), StepTarget(Prefixes(PROMPT, (21, 22), (1, 2)), (1.0, 1.0))]
+    (reading,) = made._readings(step_targets)
     loss = made._loss(reading)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(math.log(2))
@@ -100,13 +100,14 @@ def test_the_loss_is_the_cross_entropy_with_soft_targets(llama, hidden):
     made = step_model(llama, hidden=hidden)
     with torch.no_grad():
         made.head.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
-    outlooks = [Outlook(answer, tuple(0.3 * place for place, _ in enumerate(answer.ends))) for answer in ANSWERS]
+    step_targets = [StepTarget(answer, tuple(0.3 * place for place, _ in enumerate(answer.ends))) for answer in ANSWERS]
     values = made.values(ANSWERS)
     expected = [
-        F.binary_cross_entropy(torch.tensor(own), torch.tensor(outlook.targets)) for own, outlook in zip(values, outlooks, strict=True)
+        F.binary_cross_entropy(torch.tensor(own), torch.tensor(step_target.targets))
+        for own, step_target in zip(values, step_targets, strict=True)
     ]
     made.settings = StepModelSettings(hidden=hidden, epochs=1)
-    assert made.update(outlooks)["loss"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
+    assert made.update(step_targets)["loss"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
     assert made.update([]) == {}
 
 
@@ -115,13 +116,13 @@ def test_steps_that_are_learned_from_again_weigh_as_much_as_the_present_one(llam
     made = step_model(llama, hidden=4, epochs=1, replay_steps=2, learning_rate=1e-9)  # values hardly move
     with torch.no_grad():
         made.head.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
-    steps = [[Outlook(own, (target,) * len(own.ends)) for own in answers] for answers, target in ((ANSWERS, 0.0), (ANSWERS[:1], 1.0))]
+    steps = [[StepTarget(own, (target,) * len(own.ends)) for own in answers] for answers, target in ((ANSWERS, 0.0), (ANSWERS[:1], 1.0))]
     alone, again = [], []
-    for outlooks in (steps[0], steps[1], steps[0], steps[1]):
+    for step_targets in (steps[0], steps[1], steps[0], steps[1]):
         fresh = step_model(llama, hidden=4, epochs=1)
         fresh.head.load_state_dict(made.head.state_dict())
-        alone.append(fresh.update(outlooks)["loss"])
-        again.append(made.update(outlooks)["loss"])
+        alone.append(fresh.update(step_targets)["loss"])
+        again.append(made.update(step_targets)["loss"])
     assert again == pytest.approx([sum(own := alone[max(0, place - 2) : place + 1]) / len(own) for place in range(4)], rel=1e-5)
     assert alone[0] != pytest.approx(alone[1], rel=0.1) and len(made.earlier) == 2
 
@@ -136,12 +137,12 @@ def test_it_learns_to_tell_what_decided_an_answer_before_its_end(model_of, setti
     def answers(number):
         tokens = torch.randint(20, 24, (number, 4), generator=generator)
         tokens[:, 0] = 7 + torch.randint(0, 2, (number,), generator=generator)
-        return [(Beginnings(PROMPT, tuple(row), (1, 2, 4)), float(row[0] == 7)) for row in tokens.tolist()]
+        return [(Prefixes(PROMPT, tuple(row), (1, 2, 4)), float(row[0] == 7)) for row in tokens.tolist()]
 
     before = [parameter.clone() for parameter in model.parameters()]
     made, losses = step_model(model, learning_rate=1e-2, **settings), []
     for _ in range(16):
-        losses.append(made.update([Outlook(own, (score,) * 3) for own, score in answers(64)])["loss"])
+        losses.append(made.update([StepTarget(own, (score,) * 3) for own, score in answers(64)])["loss"])
     held_out = answers(64)
     values = made.values([own for own, _ in held_out])
     for place in range(3):
@@ -154,14 +155,14 @@ def test_it_learns_to_tell_what_decided_an_answer_before_its_end(model_of, setti
 @pytest.mark.parametrize("adapters", [0, 2])
 def test_an_own_backbone_comes_back_from_its_state(model_of, adapters):
     policy = add_lora(model_of("llama"), LoRA(rank=adapters), seed=0)
-    outlooks = [Outlook(answer, (1.0,) * len(answer.ends)) for answer in ANSWERS]
+    step_targets = [StepTarget(answer, (1.0,) * len(answer.ends)) for answer in ANSWERS]
     first, second = (step_model(policy, backbone="own", backbone_learning_rate=1e-3) for _ in range(2))
-    first.update(outlooks)
+    first.update(step_targets)
     first.observe([1.0, 0.0], [1.0])
     assert first.values(ANSWERS) != second.values(ANSWERS)
     second.load_state_dict(first.state_dict())
     assert first.values(ANSWERS) == second.values(ANSWERS) and first.trust == second.trust == 1.0
-    assert first.update(outlooks) == second.update(outlooks) and first.values(ANSWERS) == second.values(ANSWERS)
+    assert first.update(step_targets) == second.update(step_targets) and first.values(ANSWERS) == second.values(ANSWERS)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
@@ -194,4 +195,4 @@ def test_a_gradient_that_is_not_finite_is_told(llama):
     with torch.no_grad():
         made.head.layers[-1].bias.fill_(math.nan)
     with pytest.raises(UserError, match=r"step_model\.learning_rate"):
-        made.update([Outlook(ANSWERS[0], (1.0, 1.0, 1.0))])
+        made.update([StepTarget(ANSWERS[0], (1.0, 1.0, 1.0))])

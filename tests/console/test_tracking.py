@@ -50,7 +50,7 @@ def test_a_tracker_gets_every_step_and_measurement_in_growing_order(tmp_path):
     assert main(["practice", "tiny", *sizes, "--track", "fake", "--run", str(tmp_path / "mine")]) == 0
     (tracker,) = STARTED
     assert (tracker.run_name, tracker.logging_dir, tracker.is_finished) == ("mine", str(tmp_path / "mine" / "fake"), True)
-    assert tracker.configuration["explore.num_samples"] == 8 and tracker.configuration["tasks.function"] == "etude.tiny:letters"
+    assert tracker.configuration["rollout.num_samples"] == 8 and tracker.configuration["tasks.function"] == "etude.tiny:letters"
     steps = [step for step, _ in tracker.rows]
     assert steps == sorted(steps) and [step for step, row in tracker.rows if "practice/score" in row] == [4, 5]
     assert [step for step, row in tracker.rows if "evaluation/tiny/accuracy" in row] == [0, 3, 5]

@@ -4,7 +4,7 @@ import pytest
 
 from etude.evaluation.judge_preference import judge_preference
 from etude.llm_client.model import Reply
-from etude.rewards.judge import JudgeFeedback, Judging
+from etude.rewards.judge import JudgeReward, Judging
 from etude.tasks.task import Task
 
 TASKS = [Task(f"{place}?") for place in range(5)]
@@ -19,7 +19,7 @@ def judged(answer):
         asked.extend(prompts)
         return [Reply(answer(prompt)) for prompt in prompts]
 
-    return JudgeFeedback(ask, Judging(how="pairwise", model="x", url="http://localhost")).judge, asked
+    return JudgeReward(ask, Judging(how="pairwise", model="x", url="http://localhost")).judge, asked
 
 
 def test_the_share_preferred_counts_ties_half_and_leaves_out_what_is_not_given():

@@ -12,7 +12,7 @@ from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, majority, measure
 from etude.evaluation.rewards import tells_more
 from etude.rewards.unscored import TooManyUnscored
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
 
@@ -53,7 +53,7 @@ def test_equal_questions_have_samples_of_their_own_and_are_counted(llama, tokeni
 
     def judge(pairs):
         asked.append([text for text, _ in pairs])
-        return [Verdict(0.0) for _ in pairs]
+        return [Reward(0.0) for _ in pairs]
 
     found = measure(engine, suite, replace(HOW, pass_n=4), judge)
     greedy, drawn = asked
@@ -69,7 +69,7 @@ def test_equal_questions_have_samples_of_their_own_and_are_counted(llama, tokeni
 def test_a_suite_without_any_score_is_the_verifiers_fault():
     said = r"measuring sums: 2 of 2 answers could not be scored.*most often: it crashed, as of the answer '7' to '3 \+ 4\?'"
     with pytest.raises(UserError, match=said):
-        measure(Parrot(), SUITE, HOW, lambda pairs: [Verdict(None, message="it crashed") for _ in pairs])
+        measure(Parrot(), SUITE, HOW, lambda pairs: [Reward(None, message="it crashed") for _ in pairs])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_majority_is_the_first_of_the_most_frequent_answers(answers, place):
     assert majority(answers) == place
 
 
-def test_samples_vote_as_agreement_reads_them():
+def test_samples_vote_as_a_majority_vote_reads_them():
     texts = ["It is 8", "3 + 4 = 7", "It is 8", "4 + 3 = 7", "7 in all"]
 
     class Differing:
@@ -102,7 +102,7 @@ def test_a_verifier_of_0_and_1_has_the_mean_reward_of_its_accuracies():
 
 def graded(pairs):
     """-5 to 30 by the text's length; right from 15 on."""
-    return [Verdict(None, message="no text") if text == "2" else Verdict(float(len(text)) * 2 - 5, right_at=10.0) for text, _ in pairs]
+    return [Reward(None, message="no text") if text == "2" else Reward(float(len(text)) * 2 - 5, right_at=10.0) for text, _ in pairs]
 
 
 def test_rewards_of_any_range_stand_beside_the_share_that_reaches_the_threshold():
@@ -120,7 +120,7 @@ def test_rewards_of_any_range_stand_beside_the_share_that_reaches_the_threshold(
 
 def test_an_evaluation_stops_where_samples_can_not_be_scored():
     def silent(pairs):
-        return judge(pairs) if len(pairs) == 2 else [Verdict(None, message="oh") for _ in pairs]
+        return judge(pairs) if len(pairs) == 2 else [Reward(None, message="oh") for _ in pairs]
 
     with pytest.raises(TooManyUnscored, match="measuring sums: 6 of 6 answers could not be scored"):
         measure(Parrot(), SUITE, HOW, silent)

@@ -92,7 +92,7 @@ def test_pages_of_a_reading_are_recalled_as_they_are_alone(llama, name):
     full_B = rows.cache.layers[0].pages.full_B
     known = full_B / 4 + 8 / 4 + 1 / 4 if name == "sketch" else full_B  # in float32, of a head of 8: words, directions and the mean
     assert rows.cache.layers[0].pages.summary_tokens_B.tolist() == known.tolist()
-    passing = reading.rows([replace(recall, passing=True)])
+    passing = reading.rows([replace(recall, stream_per_layer=True)])
     assert passing.greedy(passing.first(reading), 8, ends=[]) == found
     near = recall.units(int(rows.cache.layers[0].seen_B[1]), 0) * recall.unit_tokens
     assert passing.held_tokens == [rows.held_tokens[1] - near / 2], "in one of two layers"

@@ -41,7 +41,7 @@ def attempt(step: int, index: int) -> dict[str, Any]:
         "step": step, "task": f"task{index // 3}", "question": f"What is {index // 3} + 1?", "answer": str(index // 3 + 1),
         "index": index % 3,
         "text": HOSTILE if index == 0 else f"I say {index}", "score": (1.0, 0.0, None)[index % 3], "parsable": 1, "message": "",
-        "finish": "stop", "tokens": 4, "credit": 0.5,
+        "finish": "stop", "tokens": 4, "advantage": 0.5,
     }  # fmt: skip
 
 
@@ -169,9 +169,10 @@ def test_the_page_shows_skill_against_general_knowledge_and_the_gates_checks(mak
     assert any("base: 0.1 at 0.6; practice: 0.6 at 0.5" in label for label in labels)
     rings = [tag for tag, attributes in page.tags if attributes.get("class") == "fall"]
     assert rings == ["circle"] * 3  # two looks, and one fall by step
-    (folder / "configuration.yaml").write_text("feedback: agreement\n")
-    agreed = Page(write_report([folder], tmp_path / "agreed.html"))  # its scores are no accuracy
-    assert len([tag for tag, attributes in agreed.tags if attributes.get("class") == "fall"]) == len(rings) - 2
+    for said in ("reward: majority_vote", "feedback: agreement"):  # as a run says it now, and as one of before did
+        (folder / "configuration.yaml").write_text(f"{said}\n")
+        voted = Page(write_report([folder], tmp_path / "voted.html"))  # its scores are no accuracy
+        assert len([tag for tag, attributes in voted.tags if attributes.get("class") == "fall"]) == len(rings) - 2
     plain = Page(write_report([make_run("plain")], tmp_path / "plain.html"))
     assert (
         "Checks during practice" not in plain.text and plain.text.count("Accuracy on the new task") == 1
@@ -206,7 +207,7 @@ def test_hostile_text_is_text_and_nothing_else(make_run: MakeRun, tmp_path: Path
 
 def test_turns_are_shown_as_text_and_odd_ones_left_out(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
-    turns = [{"text": HOSTILE, "score": 0.0, "credit": -0.5, "told": HOSTILE}, {"text": "b", "score": None, "told": None}, "odd"]
+    turns = [{"text": HOSTILE, "score": 0.0, "advantage": -0.5, "told": HOSTILE}, {"text": "b", "score": None, "told": None}, "odd"]
     rows = [attempt(3, index) | {"turns": value} for index, value in enumerate((turns, "none", None))]
     write_lines(run / "attempts" / "00003.jsonl.gz", rows)
     path = write_report([run], tmp_path / "report.html")
@@ -214,8 +215,8 @@ def test_turns_are_shown_as_text_and_odd_ones_left_out(make_run: MakeRun, tmp_pa
     assert "<script>alert" not in path.read_text("utf-8") and not set("<>&\u2028\u2029") & set(page.scripts[0][1])
     revised, *others = page.attempts[0]["attempts"][-3:]
     assert revised["turns"] == [
-        {"text": HOSTILE, "told": HOSTILE, "score": 0.0, "credit": -0.5},
-        {"text": "b", "told": "", "score": None, "credit": None},
+        {"text": HOSTILE, "told": HOSTILE, "score": 0.0, "advantage": -0.5},
+        {"text": "b", "told": "", "score": None, "advantage": None},
     ]
     assert [each["turns"] for each in others] == [[], []]
 
@@ -299,7 +300,7 @@ def test_a_run_that_has_only_begun_still_gives_a_page(tmp_path: Path) -> None:
 
 def test_odd_values_do_not_break_the_page(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
-    odd = attempt(0, 1) | {"text": "\ud800 lone", "score": float("nan"), "answer": None, "credit": None, "message": None}
+    odd = attempt(0, 1) | {"text": "\ud800 lone", "score": float("nan"), "answer": None, "advantage": None, "message": None}
     write_lines(run / "attempts" / "00003.jsonl.gz", [odd])
     write_lines(
         run / "metrics.jsonl", [{"phase": "practice", "step": 0, "score": float("inf"), "loss": 5.0}, {"phase": "practice", "score": 1}]
@@ -449,7 +450,7 @@ def dom(page: Path, fragment: str, profile: Path, *, width: int = 1280) -> str:
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeRun, tmp_path: Path) -> None:
     revised = make_run("c", steps=1, per_step=0)
-    turns = [{"text": HOSTILE, "score": 0.0, "credit": -0.5, "told": "no"}, {"text": "b", "score": 1.0, "credit": 0.5, "told": None}]
+    turns = [{"text": HOSTILE, "score": 0.0, "advantage": -0.5, "told": "no"}, {"text": "b", "score": 1.0, "advantage": 0.5, "told": None}]
     write_lines(revised / "attempts" / "00001.jsonl.gz", [attempt(1, 0) | {"turns": turns}])
     page = write_report([make_run("a"), make_run("b", per_step=6), revised], tmp_path / "report.html")
     third = dom(page, "run=2", tmp_path / "profile")

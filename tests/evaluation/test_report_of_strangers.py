@@ -86,7 +86,7 @@ def documents() -> dict[str, Any]:
     """What a run folder holds, every part of which the page draws; lists are of lines."""
     attempt = {
         "step": 1, "task": "t", "question": "q?", "answer": "a", "index": 0, "text": "I say a", "score": 1.0, "parsable": 1, "message": "",
-        "finish": "stop", "tokens": 4, "credit": 0.5, "turns": [{"text": "b", "score": 0.0, "credit": -0.5, "told": "no"}],
+        "finish": "stop", "tokens": 4, "advantage": 0.5, "turns": [{"text": "b", "score": 0.0, "advantage": -0.5, "told": "no"}],
     }  # fmt: skip
     item = {"task": "i1", "question": "q?", "answer": "a", "text": "a", "score": 1}
     steps = [

@@ -10,16 +10,16 @@ from etude.evaluation.measure import compare_measurements
 from etude.evaluation.report.axes import tick_label, ticks_of
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, reward_row, tells_more
 from etude.evaluation.statistics import paired_mean_test, wilson_interval
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 
 def test_unscored_answers_are_in_no_mean_and_make_a_verifier_of_0_and_1_no_graded_one():
-    verdicts = [Verdict(1.0), Verdict(0.0), Verdict(None)]
-    row = reward_row(verdicts)
+    rewards = [Reward(1.0), Reward(0.0), Reward(None)]
+    row = reward_row(rewards)
     assert (row["mean_reward"], row["mean_reward_low"], row["mean_reward_high"]) == (0.5, *wilson_interval(1, 2))
     assert not tells_more({**row, "accuracy": 1 / 3, "n": 3, "unscored": 1})
-    assert reward_row([Verdict(None)]) == {"mean_reward": None, "mean_reward_low": None, "mean_reward_high": None}
+    assert reward_row([Reward(None)]) == {"mean_reward": None, "mean_reward_low": None, "mean_reward_high": None}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_random_signs_are_sampled_if_there_are_too_many_to_enumerate():
 
 def test_trivial_rules_have_a_mean_reward_where_they_answer_every_task():
     tasks = [Task("3 and 5", "5", "numeric"), Task("2 and 9", "9", "numeric"), Task("none", "4", "numeric")]
-    found = trivial_baselines([Task("q", "7")], tasks, lambda pairs: [Verdict(float(text) * 10, right_at=90.0) for text, _ in pairs])
+    found = trivial_baselines([Task("q", "7")], tasks, lambda pairs: [Reward(float(text) * 10, right_at=90.0) for text, _ in pairs])
     assert found.accuracies["largest_number"] == 1 / 3
     assert found.mean_rewards["most_frequent"] == 70.0 and "largest_number" not in found.mean_rewards
 

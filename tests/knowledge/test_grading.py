@@ -106,7 +106,7 @@ def test_a_selection_fills_its_budget_with_well_graded_documents(tmp_path):
         ({"max_characters": 0}, "grader.max_characters must be at least 1, got 0"),
         ({"url": "http://127.0.0.1:1/v1"}, "grader.url has no effect without grader.model"),
         ({"min_grade": 4}, "grader.min_grade has no effect without grader.model"),
-        ({"model": "x", "key_variable": "KEY"}, "grader.key_variable has no effect without grader.url"),
+        ({"model": "x", "api_key_env": "KEY"}, "grader.api_key_env has no effect without grader.url"),
         ({"model": "x", "concurrency": 0}, "grader.concurrency must be at least 1"),
     ],
 )

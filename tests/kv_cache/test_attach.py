@@ -437,7 +437,7 @@ def test_a_policy_is_attached_by_its_name(llama):
     ):
         with pytest.raises(UserError, match=said), attach(llama, name, **options):
             pass
-    with attach(llama, "lazy", keep_ratio=0.5), pytest.raises(UserError, match="sample under it with engine"):
+    with attach(llama, "lazy", keep_ratio=0.5), pytest.raises(UserError, match=r"sample under it with kv_cache\.policy lazy"):
         generated(llama, ids, mask)
 
 

@@ -202,13 +202,13 @@ def test_layers_with_windows_are_refused_in_one_sentence(llama):
 
 
 def test_wrong_settings_and_an_empty_prompt_are_one_sentence(llama):
-    with pytest.raises(UserError, match=r"engine\.view lazy keeps everything without a budget"):
-        KVCacheSettings(view="lazy")
+    with pytest.raises(UserError, match=r"kv_cache\.policy lazy keeps everything without a budget"):
+        KVCacheSettings(policy="lazy")
     with pytest.raises(UserError, match="cuts must be at least 1"):
         LazyTokens(keep_ratio=0.5, cuts=0)
     with pytest.raises(UserError, match="a prompt has no token"):
         LazyText(llama, HALF).read([])
     assert (
-        "every_tokens" in KVCacheSettings(view="lazy", keep_ratio=0.5).unread
-        and "keep_ratio" not in KVCacheSettings(view="lazy", keep_ratio=0.5).unread
+        "every_tokens" in KVCacheSettings(policy="lazy", keep_ratio=0.5).unread
+        and "keep_ratio" not in KVCacheSettings(policy="lazy", keep_ratio=0.5).unread
     )

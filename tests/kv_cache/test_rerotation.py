@@ -90,7 +90,7 @@ def test_turning_further_and_back_is_turning_to_the_place_itself(llama):
 
 def test_half_precision_is_refused_since_keys_that_move_by_little_stay_where_they_are(model_of):
     model = model_of("llama").bfloat16()
-    with pytest.raises(UserError, match=r"set machine\.precision to float32, or leave rerotate out"), attach(model, STREAMING):
+    with pytest.raises(UserError, match=r"set machine\.dtype to float32, or leave rerotate out"), attach(model, STREAMING):
         raise AssertionError("it is refused")
     rotation, module = Rotation.of(model.model), model.model.layers[0].self_attn
     keys = torch.randn(1, 40, 8, generator=torch.Generator().manual_seed(0))

@@ -30,7 +30,7 @@ def test_with_all_pages_it_is_the_models_own_attention(model_of, family, offload
         SMALL,
         replace(SMALL, keep_ratio=1.0),
         replace(SMALL, budget_tokens=1000),
-        replace(SMALL, budget_tokens=8, dense_layers=2),
+        replace(SMALL, budget_tokens=8, full_attention_layers=2),
     ):
         with attach(model, replace(recall, offload=offload)):
             found, logits = generated(model, ids, mask)
@@ -166,29 +166,29 @@ def test_offloaded_pages_leave_the_memory_that_they_say(model_of):
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("recall", CUT, ids=INDEXES)
-def test_what_passes_is_read_alike_is_gone_behind_its_layer_and_is_all_brought_anew(llama, recall, together):
+def test_what_is_streamed_is_read_alike_is_gone_behind_its_layer_and_is_all_brought_anew(llama, recall, together):
     ids, mask = tokens(60, 41)
     recall, held, rows = replace(recall, offload="file", full_prompts=not together), {}, {}
-    for passes in (False, True):
-        with attach(llama, replace(recall, passing=passes)) as attached:
+    for is_streamed in (False, True):
+        with attach(llama, replace(recall, stream_per_layer=is_streamed)) as attached:
             output, logits = generated(llama, ids, mask, n=20)
             more = torch.tensor([[5, 6, 7]] * 2)
             with torch.no_grad():
                 later = llama(more, attention_mask=torch.ones(2, 82), past_key_values=output.past_key_values).logits  # read one by one
             layers = [layer for layer in output.past_key_values.layers if isinstance(layer, PagedCacheLayer)]
-            held[passes] = attached.bytes, [layer.pages.storage.bytes for layer in layers]
-            rows[passes] = [copy.copy(layer) for layer in layers], [logits, later]
+            held[is_streamed] = attached.bytes, [layer.pages.storage.bytes for layer in layers]
+            rows[is_streamed] = [copy.copy(layer) for layer in layers], [logits, later]
             output.past_key_values.reset()
             assert attached.bytes == 0, "a cache that begins anew holds nothing"
     for own, others in zip(*(found for _, found in rows.values()), strict=True):
         assert torch.equal(own, others), "what is read stays the same"
-    (staying, _), (passing, _) = rows.values()
+    (staying, _), (streamed, _) = rows.values()
     unit = 2 * recall.unit_tokens * 8 * 4
-    assert held[True][1] == [0] * len(passing) and not any(len(layer.pages.storage._holds) for layer in passing)
-    most = max(layer.passing_bytes for layer in passing)
+    assert held[True][1] == [0] * len(streamed) and not any(len(layer.pages.storage._holds) for layer in streamed)
+    most = max(layer.streamed_bytes for layer in streamed)
     assert held[False][0] - held[True][0] == sum(held[False][1]) - most and 0 < most <= max(held[False][1]), "which is counted, once"
-    for layer, own in zip(passing, staying, strict=True):
-        assert layer.passing_bytes % unit == 0 and layer.hits == 0 and layer.units_read == own.units_read
+    for layer, own in zip(streamed, staying, strict=True):
+        assert layer.streamed_bytes % unit == 0 and layer.hits == 0 and layer.units_read == own.units_read
         assert layer.moved_bytes == layer.units_read * unit > own.moved_bytes
 
 
@@ -258,7 +258,7 @@ def test_what_promises_most_beside_what_is_read_is_asked_for_ahead(model_of, rec
         _, without = generated(llama, ids, mask, n=20)
     assert not expected
     chosen.clear()
-    with attach(llama, replace(recall, ahead_pages=2)):
+    with attach(llama, replace(recall, prefetch_pages=2)):
         output, logits = generated(llama, ids, mask, n=20)
     assert torch.equal(logits, without), "what is read stays the same"
     layer = output.past_key_values.layers[0]
@@ -319,10 +319,10 @@ def test_settings_of_recall_that_can_not_be_are_said_in_a_sentence(llama, tmp_pa
         ({"folder": str(tmp_path)}, "set offload to 'file'"),
         ({"folder": str(tmp_path / "no"), "offload": "file"}, "does not exist"),
         ({"page_tokens": 0}, "page_tokens must be at least 1"),
-        ({"passing": True}, "passing is set but offload is 'none', so it has no effect: set offload to 'file'"),
-        ({"ahead_pages": 2, "offload": "file", "passing": True}, "with passing nothing does: leave one of them out"),
-        ({"ahead_pages": -1}, "ahead_pages must be at least 0"),
-        ({"ahead_pages": 2}, "set offload to 'file'"),
+        ({"stream_per_layer": True}, "stream_per_layer is set but offload is 'none', so it has no effect: set offload to 'file'"),
+        ({"prefetch_pages": 2, "offload": "file", "stream_per_layer": True}, "with stream_per_layer nothing does: leave one of them out"),
+        ({"prefetch_pages": -1}, "prefetch_pages must be at least 0"),
+        ({"prefetch_pages": 2}, "set offload to 'file'"),
     ):
         with pytest.raises(UserError, match=message):
             PagedRetrieval(**changes)

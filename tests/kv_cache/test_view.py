@@ -149,7 +149,7 @@ def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monke
 @pytest.mark.parametrize("digest", INDEXES)
 def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, monkeypatch, digest, offload):
     model = model_of("llama", **WIDE)
-    view = PolicyView("recall", recall := recall_of(digest, offload=offload, dense_layers=1))
+    view = PolicyView("recall", recall := recall_of(digest, offload=offload, full_attention_layers=1))
     with torch.inference_mode():
         ours, layers = drawn_logits(view, model, find_forward(model, model))
         monkeypatch.setattr("etude.kv_cache.paged_kernels.kernels_for", lambda *_: None)
@@ -194,7 +194,7 @@ def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
 @compiled
 @pytest.mark.parametrize("digest", INDEXES)
 def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, digest):
-    view = PolicyView("recall", recall_of(digest, dense_layers=1))
+    view = PolicyView("recall", recall_of(digest, full_attention_layers=1))
     for mine, its in zip(*layers_of_both(model_of, monkeypatch, view, PagesStep), strict=True):
         assert np.array_equal(mine.pages.times_BHP, its.pages.times_BHP) and np.array_equal(
             mine.selection.generated_B, its.selection.generated_B
@@ -286,30 +286,30 @@ def test_more_rows_fit_into_a_batch_by_what_they_hold(llama, tokenizer):
 
 def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
     assert KVCacheSettings().build_view(tokenizer) is None and not KVCacheSettings().is_on
-    view = KVCacheSettings(view="snapkv", keep_ratio=0.25).build_view(tokenizer)
+    view = KVCacheSettings(policy="snapkv", keep_ratio=0.25).build_view(tokenizer)
     assert view and view.name == "snapkv 0.25" and view.policy == replace(EVICTION["snapkv"], keep_ratio=0.25)
-    pages = KVCacheSettings(view="quest", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2).build_view(tokenizer)
+    pages = KVCacheSettings(policy="quest", budget_tokens=64, page_tokens=8, offload="file", full_attention_layers=2).build_view(tokenizer)
     assert pages and pages.name == "quest 64 tokens"
-    assert pages.policy == PagedRetrieval("bounds", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2)
+    assert pages.policy == PagedRetrieval("bounds", budget_tokens=64, page_tokens=8, offload="file", full_attention_layers=2)
     for changes, message in (
-        ({"view": "snapk", "keep_ratio": 0.5}, "unknown engine.view 'snapk': did you mean 'snapkv'"),
-        ({"view": "snapkv"}, "engine.view snapkv keeps everything without a budget: set engine.keep_ratio"),
-        ({"view": "snapkv", "keep_ratio": 2.0}, "engine.keep_ratio must be above 0"),
-        ({"view": "quest", "budget_tokens": 3}, "engine.budget_tokens is 3, but a head reads its open page"),
+        ({"policy": "snapk", "keep_ratio": 0.5}, "unknown kv_cache.policy 'snapk': did you mean 'snapkv'"),
+        ({"policy": "snapkv"}, "kv_cache.policy snapkv keeps everything without a budget: set kv_cache.keep_ratio"),
+        ({"policy": "snapkv", "keep_ratio": 2.0}, "kv_cache.keep_ratio must be above 0"),
+        ({"policy": "quest", "budget_tokens": 3}, "kv_cache.budget_tokens is 3, but a head reads its open page"),
     ):
         with pytest.raises(UserError, match=message):
             KVCacheSettings(**changes)
-    kept = KVCacheSettings(view="snapkv", keep_ratio=0.5)
+    kept = KVCacheSettings(policy="snapkv", keep_ratio=0.5)
     kept.check_search("search.method", "samples")
     KVCacheSettings().check_search("search.method", "mcts")
-    with pytest.raises(UserError, match=r"explore\.search\.method mcts goes on from pieces .* engine\.view snapkv"):
-        kept.check_search("explore.search.method", "mcts")
+    with pytest.raises(UserError, match=r"rollout\.search\.method mcts goes on from pieces .* kv_cache\.policy snapkv"):
+        kept.check_search("rollout.search.method", "mcts")
     for parsed in (GenerateSettings, EvaluateSettings):
         with pytest.raises(UserError, match="goes on from pieces"):
-            parsed(engine=kept, sampling=SAMPLED, search=AnswerSearch(method="beam"))
+            parsed(kv_cache=kept, sampling=SAMPLED, search=AnswerSearch(method="beam"))
     with pytest.raises(UserError, match="goes on from pieces"):
         parse_practice(
-            find_configuration("practice", "tiny"), ["--engine.view", "snapkv", "--engine.keep_ratio", "0.5", "--explore", "mcts"]
+            find_configuration("practice", "tiny"), ["--kv_cache.policy", "snapkv", "--kv_cache.keep_ratio", "0.5", "--search", "mcts"]
         )
 
 

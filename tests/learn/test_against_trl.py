@@ -1,4 +1,4 @@
-"""Losses and credit against TRL's own code: the methods of a real `GRPOTrainer`, with prescribed log-probs and rewards.
+"""Losses and advantages against TRL's own code: the methods of a real `GRPOTrainer`, with prescribed log-probs and rewards.
 
 `pytest tests/learn/test_against_trl.py -s` prints the largest differences.
 """
@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from etude.learn.credit import CREDIT
+from etude.learn.advantages import ADVANTAGES
 from etude.learn.logprobs import Outputs
 from etude.learn.losses import POLICY_LOSSES, kl
 from etude.learn.losses.tokens import Tokens, shares
@@ -20,15 +20,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is 
 CLIP_LOW, CLIP_HIGH, BETA, MOST_TOKENS = 0.2, 0.28, 0.04, 16
 LENGTHS = [1, 7, 12, 3, 12, 5]
 CASES = {
-    # ours: loss, aggregation; TRL's: loss_type, importance_sampling_level
-    "clipped/sequence": ("clipped", "sequence", "grpo", "token"),
-    "clipped/token (one batch)": ("clipped", "token", "bnpo", "token"),
-    "clipped/token": ("clipped", "token", "dapo", "token"),
-    "clipped/constant": ("clipped", "constant", "dr_grpo", "token"),
-    "sequence/sequence": ("sequence", "sequence", "grpo", "sequence"),
-    "sequence/token": ("sequence", "token", "dapo", "sequence"),
-    "sequence/constant": ("sequence", "constant", "dr_grpo", "sequence"),
-    "capped/token": ("capped", "token", "cispo", "token"),
+    # ours: loss, loss_agg_mode; TRL's: loss_type, importance_sampling_level
+    "ppo/seq-mean-token-mean": ("ppo", "seq-mean-token-mean", "grpo", "token"),
+    "ppo/token-mean (one batch)": ("ppo", "token-mean", "bnpo", "token"),
+    "ppo/token-mean": ("ppo", "token-mean", "dapo", "token"),
+    "ppo/seq-mean-token-sum-norm": ("ppo", "seq-mean-token-sum-norm", "dr_grpo", "token"),
+    "gspo/seq-mean-token-mean": ("gspo", "seq-mean-token-mean", "grpo", "sequence"),
+    "gspo/token-mean": ("gspo", "token-mean", "dapo", "sequence"),
+    "gspo/seq-mean-token-sum-norm": ("gspo", "seq-mean-token-sum-norm", "dr_grpo", "sequence"),
+    "cispo/token-mean": ("cispo", "token-mean", "cispo", "token"),
 }
 
 
@@ -92,11 +92,11 @@ def their_loss(trainer, loss_type, level, beta):
     return loss.item(), logprobs_BT.grad[mask_BT]
 
 
-def our_loss(name, aggregation, beta):
+def our_loss(name, loss_agg_mode, beta):
     logprobs_BT, behaviour_BT, reference_BT, mask_BT, advantages_B = random_batch()
     logprobs_BT.requires_grad_()
     sequence_N = mask_BT.nonzero()[:, 0]
-    share_B = shares(LENGTHS, aggregation, constant_tokens=MOST_TOKENS, sequences=len(LENGTHS), tokens=sum(LENGTHS))
+    share_B = shares(LENGTHS, loss_agg_mode, constant_tokens=MOST_TOKENS, sequences=len(LENGTHS), tokens=sum(LENGTHS))
     tokens = Tokens(
         weights_N=advantages_B[sequence_N],
         shares_N=torch.tensor(share_B, dtype=torch.float64)[sequence_N],
@@ -118,9 +118,9 @@ def our_loss(name, aggregation, beta):
 )
 def test_policy_losses_equal_trls_in_value_and_gradient(trainer, case, beta):
     """The divergence is compared where TRL takes a token's own ratio for it, as this package always does."""
-    name, aggregation, loss_type, level = CASES[case]
+    name, loss_agg_mode, loss_type, level = CASES[case]
     theirs, their_gradient = their_loss(trainer, loss_type, level, beta)
-    ours, our_gradient = our_loss(name, aggregation, beta)
+    ours, our_gradient = our_loss(name, loss_agg_mode, beta)
     difference, gradient_difference = abs(ours - theirs), (our_gradient - their_gradient).abs().max().item()
     title = f"{case} against TRL {loss_type}, {level} ratios, {'with' if beta else 'without'} kl"
     print(f"{title:78} value {difference:.1e}  gradient {gradient_difference:.1e}")
@@ -129,8 +129,8 @@ def test_policy_losses_equal_trls_in_value_and_gradient(trainer, case, beta):
 
 
 @pytest.mark.filterwarnings("ignore:All reward functions returned None:UserWarning")
-@pytest.mark.parametrize(("rule", "scale"), [("standardised", "group"), ("batch", "batch"), ("centred", "none")])
-def test_credit_equals_trls_advantages(trainer, rule, scale):
+@pytest.mark.parametrize(("rule", "scale"), [("grpo", "group"), ("lite_ppo", "batch"), ("dr_grpo", "none")])
+def test_advantages_equal_trls(trainer, rule, scale):
     groups = [[1.0, 0.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0], [0.3, None, 0.9, 0.1]]
     rewards = [reward for group in groups for reward in group]
     trainer.scale_rewards, trainer.beta = scale, 0.0
@@ -138,7 +138,7 @@ def test_credit_equals_trls_advantages(trainer, rule, scale):
     trainer.model.train()
     examples = [{"prompt": text} for text in "abc" for _ in range(4)]
     theirs = trainer._generate_and_score_completions(examples)["advantages"].double()
-    ours = torch.tensor(CREDIT[rule](groups), dtype=torch.float64).flatten()
+    ours = torch.tensor(ADVANTAGES[rule](groups), dtype=torch.float64).flatten()
     difference = (ours - theirs).abs().max().item()
-    print(f"credit {rule} against TRL scale_rewards={scale!r}: {difference:.1e}")
+    print(f"advantage {rule} against TRL scale_rewards={scale!r}: {difference:.1e}")
     assert difference < 1e-6

@@ -8,7 +8,7 @@ import torch
 
 from etude.errors import UserError
 from etude.learn.example import Example
-from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.learner import Learner, OptimizerSettings, Stream
 from etude.learn.losses import POLICY_LOSSES, Covariance, CovarianceSettings
 
 EXAMPLES = [
@@ -26,37 +26,37 @@ def marks(loss, examples=EXAMPLES, logprobs=NOW, update=0, seed=0, **settings):
 
 def by_reading():
     """cov of each token of the policy stream, in order."""
-    credit, logprobs = [1, 1, 1, -1, -1], [-0.1, -3.0, -0.2, -4.0, -0.1]
-    means = sum(credit) / 5, sum(logprobs) / 5
-    return [(a - means[0]) * (p - means[1]) for a, p in zip(credit, logprobs, strict=True)]
+    advantages, logprobs = [1, 1, 1, -1, -1], [-0.1, -3.0, -0.2, -4.0, -0.1]
+    means = sum(advantages) / 5, sum(logprobs) / 5
+    return [(a - means[0]) * (p - means[1]) for a, p in zip(advantages, logprobs, strict=True)]
 
 
 def test_kl_cov_marks_the_largest_covariances_with_its_coefficient():
     found = by_reading()  # 1.10, -1.22, 1.02, 3.02, -1.66
     assert sorted(found)[-2:] == [found[0], found[3]]
-    assert marks("kl_cov", share=0.4, coefficient=0.5) == [(0.5, 0, 0), None, (0.5, 0)]
-    assert marks("kl_cov", share=0.59) == [(1, 0, 0), None, (1, 0)]  # 2.95 tokens, rounded down
+    assert marks("kl_cov", ratio=0.4, ppo_kl_coef=0.5) == [(0.5, 0, 0), None, (0.5, 0)]
+    assert marks("kl_cov", ratio=0.59) == [(1, 0, 0), None, (1, 0)]  # 2.95 tokens, rounded down
 
 
-def test_a_share_of_less_than_a_token_is_one_and_no_share_is_none():
-    assert marks("kl_cov", share=2e-4) == [(0, 0, 0), None, (1, 0)]
-    assert marks("kl_cov", share=0.0) == marks("clip_cov", share=0.0) == [(0, 0, 0), None, (0, 0)]
+def test_a_ratio_of_less_than_a_token_is_one_and_a_ratio_of_0_is_none():
+    assert marks("kl_cov", ratio=2e-4) == [(0, 0, 0), None, (1, 0)]
+    assert marks("kl_cov", ratio=0.0) == marks("clip_cov", ratio=0.0) == [(0, 0, 0), None, (0, 0)]
 
 
 def test_clip_cov_draws_between_its_bounds_alone():
-    assert marks("clip_cov", share=1.0, low=1.05) == [(1, 0, 0), None, (1, 0)]
-    assert marks("clip_cov", share=1.0, low=1.0, high=3.0) == [(1, 0, 1), None, (0, 0)]
-    drawn = {tuple(marks("clip_cov", share=0.2, seed=seed)) for seed in range(40)}
+    assert marks("clip_cov", ratio=1.0, clip_cov_lb=1.05) == [(1, 0, 0), None, (1, 0)]
+    assert marks("clip_cov", ratio=1.0, clip_cov_lb=1.0, clip_cov_ub=3.0) == [(1, 0, 1), None, (0, 0)]
+    drawn = {tuple(marks("clip_cov", ratio=0.2, seed=seed)) for seed in range(40)}
     assert drawn == {((1, 0, 0), None, (0, 0)), ((0, 0, 1), None, (0, 0)), ((0, 0, 0), None, (1, 0))}
-    assert len({tuple(marks("clip_cov", share=0.2, update=update)) for update in range(40)}) == 3
+    assert len({tuple(marks("clip_cov", ratio=0.2, update=update)) for update in range(40)}) == 3
 
 
 def test_what_is_clipped_anyway_is_not_drawn():
     before = [replace(EXAMPLES[0], behaviour_logprobs=(-0.4, -3.0, -0.2)), *EXAMPLES[1:]]  # a ratio of 1.35
-    assert marks("clip_cov", before, share=1.0, low=1.05) == [(0, 0, 0), None, (1, 0)]
+    assert marks("clip_cov", before, ratio=1.0, clip_cov_lb=1.05) == [(0, 0, 0), None, (1, 0)]
 
 
-def test_a_batch_without_credit_is_left_alone():
+def test_a_batch_without_advantages_is_left_alone():
     assert Covariance("kl_cov", CovarianceSettings(), 0.2, 0.2, 0).mark([EXAMPLES[1]], [NOW[1]], 0) == [EXAMPLES[1]]
 
 
@@ -64,15 +64,15 @@ def test_a_batch_without_credit_is_left_alone():
 def test_what_is_marked_does_not_hang_on_micro_batches(model_of, loss):
     generator = torch.Generator().manual_seed(0)
     examples, found = [], []
-    for credit in (1.0, -0.5, -1.0, 0.5, 0.25, -0.25):
+    for advantage in (1.0, -0.5, -1.0, 0.5, 0.25, -0.25):
         tokens = tuple(torch.randint(4, 260, (6,), generator=generator).tolist())
-        examples.append(Example((5, 6), tokens, policy=(credit,) * 6, behaviour_logprobs=(-5.0,) * 6))
+        examples.append(Example((5, 6), tokens, policy=(advantage,) * 6, behaviour_logprobs=(-5.0,) * 6))
     for batch_tokens in (10_000, 20, 1):
         model = model_of("llama", initializer_range=0.3)
-        covariance = Covariance(loss, CovarianceSettings(share=0.2, low=0.1), 0.2, 0.2, 0)
+        covariance = Covariance(loss, CovarianceSettings(ratio=0.2, clip_cov_lb=0.1), 0.2, 0.2, 0)
         policy = partial(POLICY_LOSSES[loss], clip_low=0.2, clip_high=0.2)
         learner = Learner(
-            model, Optimiser(max_gradient_norm=1e9), [Stream("policy", policy, mark=covariance.mark)], batch_tokens=batch_tokens
+            model, OptimizerSettings(max_grad_norm=1e9), [Stream("policy", policy, mark=covariance.mark)], batch_tokens=batch_tokens
         )
         learner._step = lambda share: {}
         metrics = learner.update(examples)
@@ -83,7 +83,7 @@ def test_what_is_marked_does_not_hang_on_micro_batches(model_of, loss):
         assert (gradient - found[0][1]).norm() <= 1e-4 * found[0][1].norm()
 
 
-@pytest.mark.parametrize("wrong", [{"share": 1.1}, {"low": 5.0}, {"coefficient": -1.0}])
+@pytest.mark.parametrize("wrong", [{"ratio": 1.1}, {"clip_cov_lb": 5.0}, {"ppo_kl_coef": -1.0}])
 def test_wrong_settings_are_told(wrong):
     with pytest.raises(UserError, match=f"learn.covariance.{next(iter(wrong))} must be"):
         CovarianceSettings(**wrong)

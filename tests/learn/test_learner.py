@@ -8,33 +8,35 @@ import torch
 
 from etude.errors import UserError
 from etude.learn.example import Example, demonstration
-from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
+from etude.learn.learner import BatchSize, Learner, OptimizerSettings, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA
 
-PLAIN = Optimiser(learning_rate=1e-2, max_gradient_norm=1e9)
+PLAIN = OptimizerSettings(learning_rate=1e-2, max_grad_norm=1e9)
 IMITATE = Stream("imitate", negative_log_likelihood)
 ANCHOR = Stream("anchor", kl, coefficient=0.3)
 GROUPS = [(7, [3, 1, 8]), (2, [5, 5]), (12, [2, 2, 9])]
 
 
-def policy_stream(loss="clipped", **options):
+def policy_stream(loss="ppo", **options):
     return Stream("policy", partial(POLICY_LOSSES[loss], clip_low=0.2, clip_high=0.28), **options)
 
 
-def random_examples(model, groups=GROUPS, seed=0, zero_credit_groups=()):
+def random_examples(model, groups=GROUPS, seed=0, zero_advantage_groups=()):
     """Examples in all three streams, with behaviour and reference log-probs near the model's."""
     generator = torch.Generator().manual_seed(seed)
     examples = []
     for number, (prompt_length, lengths) in enumerate(groups):
         prompt = torch.randint(4, 260, (prompt_length,), generator=generator).tolist()
         for n in lengths:
-            credit = float(torch.randn(1, generator=generator)) * (number not in zero_credit_groups)
+            advantage = float(torch.randn(1, generator=generator)) * (number not in zero_advantage_groups)
             completion = torch.randint(4, 260, (n,), generator=generator).tolist()
             weights = tuple(torch.rand(n, generator=generator).tolist())
             examples.append(
-                Example(tuple(prompt), tuple(completion), policy=(credit,) * n, imitate=weights, anchor=weights, behaviour_logprobs=weights)
+                Example(
+                    tuple(prompt), tuple(completion), policy=(advantage,) * n, imitate=weights, anchor=weights, behaviour_logprobs=weights
+                )
             )
     logprobs = Learner(model, PLAIN, []).logprobs(examples)
 
@@ -63,11 +65,11 @@ def assert_close(found, expected, tolerance=1e-5):
         assert torch.allclose(found[name], value, atol=tolerance * max(1.0, value.abs().max().item())), name
 
 
-@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("loss_agg_mode", ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"])
 @pytest.mark.parametrize("loss", POLICY_LOSSES)
-def test_cutting_into_micro_batches_changes_nothing(llama, loss, aggregation):
+def test_cutting_into_micro_batches_changes_nothing(llama, loss, loss_agg_mode):
     examples = random_examples(llama)
-    streams = [policy_stream(loss, aggregation=aggregation, constant_tokens=10), IMITATE, ANCHOR]
+    streams = [policy_stream(loss, loss_agg_mode=loss_agg_mode, constant_tokens=10), IMITATE, ANCHOR]
     whole, metrics = gradients(llama, examples, streams, batch_tokens=10_000)
     for batch_tokens in (1, 25, 60):
         cut, cut_metrics = gradients(llama, examples, streams, batch_tokens=batch_tokens)
@@ -80,7 +82,7 @@ def test_updated_weights_do_not_depend_on_micro_batches(model_of):
     results = []
     for options in ({"batch_tokens": 10_000}, {"batch_tokens": 1}, {"batch_tokens": 40, "shares_prefixes": False}):
         model = model_of("llama")
-        learner = Learner(model, Optimiser(learning_rate=1e-3), [policy_stream(), ANCHOR], **options)
+        learner = Learner(model, OptimizerSettings(learning_rate=1e-3), [policy_stream(), ANCHOR], **options)
         examples = random_examples(model)
         for _ in range(3):
             learner.update(examples)
@@ -90,24 +92,24 @@ def test_updated_weights_do_not_depend_on_micro_batches(model_of):
 
 
 def test_the_order_of_examples_changes_nothing(llama):
-    examples, streams = random_examples(llama), [policy_stream("sequence"), IMITATE]
+    examples, streams = random_examples(llama), [policy_stream("gspo"), IMITATE]
     assert_close(gradients(llama, examples[::-1], streams)[0], gradients(llama, examples, streams)[0])
 
 
-@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("loss_agg_mode", ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"])
 @pytest.mark.parametrize("loss", POLICY_LOSSES)
-def test_dropping_groups_without_credit_changes_nothing(llama, loss, aggregation):
-    examples = random_examples(llama, zero_credit_groups=[1])
+def test_dropping_groups_without_advantages_changes_nothing(llama, loss, loss_agg_mode):
+    examples = random_examples(llama, zero_advantage_groups=[1])
     kept = [example for example in examples if any(example.policy)]
     assert len(kept) == len(examples) - 2
-    streams = [policy_stream(loss, aggregation=aggregation, constant_tokens=10)]
+    streams = [policy_stream(loss, loss_agg_mode=loss_agg_mode, constant_tokens=10)]
     whole, _ = gradients(llama, examples, streams)
     assert_close(gradients(llama, kept, streams, size=BatchSize.of(examples))[0], whole)
 
 
 def test_three_streams_at_once_are_the_sum_of_single_ones(llama):
     examples = random_examples(llama)
-    streams = [policy_stream(coefficient=0.7), replace(IMITATE, coefficient=0.2, aggregation="sequence"), ANCHOR]
+    streams = [policy_stream(coefficient=0.7), replace(IMITATE, coefficient=0.2, loss_agg_mode="seq-mean-token-mean"), ANCHOR]
     together, metrics = gradients(llama, examples, streams)
     singles = [gradients(llama, examples, [stream]) for stream in streams]
     assert_close(together, {name: sum(single[name] for single, _ in singles) for name in together})
@@ -178,7 +180,9 @@ def test_an_empty_update_changes_nothing(llama):
 def test_a_saved_learner_goes_on_to_the_same_weights(model_of, lora):
     def fresh():
         model = add_lora(model_of("llama"), lora, seed=3)
-        return model, Learner(model, Optimiser(learning_rate=1e-2, warmup_steps=4, decay_steps=9), [IMITATE, ANCHOR])
+        return model, Learner(
+            model, OptimizerSettings(learning_rate=1e-2, warmup_steps=4, lr_scheduler="linear", decay_steps=9), [IMITATE, ANCHOR]
+        )
 
     model, learner = fresh()
     examples = random_examples(model)
@@ -227,17 +231,29 @@ def test_adapters_alone_are_trained(model_of):
 
 
 def test_the_learning_rate_follows_its_schedule():
-    optimiser = Optimiser(learning_rate=0.4, warmup_steps=4, decay_steps=8)
+    optimizer = OptimizerSettings(learning_rate=0.4, warmup_steps=4, lr_scheduler="linear", decay_steps=8)
     expected = [0.25, 0.5 * 7 / 8, 0.75 * 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0, 0]
-    assert [optimiser.rate(step) for step in range(10)] == pytest.approx([0.4 * x for x in expected])
-    assert [Optimiser(learning_rate=0.4).rate(step) for step in (0, 5, 500)] == [0.4] * 3
-    assert [Optimiser(learning_rate=0.4, warmup_steps=2).rate(step) for step in (0, 1, 2)] == [0.2, 0.4, 0.4]
+    assert [optimizer.rate(step) for step in range(10)] == pytest.approx([0.4 * x for x in expected])
+    assert [OptimizerSettings(learning_rate=0.4).rate(step) for step in (0, 5, 500)] == [0.4] * 3
+    assert [OptimizerSettings(learning_rate=0.4, warmup_steps=2).rate(step) for step in (0, 1, 2)] == [0.2, 0.4, 0.4]
+
+
+def test_a_falling_rate_falls_over_all_updates_of_a_run_unless_their_number_is_given():
+    line, cosine = (OptimizerSettings(learning_rate=0.4, lr_scheduler=name) for name in ("linear", "cosine"))
+    assert [line.over(4).rate(step) for step in range(6)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0, 0])
+    shares = [1, (2 + math.sqrt(2)) / 4, 1 / 2, (2 - math.sqrt(2)) / 4, 0, 0]  # (1 + cos(pi k / 4)) / 2
+    assert [cosine.over(4).rate(step) for step in range(6)] == pytest.approx([0.4 * share for share in shares])
+    given = replace(line, decay_steps=2)
+    assert given.over(4) == given
+    assert OptimizerSettings(learning_rate=0.4).over(4) == OptimizerSettings(learning_rate=0.4)
+    with pytest.raises(ValueError, match="needs the number of updates"):
+        line.rate(0)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_an_update_uses_its_share_of_the_rate_of_its_step_and_one_step_of_adam(llama, share):
-    optimiser = Optimiser(learning_rate=1e-3, warmup_steps=4)
-    learner, before = Learner(llama, optimiser, [IMITATE]), weights_of(llama)
+    optimizer = OptimizerSettings(learning_rate=1e-3, warmup_steps=4)
+    learner, before = Learner(llama, optimizer, [IMITATE]), weights_of(llama)
     metrics = learner.update(random_examples(llama), rate_share=share)
     assert metrics["learning_rate"] == share * 1e-3 / 4
     moved = max((value - before[name]).abs().max().item() for name, value in llama.state_dict().items())
@@ -245,7 +261,7 @@ def test_an_update_uses_its_share_of_the_rate_of_its_step_and_one_step_of_adam(l
 
 
 def test_a_large_gradient_is_scaled_down(llama):
-    seen, learner = [], Learner(llama, Optimiser(max_gradient_norm=0.01), [IMITATE])
+    seen, learner = [], Learner(llama, OptimizerSettings(max_grad_norm=0.01), [IMITATE])
     learner._adam.register_step_pre_hook(lambda *_: seen.append(math.sqrt(sum((p.grad**2).sum().item() for p in llama.parameters()))))
     metrics = learner.update(random_examples(llama))
     assert metrics["gradient_norm"] > 0.1 and seen == [pytest.approx(0.01, rel=1e-3)]
@@ -277,20 +293,24 @@ def test_half_precision_stays_near_and_keeps_float32_weights(llama):
     ("options", "message"),
     [
         ({"learning_rate": 0}, "^mine.learning_rate must be above 0, got 0"),
-        ({"max_gradient_norm": -1}, "^mine.max_gradient_norm must be above 0"),
+        ({"max_grad_norm": -1}, "^mine.max_grad_norm must be above 0"),
         ({"warmup_steps": -1}, r"^mine.warmup_steps must be 0 \(off\) or more, got -1"),
-        ({"decay_steps": -5}, r"^mine.decay_steps must be 0 \(off\) or more, got -5"),
+        ({"lr_scheduler": "linear", "decay_steps": -5}, "^mine.decay_steps must be 1 or more, got -5: leave it out"),
+        (
+            {"decay_steps": 5},
+            "^mine.decay_steps is 5, but mine.lr_scheduler is constant: set it to linear or cosine, or leave decay_steps out",
+        ),
         ({"weight_decay": -0.1}, r"^mine.weight_decay must be 0 \(off\) or more"),
     ],
 )
-def test_optimiser_options_outside_their_range_are_refused(options, message):
+def test_optimizer_settings_outside_their_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        Optimiser(**options).check("mine")
+        OptimizerSettings(**options).check("mine")
 
 
-def test_a_learner_refuses_an_optimiser_that_can_not_learn(llama):
+def test_a_learner_refuses_an_optimizer_that_can_not_learn(llama):
     with pytest.raises(UserError, match="learning_rate must be above 0"):
-        Learner(llama, Optimiser(learning_rate=-1.0), [IMITATE])
+        Learner(llama, OptimizerSettings(learning_rate=-1.0), [IMITATE])
 
 
 def test_dropout_plays_no_part_in_updates(model_of):

@@ -7,7 +7,7 @@ import torch
 from etude.learn.logprobs import Outputs
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.learn.losses.covariance import clip_cov, kl_cov
-from etude.learn.losses.policy import capped, clipped, sequence
+from etude.learn.losses.policy import cispo, gspo, ppo
 from etude.learn.losses.tokens import Tokens, shares
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
@@ -36,17 +36,17 @@ def with_ratios(*ratios):
     return [b + log(r) for b, r in zip(behaviour, ratios, strict=True)], behaviour
 
 
-def test_clipped_by_hand():
+def test_ppo_by_hand():
     logprobs, behaviour = with_ratios(1.1, 1.5, 0.5)
-    value, gradient, metrics = evaluate(partial(clipped, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour, share=0.5)
+    value, gradient, metrics = evaluate(partial(ppo, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour, share=0.5)
     assert value == pytest.approx(-0.5 * (1.1 * 2 + 1.3 * 1 + 0.8 * -1))
     assert gradient == pytest.approx([-0.5 * 1.1 * 2, 0, 0])
     assert metrics["clip_share"].item() == pytest.approx(2 / 3)
 
 
-def test_clipped_never_holds_back_a_correction():
+def test_ppo_never_holds_back_a_correction():
     logprobs, behaviour = with_ratios(0.5, 1.5)
-    value, gradient, metrics = evaluate(partial(clipped, **CLIP), logprobs, [1.0, -1.0], behaviour)
+    value, gradient, metrics = evaluate(partial(ppo, **CLIP), logprobs, [1.0, -1.0], behaviour)
     assert value == pytest.approx(-(0.5 - 1.5))
     assert gradient == pytest.approx([-0.5, 1.5])
     assert metrics["clip_share"].item() == 0
@@ -55,43 +55,43 @@ def test_clipped_never_holds_back_a_correction():
 def test_the_clip_is_asymmetric():
     for ratio, weight, passes in ((1.29, 1.0, True), (1.31, 1.0, False), (0.81, -1.0, True), (0.79, -1.0, False)):
         logprobs, behaviour = with_ratios(ratio)
-        _, (gradient,), _ = evaluate(partial(clipped, **CLIP), logprobs, [weight], behaviour)
+        _, (gradient,), _ = evaluate(partial(ppo, **CLIP), logprobs, [weight], behaviour)
         assert gradient == pytest.approx(-ratio * weight if passes else 0)
 
 
-def test_sequence_by_hand():
+def test_gspo_by_hand():
     logprobs, behaviour = with_ratios(1.2, 0.9, 2.0)
     mean = (1.2 * 0.9) ** 0.5
-    value, gradient, metrics = evaluate(partial(sequence, **CLIP), logprobs, [1.0, 1.0, -1.0], behaviour, sequences=[0, 0, 1])
+    value, gradient, metrics = evaluate(partial(gspo, **CLIP), logprobs, [1.0, 1.0, -1.0], behaviour, sequences=[0, 0, 1])
     assert value == pytest.approx(-(mean + mean - 2.0))
     assert gradient == pytest.approx([-mean, -mean, 2.0])
     assert metrics["clip_share"].item() == 0
 
 
-def test_sequence_clips_a_sequence_as_a_whole():
+def test_gspo_clips_a_sequence_as_a_whole():
     logprobs, behaviour = with_ratios(3.0, 0.9, 0.5)
-    value, gradient, metrics = evaluate(partial(sequence, **CLIP), logprobs, [1.0, 1.0, 1.0], behaviour, sequences=[0, 0, 1])
+    value, gradient, metrics = evaluate(partial(gspo, **CLIP), logprobs, [1.0, 1.0, 1.0], behaviour, sequences=[0, 0, 1])
     assert value == pytest.approx(-(1.3 + 1.3 + 0.5))
     assert gradient == pytest.approx([0, 0, -0.5])
     assert metrics["clip_share"].item() == pytest.approx(2 / 3)
 
 
-def test_capped_by_hand():
+def test_cispo_by_hand():
     logprobs, behaviour = with_ratios(1.1, 5.0, 0.01)
-    value, gradient, metrics = evaluate(partial(capped, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour)
+    value, gradient, metrics = evaluate(partial(cispo, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour)
     weights = [1.1 * 2, 1.3, -0.01]
     assert value == pytest.approx(-sum(w * p for w, p in zip(weights, logprobs, strict=True)))
     assert gradient == pytest.approx([-w for w in weights])
     assert metrics["clip_share"].item() == pytest.approx(1 / 3)
 
 
-def test_clip_cov_is_clipped_without_the_marked_tokens():
+def test_clip_cov_is_ppo_without_the_marked_tokens():
     logprobs, behaviour = with_ratios(1.1, 1.5, 0.5)
     value, gradient, metrics = evaluate(partial(clip_cov, **CLIP), logprobs, [2.0, 1.0, 1.0], behaviour, share=0.5, marks=[0, 0, 1])
     assert value == pytest.approx(-0.5 * (1.1 * 2 + 1.3))
     assert gradient == pytest.approx([-0.5 * 1.1 * 2, 0, 0])
     assert (metrics["clip_share"].item(), metrics["covariance_share"].item()) == pytest.approx((1 / 3, 1 / 3))
-    with_none = [evaluate(partial(loss, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour)[:2] for loss in (clip_cov, clipped)]
+    with_none = [evaluate(partial(loss, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour)[:2] for loss in (clip_cov, ppo)]
     assert with_none[0] == with_none[1]
 
 
@@ -101,7 +101,7 @@ def test_kl_cov_by_hand():
     assert value == pytest.approx(0.5 * (-1.5 * 2 + 0.5 - 1.1 + 0.7 * (log(1.5) + log(2))))
     assert gradient == pytest.approx([0.5 * (-3 + 0.7), 0.5 * (0.5 - 0.7), 0.5 * -1.1])
     assert metrics["covariance_share"].item() == pytest.approx(2 / 3)
-    open_ends = evaluate(partial(clipped, clip_low=1.0, clip_high=9.0), logprobs, [2.0, -1.0, 1.0], behaviour)
+    open_ends = evaluate(partial(ppo, clip_low=1.0, clip_high=9.0), logprobs, [2.0, -1.0, 1.0], behaviour)
     assert evaluate(partial(kl_cov, **CLIP), logprobs, [2.0, -1.0, 1.0], behaviour)[:2] == open_ends[:2]
 
 
@@ -114,7 +114,7 @@ def test_on_the_behaviour_policy_every_policy_loss_has_reinforces_gradient(loss)
 
 
 @pytest.mark.parametrize("loss", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
-def test_no_credit_means_no_gradient(loss):
+def test_no_advantage_means_no_gradient(loss):
     value, gradient, _ = evaluate(partial(loss, **CLIP), [-0.3, -1.2], [0.0, 0.0], [-0.1, -1.5])
     assert value == 0 and gradient == pytest.approx([0, 0])
 
@@ -163,6 +163,6 @@ def test_kl_has_the_value_and_gradient_of_the_divergence_from_the_start_on_sampl
 
 
 def test_shares_by_hand():
-    assert shares([2, 8], "token", constant_tokens=1, sequences=4, tokens=20) == [1 / 20, 1 / 20]
-    assert shares([2, 8], "sequence", constant_tokens=1, sequences=4, tokens=20) == [1 / 8, 1 / 32]
-    assert shares([2, 8], "constant", constant_tokens=16, sequences=4, tokens=20) == [1 / 64, 1 / 64]
+    assert shares([2, 8], "token-mean", constant_tokens=1, sequences=4, tokens=20) == [1 / 20, 1 / 20]
+    assert shares([2, 8], "seq-mean-token-mean", constant_tokens=1, sequences=4, tokens=20) == [1 / 8, 1 / 32]
+    assert shares([2, 8], "seq-mean-token-sum-norm", constant_tokens=16, sequences=4, tokens=20) == [1 / 64, 1 / 64]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from etude.learn.example import Example
-from etude.learn.learner import Learner, Optimiser
+from etude.learn.learner import Learner, OptimizerSettings
 from etude.learn.losses.preference import Likelihoods, PreferenceLoss, preference_loss
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
@@ -24,7 +24,7 @@ LOSSES = [
     {"loss": "ipo"},
     {"loss": "kto"},
     {"loss": "simpo"},
-    {"loss": "dpo", "nll": 0.5},
+    {"loss": "dpo", "rpo_alpha": 0.5},
 ]
 
 
@@ -43,7 +43,7 @@ def moved(model, seed=3):
 
 def learner_of(model, seed=3, **options):
     reference = moved(model, seed).requires_grad_(False)
-    learner = Learner(model, Optimiser(learning_rate=1e-2), [LIKELIHOOD], reference=reference, **options)
+    learner = Learner(model, OptimizerSettings(learning_rate=1e-2), [LIKELIHOOD], reference=reference, **options)
     learner._step = lambda share: {}  # so that gradients stay to be looked at
     return learner
 
@@ -89,7 +89,7 @@ def test_two_passes_have_the_gradient_of_the_loss_however_they_are_cut(model_of,
 
 def test_updates_raise_the_share_of_pairs_that_are_ahead(model_of):
     model = model_of("llama")
-    learner = Learner(model, Optimiser(learning_rate=1e-3), [LIKELIHOOD], reference=copy.deepcopy(model).requires_grad_(False))
+    learner = Learner(model, OptimizerSettings(learning_rate=1e-3), [LIKELIHOOD], reference=copy.deepcopy(model).requires_grad_(False))
     preferring = Preferring(learner, PAIRS, PreferenceLoss())
     first, *_, last = [preferring.update(PAIRS) for _ in range(20)]
     assert first["preference_ahead"] == pytest.approx(0, abs=1e-4) and last["preference_accuracy"] == 1.0
@@ -119,7 +119,7 @@ def test_a_loss_over_sequences_weighs_each_by_its_derivative(model_of):
 
 def test_a_refreshed_reference_is_the_model_as_it_was_then(model_of):
     model = model_of("llama")
-    learner = Learner(model, Optimiser(learning_rate=1e-2), [LIKELIHOOD], reference=copy.deepcopy(model).requires_grad_(False))
+    learner = Learner(model, OptimizerSettings(learning_rate=1e-2), [LIKELIHOOD], reference=copy.deepcopy(model).requires_grad_(False))
     Preferring(learner, PAIRS, PreferenceLoss()).update(PAIRS)
     example = [Example((5, 6, 7), (20, 21))]
     assert learner.logprobs(example) != learner.logprobs(example, reference=True)
@@ -158,7 +158,10 @@ def trainer_of(kind, model, reference, tokenizer, folder, columns, **options):
 CASES = {  # ours; TRL's
     "dpo": ({"loss": "dpo", "beta": 0.3}, {"loss_type": ["sigmoid"], "beta": 0.3}),
     "ipo": ({"loss": "ipo", "beta": 0.3}, {"loss_type": ["ipo"], "beta": 0.3}),
-    "dpo, nll": ({"loss": "dpo", "beta": 0.3, "nll": 0.5}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5], "beta": 0.3}),
+    "dpo, rpo_alpha": (
+        {"loss": "dpo", "beta": 0.3, "rpo_alpha": 0.5},
+        {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5], "beta": 0.3},
+    ),
 }
 
 
@@ -212,5 +215,5 @@ def test_simpo_is_trls_cpo_loss_with_its_margin(trl):
     chosen, rejected = likelihoods([[-3.0, -2.0], [-4.0]]), likelihoods([[-1.0, -1.0, -4.0], [-5.0, -6.0]])
     lengths = torch.tensor([2, 1]), torch.tensor([3, 2])
     theirs, _, _ = trainer.cpo_loss(chosen / lengths[0], rejected / lengths[1])
-    ours = preference_loss(Likelihoods(chosen, rejected, chosen, rejected, *lengths), PreferenceLoss("simpo", beta=2.0, margin=0.7))
+    ours = preference_loss(Likelihoods(chosen, rejected, chosen, rejected, *lengths), PreferenceLoss("simpo", beta=2.0, simpo_gamma=0.7))
     torch.testing.assert_close(ours, theirs)

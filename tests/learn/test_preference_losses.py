@@ -37,9 +37,9 @@ def sigmoid(x):
         ({"loss": "dpo", "beta": 0.5}, [-log(sigmoid(1)), -log(sigmoid(-1)), -log(sigmoid(2))]),
         ({"loss": "dpo", "beta": 0.5, "label_smoothing": 0.25}, [-0.75 * log(sigmoid(s)) - 0.25 * log(sigmoid(-s)) for s in (1, -1, 2)]),
         ({"loss": "ipo", "beta": 0.5}, [(1 / 5 + 1 / 4 - 1) ** 2, (0 - 2 / 8 - 1) ** 2, (3 / 12 + 1 / 10 - 1) ** 2]),
-        ({"loss": "simpo", "beta": 2.0, "margin": 0.5}, [-log(sigmoid(2 * m - 0.5)) for m in (-1 + 2, -1 + 0.5, -2.5 + 3.1)]),
+        ({"loss": "simpo", "beta": 2.0, "simpo_gamma": 0.5}, [-log(sigmoid(2 * m - 0.5)) for m in (-1 + 2, -1 + 0.5, -2.5 + 3.1)]),
         ({"loss": "kto", "beta": 0.5}, [(2 - sigmoid(0.5 * c) - sigmoid(-0.5 * r)) / 2 for c, r in ((1, -1), (0, 2), (3, -1))]),
-        ({"loss": "dpo", "beta": 0.5, "nll": 0.1}, [-log(sigmoid(1)) + 0.1, -log(sigmoid(-1)) + 0.1, -log(sigmoid(2)) + 0.25]),
+        ({"loss": "dpo", "beta": 0.5, "rpo_alpha": 0.1}, [-log(sigmoid(1)) + 0.1, -log(sigmoid(-1)) + 0.1, -log(sigmoid(2)) + 0.25]),
     ],
 )
 def test_losses_are_what_was_worked_out_by_hand(how, expected):
@@ -68,7 +68,7 @@ def test_where_policy_is_reference_dpos_gradient_is_half_of_beta_each_way():
         ({"beta": 0.0}, "preference.beta must be above 0"),
         ({"label_smoothing": 0.5}, "preference.label_smoothing must be in"),
         ({"loss": "ipo", "label_smoothing": 0.1}, "but ipo has none"),
-        ({"nll": -1.0}, "preference.nll must be 0"),
+        ({"rpo_alpha": -1.0}, "preference.rpo_alpha must be 0"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(how, says):

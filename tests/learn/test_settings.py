@@ -9,8 +9,8 @@ from etude.learn.settings import Learning
 
 def test_clip_ranges_are_those_of_the_loss_unless_they_are_given():
     found = {loss: Learning(loss=loss).clip for loss in POLICY_LOSSES}
-    assert found == dict.fromkeys(POLICY_LOSSES, (0.2, 0.28)) | {"sequence": (3e-4, 4e-4)}
-    assert Learning(loss="sequence", clip_high=0.28).clip == (3e-4, 0.28)
+    assert found == dict.fromkeys(POLICY_LOSSES, (0.2, 0.28)) | {"gspo": (3e-4, 4e-4)}
+    assert Learning(loss="gspo", clip_high=0.28).clip == (3e-4, 0.28)
     assert Learning(clip_low=0.0).clip == (0.0, 0.28)
 
 

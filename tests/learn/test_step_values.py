@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from etude.learn.step_credit import STEP_CREDIT
-from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.learn.step_values import Foresight, beginnings_of, in_order, outlooks_of, valued
-from etude.rewards.verdict import Verdict
+from etude.learn.step_advantages import STEP_ADVANTAGES
+from etude.learn.step_model import Prefixes, StepModel, StepModelSettings
+from etude.learn.step_values import ValuePredictions, in_order, prefixes_of, step_targets_of, valued
 from etude.rollouts.attempts import Attempt, Group, Source
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 
@@ -21,36 +21,40 @@ def worked():
     """Two attempts share a first step; one is right, one half right, the third wrong, the last could not be scored."""
     group = Group(Task("?"), (attempt([5, 6], [7]), attempt([5, 6], [8, 9]), attempt([4]), attempt([3], [2])))
     return group, [
-        Verdict(1.0, step_values=(0.5, 0.75, 1.0)),
-        Verdict(0.5, step_values=(0.5, 0.75, 0.5)),
-        Verdict(0.0, step_values=(0.5, 0.0)),
-        Verdict(None),
+        Reward(1.0, step_values=(0.5, 0.75, 1.0)),
+        Reward(0.5, step_values=(0.5, 0.75, 0.5)),
+        Reward(0.0, step_values=(0.5, 0.0)),
+        Reward(None),
     ]
 
 
 def test_soft_targets_are_means_and_hard_ones_ask_for_a_right_answer(worked):
-    group, verdicts = worked
-    soft, hard = (outlooks_of([group], [verdicts], kind) for kind in ("soft", "hard"))
-    assert [outlook.targets for outlook in soft] == [(0.5, 0.75, 1.0), (0.5, 0.75, 0.5), (0.5, 0.0)]
-    assert [outlook.targets for outlook in hard] == [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0)]
-    lower = [replace(verdict, right_at=0.5) for verdict in verdicts]
-    assert [outlook.targets for outlook in outlooks_of([group], [lower], "hard")] == [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 0.0)]
-    assert soft[1].beginnings == hard[1].beginnings == Beginnings((1,), (5, 6, 8, 9), (0, 2, 4))
+    group, rewards = worked
+    soft, hard = (step_targets_of([group], [rewards], kind) for kind in ("soft", "hard"))
+    assert [step_target.targets for step_target in soft] == [(0.5, 0.75, 1.0), (0.5, 0.75, 0.5), (0.5, 0.0)]
+    assert [step_target.targets for step_target in hard] == [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0)]
+    lower = [replace(reward, right_at=0.5) for reward in rewards]
+    assert [step_target.targets for step_target in step_targets_of([group], [lower], "hard")] == [
+        (1.0, 1.0, 1.0),
+        (1.0, 1.0, 1.0),
+        (1.0, 0.0),
+    ]
+    assert soft[1].prefixes == hard[1].prefixes == Prefixes((1,), (5, 6, 8, 9), (0, 2, 4))
 
 
 def test_beginnings_end_with_own_tokens_whatever_stands_between():
     """Two own tokens, two of feedback, two own ones: steps of 1 and 3."""
     sources = (Source.GIVEN, Source.GIVEN, *(Source(kind) for kind in (1, 1, 2, 2, 1, 1)))
     found = Attempt((1, 2, 3, 4, 5, 6, 7, 8), sources, (-1.0,) * 4, "", "stop", 0, 0, step_lengths=(1, 3))
-    assert beginnings_of(found) == Beginnings((1, 2), (3, 4, 5, 6, 7, 8), (0, 1, 6))
+    assert prefixes_of(found) == Prefixes((1, 2), (3, 4, 5, 6, 7, 8), (0, 1, 6))
 
 
-def test_constant_values_leave_the_last_step_with_all_the_credit(worked):
+def test_constant_values_leave_the_last_step_with_all_the_advantage(worked):
     """By hand, every V 0.3: nothing changes on the way, and the end is worth the score."""
-    group, verdicts = worked
+    group, rewards = worked
     constant = [[(0.3,) * (len(each.step_lengths) + 1) for each in group.attempts]]
-    (found,) = valued([verdicts], constant)
-    assert STEP_CREDIT["difference"]([group], [found])[0] == [
+    (found,) = valued([rewards], constant)
+    assert STEP_ADVANTAGES["vineppo"]([group], [found])[0] == [
         pytest.approx((0, 0, 0.7)),
         pytest.approx((0, 0, 0.2, 0.2)),
         pytest.approx((-0.3,)),
@@ -59,22 +63,22 @@ def test_constant_values_leave_the_last_step_with_all_the_credit(worked):
 
 
 def test_trust_blends_values_and_without_it_they_stay(worked):
-    _, verdicts = worked
+    _, rewards = worked
     values = [[(0.1, 0.35, 0.9), (0.1, 0.35, 0.2), (0.1, 0.6), (0.1, 0.2, 0.3)]]
-    verdicts[0] = replace(verdicts[0], step_baselines=(0.25, 0.5))
-    assert valued([verdicts], values, trust=0.0)[0][0] == verdicts[0]
-    blended = valued([verdicts], values, trust=0.25)[0]
+    rewards[0] = replace(rewards[0], step_baselines=(0.25, 0.5))
+    assert valued([rewards], values, trust=0.0)[0][0] == rewards[0]
+    blended = valued([rewards], values, trust=0.25)[0]
     assert blended[0].step_values == pytest.approx((0.4, 0.65, 1.0))
     assert blended[0].step_baselines == pytest.approx((0.75 * 0.25 + 0.25 * 0.1, 0.75 * 0.5 + 0.25 * 0.35))
     assert blended[1].step_baselines == pytest.approx(blended[1].step_values[:-1])
-    assert valued([verdicts], values)[0][1].step_values == pytest.approx((0.1, 0.35, 0.5))
+    assert valued([rewards], values)[0][1].step_values == pytest.approx((0.1, 0.35, 0.5))
 
 
 def test_what_it_knew_is_measured_at_the_middle(worked):
     """By hand: middles 0.35 (score 1), 0.45 (score 1/2) and, of one step, its root 0.2 (score 0); another group has one attempt."""
-    _, verdicts = worked
+    _, rewards = worked
     values = [[(0.2, 0.35, 0.9), (0.2, 0.45, 0.2), (0.2, 0.6), (0.2, 0.2, 0.3)], [(0.2, 0.4)]]
-    found = Foresight.of([verdicts, [Verdict(1.0, step_values=(1.0, 1.0))]], values)
+    found = ValuePredictions.of([rewards, [Reward(1.0, step_values=(1.0, 1.0))]], values)
     assert found.groups == [[(0.35, 1.0), (0.45, 0.5), (0.2, 0.0)], [(0.2, 1.0)]]
     assert found.ordered() == [0.0, 1.0, 1.0]
     assert found.metrics(mean_score=0.5) == {
@@ -87,7 +91,7 @@ def test_what_it_knew_is_measured_at_the_middle(worked):
 
 def test_where_nothing_was_scored_or_all_alike_nothing_is_said(worked):
     group, _ = worked
-    nothing = Foresight.of([[Verdict(None)] * 4], [[(0.5,) * (len(each.step_lengths) + 1) for each in group.attempts]])
+    nothing = ValuePredictions.of([[Reward(None)] * 4], [[(0.5,) * (len(each.step_lengths) + 1) for each in group.attempts]])
     assert set(nothing.metrics(0.5).values()) == {None}
     assert in_order([(0.1, 1.0), (0.9, 1.0)]) == []
 

@@ -10,7 +10,7 @@ import torch
 from etude.kernels.update import kernels_for
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
-from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
+from etude.learn.learner import BatchSize, Learner, OptimizerSettings, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.learn.losses.preference import PreferenceLoss
 from etude.learn.pairs import Pair
@@ -22,11 +22,11 @@ from etude.models.lora_settings import LoRA
 
 HOT = 0.6
 STREAMS = [
-    Stream("policy", partial(POLICY_LOSSES["clipped"], clip_low=0.2, clip_high=0.28)),
+    Stream("policy", partial(POLICY_LOSSES["ppo"], clip_low=0.2, clip_high=0.28)),
     Stream("imitate", negative_log_likelihood),
     Stream("anchor", kl, coefficient=0.3),
     Stream("replay", replay_loss(imitate=1.0, kl_coef=0.5)),
-    replace(LIKELIHOOD, aggregation="token"),
+    replace(LIKELIHOOD, loss_agg_mode="token-mean"),
 ]
 PROMPT = (9, 8, 7)
 
@@ -104,7 +104,7 @@ def test_every_stream_has_its_own_temperature_in_value_and_gradient(model_of, ki
     expected = by_hand(model, shown)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     wanted = torch.autograd.grad(expected, parameters)
-    learner = Learner(model, Optimiser(), STREAMS, temperature=HOT, **options)
+    learner = Learner(model, OptimizerSettings(), STREAMS, temperature=HOT, **options)
     learner._step = lambda share: {}
     metrics = learner.update(shown, BatchSize.of(shown))
     coefficients = {stream.name: stream.coefficient for stream in STREAMS}
@@ -116,7 +116,7 @@ def test_every_stream_has_its_own_temperature_in_value_and_gradient(model_of, ki
 
 def test_log_probs_are_read_at_the_temperature_of_the_streams_that_want_them(llama):
     shown = examples()
-    hot, plain = (Learner(llama, Optimiser(), [], temperature=temperature) for temperature in (HOT, 1.0))
+    hot, plain = (Learner(llama, OptimizerSettings(), [], temperature=temperature) for temperature in (HOT, 1.0))
     at_hot, at_one = hot.logprobs(shown), plain.logprobs(shown)
     bare = [Example(each.prompt, each.completion) for each in shown]
     assert [mine == its for mine, its in zip(at_hot, at_one, strict=True)] == [False, True, True, True, False]
@@ -128,6 +128,6 @@ def test_what_answers_are_preferred_by_does_not_depend_on_the_temperature_of_sam
     found = []
     for temperature in (1.0, HOT):
         model, how = model_of("llama"), PreferenceLoss("kto")
-        learner = Learner(model, Optimiser(learning_rate=1e-3), [LIKELIHOOD], reference=deepcopy(model), temperature=temperature)
+        learner = Learner(model, OptimizerSettings(learning_rate=1e-3), [LIKELIHOOD], reference=deepcopy(model), temperature=temperature)
         found.append([Preferring(learner, pairs, how).update(pairs) for _ in range(3)])
     assert found[0] == found[1]

@@ -52,7 +52,7 @@ def test_replies_come_in_the_order_of_the_questions_some_at_once(judge_server):
 def test_the_request_has_the_settings(judge_server):
     server = judge_server(lambda body: "yes")
     extra = {"max_tokens": None, "max_completion_tokens": 7}
-    endpoint_of(server, temperature=0.5, request=extra).ask([question("?")])
+    endpoint_of(server, temperature=0.5, extra_body=extra).ask([question("?")])
     expected = {"model": "x", "temperature": 0.5, "max_completion_tokens": 7, "messages": [{"role": "user", "content": "?"}]}
     assert server.asked == [expected] and "Authorization" not in server.headers[0]
 
@@ -240,11 +240,11 @@ def test_the_api_key_is_sent_to_the_server_alone_and_never_shown(judge_server, m
     elsewhere = judge_server(lambda body: "yes")
     server = judge_server(lambda body: (401, "wrong key secret-123", {}))
     with pytest.raises(UserError, match=r"wrong key \[key\]") as caught:
-        endpoint_of(server, key_variable="MY_KEY").check()
+        endpoint_of(server, api_key_env="MY_KEY").check()
     assert "secret" not in str(caught.value) and server.headers[0]["Authorization"] == "Bearer secret-123"
     moved = judge_server(lambda body: (307, "", {"Location": f"{elsewhere.url}/chat/completions"}))
     with pytest.raises(UserError, match="status 307"):
-        endpoint_of(moved, key_variable="MY_KEY").check()
+        endpoint_of(moved, api_key_env="MY_KEY").check()
     assert not elsewhere.asked
 
 
@@ -252,7 +252,7 @@ def test_the_api_key_is_sent_to_the_server_alone_and_never_shown(judge_server, m
 def test_a_shortened_server_message_holds_no_part_of_the_key(judge_server, monkeypatch, status):
     monkeypatch.setenv("MY_KEY", "secret-0123456789")
     server = judge_server(lambda body: (status, "", {}))
-    endpoint = endpoint_of(server, key_variable="MY_KEY", retries=0)
+    endpoint = endpoint_of(server, api_key_env="MY_KEY", retries=0)
     for before in (*range(60, 82), *range(275, 300), *range(1985, 2000)):
         server.answer = lambda body, before=before: (status, "x" * before + "secret-0123456789", {})
         with pytest.raises(UserError) as checked:
@@ -266,7 +266,7 @@ def test_a_shortened_server_message_holds_no_part_of_the_key(judge_server, monke
 def test_a_reply_that_repeats_the_key_comes_without_it(judge_server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret-123")
     server = judge_server(lambda body: "You sent secret-123.\nScore: 3")
-    assert endpoint_of(server, key_variable="MY_KEY").ask([question("?")]) == [Reply("You sent [key].\nScore: 3")]
+    assert endpoint_of(server, api_key_env="MY_KEY").ask([question("?")]) == [Reply("You sent [key].\nScore: 3")]
 
 
 def test_a_key_is_sent_through_no_proxy_that_could_read_it(judge_server, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_key_is_sent_through_no_proxy_that_could_read_it(judge_server, monkeyp
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.setenv("MY_KEY", "secret-123")
-    endpoint_of(server, key_variable="MY_KEY").check()
+    endpoint_of(server, api_key_env="MY_KEY").check()
     assert len(server.asked) == 1 and not proxy.asked
     with pytest.raises(UserError, match="no such path"):  # a proxy is asked for whole addresses
         endpoint_of(server).check()
@@ -317,10 +317,10 @@ def test_half_a_character_in_a_reply_is_one_that_a_file_can_hold(judge_server):
 def test_a_key_that_is_not_there_is_a_mistake(monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     with pytest.raises(UserError, match="environment variable NO_KEY is not set"):
-        Endpoint(Judging(model="x", url="http://localhost", key_variable="NO_KEY"))
+        Endpoint(Judging(model="x", url="http://localhost", api_key_env="NO_KEY"))
     monkeypatch.setenv("NO_KEY", "two words")
     with pytest.raises(UserError, match="NO_KEY holds no API key") as caught:
-        Endpoint(Judging(model="x", url="http://localhost", key_variable="NO_KEY"))
+        Endpoint(Judging(model="x", url="http://localhost", api_key_env="NO_KEY"))
     assert "two words" not in str(caught.value)
 
 

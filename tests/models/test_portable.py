@@ -78,8 +78,8 @@ def old() -> Iterator[Running]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model learned by adapters."""
     folder = tmp_path_factory.mktemp("practised") / "run"
-    small = {"n": 60, "steps": 1, "explore.tasks_per_step": 6, "evaluation.n": 20, "evaluation.pass_n": 0, "machine.precision": "float32"}
-    lora = {"learn.lora.rank": 8, "warm_start.steps": 25, "warm_start.optimiser.learning_rate": 2e-2, "system": 'Be "so" é.'}
+    small = {"n": 60, "steps": 1, "rollout.tasks_per_step": 6, "evaluation.n": 20, "evaluation.pass_n": 0, "machine.dtype": "float32"}
+    lora = {"learn.lora.rank": 8, "warm_start.steps": 25, "warm_start.optimizer.learning_rate": 2e-2, "system": 'Be "so" é.'}
     practice("tiny", small | lora, run=folder)
     return folder
 

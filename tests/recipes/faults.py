@@ -128,7 +128,7 @@ def no_memory(folder: Path, whole: Path) -> str:
 
 def not_finite(folder: Path, whole: Path) -> str:
     """No resume helps here; the last checkpoint is whole."""
-    said = sentence(practice(folder, "--learn.optimiser.learning_rate", "1e30"))
+    said = sentence(practice(folder, "--learn.optimizer.learning_rate", "1e30"))
     done = etude(folder, "evaluate", "run/checkpoints/warm_start", "--recipe", "tiny", "--evaluation.n", "20")
     if done.returncode:
         raise Lost(done.stderr[-2000:])
@@ -143,7 +143,7 @@ def malformed_jsonl(folder: Path, whole: Path) -> str:
 
 
 def malformed_yaml(folder: Path, whole: Path) -> str:
-    (folder / "mine.yaml").write_text("command: practice\nexplore: {num_samples: 8\nsteps: 3\n")
+    (folder / "mine.yaml").write_text("command: practice\nrollout: {num_samples: 8\nsteps: 3\n")
     said = sentence(etude(folder, "practice", "mine.yaml", "--run", "run"))
     leaves_nothing(folder)
     return said
@@ -206,9 +206,9 @@ def main(names: list[str]) -> int:
                 return "LOST", str(error)
 
         lost = 0
-        for name, (verdict, said) in zip(names, pool.map(found, range(len(names))), strict=True):
-            print(f"{name}: {verdict}\n    {said.replace(scratch + '/', '')}", flush=True)
-            lost += verdict == "LOST"
+        for name, (outcome, said) in zip(names, pool.map(found, range(len(names))), strict=True):
+            print(f"{name}: {outcome}\n    {said.replace(scratch + '/', '')}", flush=True)
+            lost += outcome == "LOST"
     print(f"{len(names) - lost} of {len(names)} faults leave nothing lost")
     return min(lost, 1)
 

@@ -1,8 +1,8 @@
 """Kill a small practice run with SIGKILL, resume it, and compare it with one that nobody disturbed, byte for byte.
 
-    python tests/recipes/kills.py [KILLS] [SEED] [PART ...] [--key value ...]   settings, such as --explore tree --learn.credit tree
+    python tests/recipes/kills.py [KILLS] [SEED] [PART ...] [--key value ...]   settings, such as --search tree --learn.advantage treerl
 
-A part is a set of settings by name, and each is tried: plain, alone (agreement calibrated on labelled tasks, own problems, a
+A part is a set of settings by name, and each is tried: plain, alone (a majority vote calibrated on labelled tasks, own problems, a
 curriculum, a rollback of what collapsed), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that rolls
 back), and adapt (a domain learned from text, in two stages).
 
@@ -24,18 +24,18 @@ from pathlib import Path
 
 from forked import Forked
 
-RUN = ["practice", "tiny", "--n", "60", "--warm_start.steps", "12", "--steps", "6", "--explore.tasks_per_step", "6"]
-RUN += ["--explore.num_samples", "4", "--evaluation.n", "20", "--evaluation.pass_n", "5", "--evaluation.num_samples", "2"]
-RUN += ["--checkpoint_every", "2", "--machine.precision", "float32"]
+RUN = ["practice", "tiny", "--n", "60", "--warm_start.steps", "12", "--steps", "6", "--rollout.tasks_per_step", "6"]
+RUN += ["--rollout.num_samples", "4", "--evaluation.n", "20", "--evaluation.pass_n", "5", "--evaluation.num_samples", "2"]
+RUN += ["--save_steps", "2", "--machine.dtype", "float32"]
 PARTS = {
     "plain": "",
-    "alone": "--feedback agreement --vote_calibration.n 6 --vote_calibration.every 2 --curriculum weakness "
+    "alone": "--reward majority_vote --vote_calibration.n 6 --vote_calibration.every 2 --curriculum weakness "
     "--synthetic_tasks proposer --synthetic_tasks.max_new_tokens 24 "
     "--collapse.action rollback --collapse.window 2 --collapse.constant 0.3",
-    "diverse": "--learn.loss clip_cov --learn.updates_per_epoch 2 --reward_shaping.method novelty --entropy_bonus.target 3 "
+    "diverse": "--learn.loss clip_cov --learn.minibatches_per_epoch 2 --reward_shaping.method novelty --entropy_bonus.target 3 "
     "--temperature_schedule.end 1.3",
-    "kept": "--retention.probe true --retention.n 4 --retention.text_tokens 100 --learn.optimiser.learning_rate 0.01 "
-    "--gate.every 1 --gate.max_perplexity_rise 0 --gate.max_divergence 2 --gate.action lower_rate",
+    "kept": "--retention.probe true --retention.n 4 --retention.text_tokens 100 --learn.optimizer.learning_rate 0.01 "
+    "--gate.every 1 --gate.max_perplexity_rise 0 --gate.max_divergence 2 --gate.action lower_lr",
 }
 ADAPT = "adapt"
 SAME = (
@@ -113,8 +113,8 @@ def adaptation(scratch: Path) -> list[str]:
         "tasks": {"path": [str(scratch / "questions.jsonl")], "split_by": "town"},
         "study": {"tokens": 6000, "tasks_share": 0.2, "tokens_per_step": 400, "window_tokens": 64},
         "suite": {"questions": [str(scratch / "questions.jsonl")], "split_by": "town", "text_tokens": 200, "window_tokens": 64},
-        "checkpoint_every": 3,
-        "machine": {"precision": "float32"},
+        "save_steps": 3,
+        "machine": {"dtype": "float32"},
     }
     path = scratch / "towns.yaml"
     path.write_text(json.dumps(settings))  # JSON is YAML
@@ -193,9 +193,9 @@ def main(part: str, more: list[str], kills: int, seed: int) -> int:
             found = contents(folder)
             differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             twice = sampled_again(folder, done, before)
-            verdict = f"differs in {differing}, samples steps {twice} again" if differing or twice else "equal"
+            outcome = f"differs in {differing}, samples steps {twice} again" if differing or twice else "equal"
             went_on = " | ".join(lines) or ("it had finished" if is_finished else "no step was done")
-            print(f"{number + 1}: {where}; {went_on}; {verdict}", flush=True)
+            print(f"{number + 1}: {where}; {went_on}; {outcome}", flush=True)
             wrong += bool(differing or twice)
         print(f"{kills - wrong} of {kills} resumed runs equal the undisturbed one")
     return min(wrong, 1)

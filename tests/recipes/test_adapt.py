@@ -17,7 +17,7 @@ from etude.knowledge.grading import Grader
 from etude.knowledge.python_reference import write
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
-from etude.learn.learner import Optimiser
+from etude.learn.learner import OptimizerSettings
 from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
 from etude.recipes.estimate_adapt import estimate_adaptation
@@ -34,12 +34,12 @@ SETTINGS = AdaptSettings(
     model="tiny-random",
     selection=Selection(method="all", budget_tokens=10_000, workers=0),
     tasks=SolvedTasks(path=["questions.jsonl"], split_by="section", columns=COLUMNS),
-    study=Study(tokens=6000, tasks_share=0.2, tokens_per_step=400, window_tokens=64, optimiser=Optimiser(3e-3, warmup_steps=2)),
+    study=Study(tokens=6000, tasks_share=0.2, tokens_per_step=400, window_tokens=64, optimizer=OptimizerSettings(3e-3, warmup_steps=2)),
     suite=DomainSuite(
         questions=["questions.jsonl"], split_by="section", columns=COLUMNS, text=["texts/other.txt"], text_tokens=200, window_tokens=64
     ),
-    checkpoint_every=2,
-    machine=Machine(precision="float32"),
+    save_steps=2,
+    machine=Machine(dtype="float32"),
 )
 
 
@@ -110,7 +110,7 @@ def test_who_is_stopped_goes_on_to_the_same_bytes(at, towns, tmp_path):
 
 
 def test_tasks_are_read_in_passages_with_sentences_of_the_text(towns, tmp_path):
-    study = replace(SETTINGS.study, tasks_as="passages", tokens=3000)
+    study = replace(SETTINGS.study, task_format="passages", tokens=3000)
     run(towns, tmp_path / "run", replace(SETTINGS, study=study))
     passages = [json.loads(line) for line in (tmp_path / "run/passages.jsonl").read_text().splitlines()]
     assert passages and all("Question: What do they mine in Town" in passage["text"] for passage in passages)
@@ -154,9 +154,9 @@ def test_settings_that_cannot_be_are_named(change, sentence):
         ({"order": "tasks_first"}, "unknown study.order 'tasks_first'"),
         ({"tasks_share": 0.6}, r"tasks_share 0.6 must be above 0 and at most mixing x \(1 - replay_share\) = 0.45"),
         ({"replay_share": 1.5}, r"replay_share must lie in \[0, 1\], got 1.5"),
-        ({"tasks_as": "passage"}, "unknown study.tasks_as 'passage': did you mean 'passages'"),
+        ({"task_format": "passage"}, "unknown study.task_format 'passage': did you mean 'passages'"),
         ({"order": "mixed", "tasks_share": 0.95}, "tasks_share 0.95 and replay_share 0.1 are more than all tokens"),
-        ({"later_rate": 0.0}, "later_rate must be above 0"),
+        ({"later_stage_lr_factor": 0.0}, "later_stage_lr_factor must be above 0"),
     ],
 )
 def test_a_study_that_cannot_be_is_named(change, sentence):
@@ -180,7 +180,7 @@ def test_texts_that_cannot_be_read_are_named_before_a_folder_is_made(change, sen
 
 
 def test_knowledge_only_needs_no_passages(towns, tmp_path):
-    study = replace(SETTINGS.study, order="knowledge_only", tasks_as="passages", tokens=800)
+    study = replace(SETTINGS.study, order="knowledge_only", task_format="passages", tokens=800)
     assert [stage["stage"] for stage in run(towns, tmp_path / "run", replace(SETTINGS, study=study))["stages"]] == ["text"]
 
 
@@ -206,7 +206,7 @@ def test_questions_of_the_suite_are_left_out_of_the_tasks(towns, tmp_path):
         run(towns, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))
 
 
-PASSAGES = replace(SETTINGS, study=replace(SETTINGS.study, tasks_as="passages"))
+PASSAGES = replace(SETTINGS, study=replace(SETTINGS.study, task_format="passages"))
 
 
 def by_model(server, **how):
@@ -249,7 +249,7 @@ def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(j
 
     monkeypatch.setenv("PASS_KEY", "open-sesame")
     server, said = judge_server(answer), []
-    settings = by_model(server, key_variable="PASS_KEY", concurrency=1)
+    settings = by_model(server, api_key_env="PASS_KEY", concurrency=1)
     reporter = Silent()
     reporter.say = said.append
     result = run(towns, tmp_path / "run", settings, reporter=reporter)
@@ -307,7 +307,7 @@ def test_passages_by_a_model_that_is_loaded_here_and_by_own_attempts_that_are_no
     loaded = PassageWriter(how="model", model="tiny-random", max_new_tokens=8)
     own = PassageWriter(how="attempts", temperature=1.0, attempts=2, max_new_tokens=8)
     for name, writer, reason in (("model", loaded, "no reply"), ("attempts", own, "no right attempt with a reason")):
-        with pytest.raises(UserError, match=r"no passage came of \d+ tasks .*or study.tasks_as answers"):
+        with pytest.raises(UserError, match=r"no passage came of \d+ tasks .*or study.task_format answers"):
             run(towns, tmp_path / name, replace(PASSAGES, writer=writer))
         assert {row["rejected"] for row in rows_in(tmp_path / name)} == {reason}
     assert "the writer has room for a question of" in rows_in(tmp_path / "model")[0]["said"]

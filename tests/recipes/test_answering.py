@@ -23,7 +23,7 @@ QUESTION = "repeat c after 1234: c"
 HOT = Sampling(temperature=1.0)
 SHORT_STEPS = Steps("tokens", max_tokens=2)
 METHODS = ("samples", "beam", "mcts", "tree", "vine")
-FLOAT32 = {"machine.precision": "float32"}
+FLOAT32 = {"machine.dtype": "float32"}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def model(finished):
 
 def found_by(model, method, **options):
     search = AnswerSearch(method, **({"steps": SHORT_STEPS} | options))
-    settings = GenerateSettings(num_samples=5, max_new_tokens=6, sampling=HOT, search=search, machine=Machine(precision="float32"))
+    settings = GenerateSettings(num_samples=5, max_new_tokens=6, sampling=HOT, search=search, machine=Machine(dtype="float32"))
     return generate(model, [QUESTION, "repeat b after 99: b"], settings)
 
 
@@ -111,7 +111,7 @@ def test_what_makes_no_sense_is_one_sentence(settings, message):
 
 def test_an_answer_is_revised_at_temperature_0_too(model):
     plain, one, three = (
-        generate(model, [QUESTION], GenerateSettings(max_new_tokens=6, search=search, machine=Machine(precision="float32")))[0]
+        generate(model, [QUESTION], GenerateSettings(max_new_tokens=6, search=search, machine=Machine(dtype="float32")))[0]
         for search in (AnswerSearch(), AnswerSearch("refine", turns=1), AnswerSearch("refine", turns=3))
     )
     assert one["completions"] == plain["completions"] and one["finish"] == plain["finish"]

@@ -46,8 +46,8 @@ def test_a_folder_may_be_a_path(finished, tmp_path):
 
 
 def test_settings_may_stand_in_sections():
-    nested = {"explore": {"num_samples": 4, "sampling": {"temperature": 0.5}}, "tasks": {"columns": {"question": "q"}}, "steps": 3}
-    flat = ["--explore.num_samples=4", "--explore.sampling.temperature=0.5", '--tasks.columns={"question": "q"}', "--steps=3"]
+    nested = {"rollout": {"num_samples": 4, "sampling": {"temperature": 0.5}}, "tasks": {"columns": {"question": "q"}}, "steps": 3}
+    flat = ["--rollout.num_samples=4", "--rollout.sampling.temperature=0.5", '--tasks.columns={"question": "q"}', "--steps=3"]
     assert arguments_from(nested, PracticeSettings) == flat
 
 

@@ -13,8 +13,8 @@ from etude.settings.configuration import find_configuration
 from etude.training import checkpoints, practice_run
 from etude.training.parse import parse_practice
 
-SIZES = {"n": 40, "warm_start.steps": 1, "steps": 6, "explore.tasks_per_step": 2, "explore.num_samples": 2, "explore.max_new_tokens": 8}
-SIZES |= {"evaluation.n": 4, "evaluation.pass_n": 0, "machine.precision": "float32", "machine.threads": 1}
+SIZES = {"n": 40, "warm_start.steps": 1, "steps": 6, "rollout.tasks_per_step": 2, "rollout.num_samples": 2, "rollout.max_new_tokens": 8}
+SIZES |= {"evaluation.n": 4, "evaluation.pass_n": 0, "machine.dtype": "float32", "machine.threads": 1}
 GATE = {"gate.every": 2, "gate.max_divergence": 20, "gate.divergence_n": 2, "divergence.n": 2}
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 60}
 
@@ -55,7 +55,7 @@ def test_the_gates_measurements_are_counted_with_the_divergence_from_the_start(s
 def test_an_estimate_makes_a_step_with_the_runs_own_loop_and_all_its_callbacks(monkeypatch):
     opened = []
     monkeypatch.setattr(estimate, "_checkpoints_bytes", lambda loop: opened.append(loop) or 0)
-    more = {"feedback": "agreement", "collapse.action": "rollback", "curriculum": "weakness", "entropy_bonus.target": 1}
+    more = {"reward": "majority_vote", "collapse.action": "rollback", "curriculum": "weakness", "entropy_bonus.target": 1}
     estimate.estimate(settings(**PROBE, **more), "tiny", None)
     (loop,) = opened
     assert [callback.name for callback in loop.callbacks] == ["curriculum", "entropy_bonus", "collapse"]
@@ -73,10 +73,10 @@ def _bytes(folder: Path) -> int:
 @pytest.mark.parametrize(
     "more",
     [
-        {"feedback": "agreement"},
-        {"feedback": "agreement", "collapse.action": "rollback", "collapse.window": 1, "collapse.constant": 1.0, "collapse.rise": 1.0},
-        {**GATE, "feedback": "agreement", "learn.lora.rank": 4},
-        {"step_model": True, "explore.search.steps.end": "tokens"} | {"implicit_reward.coef": 0.5, "feedback": "agreement"},
+        {"reward": "majority_vote"},
+        {"reward": "majority_vote", "collapse.action": "rollback", "collapse.window": 1, "collapse.constant": 1.0, "collapse.rise": 1.0},
+        {**GATE, "reward": "majority_vote", "learn.lora.rank": 4},
+        {"step_model": True, "rollout.search.steps.end": "tokens"} | {"implicit_reward.coef": 0.5, "reward": "majority_vote"},
     ],
 )
 def test_the_disk_that_a_run_takes_is_no_more_than_was_said(more, tmp_path, monkeypatch):
@@ -88,6 +88,6 @@ def test_the_disk_that_a_run_takes_is_no_more_than_was_said(more, tmp_path, monk
 
     found = estimate.estimate(settings(**more), "tiny", None)
     monkeypatch.setattr(checkpoints, "save_file", saved)
-    practice(settings(**more, checkpoint_every=1), run=tmp_path / "run")
+    practice(settings(**more, save_steps=1), run=tmp_path / "run")
     most.append(_bytes(tmp_path / "run"))
     assert max(most) < 1.02 * found.disk_bytes < 2 * max(most)

@@ -9,13 +9,13 @@ from etude.recipes.evaluate import evaluate, parse_evaluate
 from etude.recipes.generate import parse_generate
 from etude.training.generation_config import FILE
 
-FLOAT32 = {"machine.precision": "float32"}
+FLOAT32 = {"machine.dtype": "float32"}
 SAMPLED = {"evaluation.pass_n": 5, "evaluation.num_samples": 2}
 
 
 def test_a_saved_model_measures_as_its_run_said(small, letter_files):
     files = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"], "evaluation.n": None, "n": None}
-    asked = {"system": "Repeat.", "explore.max_new_tokens": 3, "explore.sampling.temperature": 0.8}
+    asked = {"system": "Repeat.", "rollout.max_new_tokens": 3, "rollout.sampling.temperature": 0.8}
     result = small(letter_files / "run", files | asked)
     found = evaluate(str(letter_files / "run" / "model"), {"evaluation.path": ["test.jsonl"]} | SAMPLED | FLOAT32)
     row = next(row for row in result["evaluation"] if row["model"] == "practice")
@@ -26,7 +26,7 @@ def test_a_saved_model_measures_as_its_run_said(small, letter_files):
 
 
 def test_a_models_generation_config_is_used_and_options_override_it(small, tmp_path):
-    small(tmp_path / "run", {"system": "Repeat.", "explore.max_new_tokens": 3, "explore.sampling.temperature": 0.5, "steps": 2})
+    small(tmp_path / "run", {"system": "Repeat.", "rollout.max_new_tokens": 3, "rollout.sampling.temperature": 0.5, "steps": 2})
     for folder in ("model", "checkpoints/step-00002", "checkpoints/warm_start"):
         model = str(tmp_path / "run" / folder)
         settings = parse_evaluate(model, ["--sampling.temperature", "0.7"])
@@ -56,7 +56,7 @@ def test_options_change_a_recipe_and_keep_the_rest_of_it(finished, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
         "tasks: {path: [train.jsonl], columns: {question: q}}\nsystem: S\n"
-        "explore: {max_new_tokens: 5, sampling: {temperature: 0.6}}\nevaluation: {path: [a.jsonl, b.jsonl], pass_n: 7}\n"
+        "rollout: {max_new_tokens: 5, sampling: {temperature: 0.6}}\nevaluation: {path: [a.jsonl, b.jsonl], pass_n: 7}\n"
     )
     settings = parse_evaluate(str(finished / "model"), ["--recipe", str(recipe), "--evaluation.n", "3", "--verifier", "exact"])
     assert (settings.evaluation.path, settings.evaluation.n, settings.evaluation.pass_n) == (["a.jsonl", "b.jsonl"], 3, 7)

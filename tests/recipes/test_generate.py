@@ -44,12 +44,12 @@ def test_standard_input_is_read_where_nothing_else_is_named(model, monkeypatch, 
 
 
 def test_a_stop_string_ends_an_answer(model):
-    settings = GenerateSettings(max_new_tokens=6, machine=Machine(precision="float32"))
+    settings = GenerateSettings(max_new_tokens=6, machine=Machine(dtype="float32"))
     whole = generate("tiny-random", [QUESTION], settings)[0]
     assert whole["finish"] == ["length"]
     stop = whole["completions"][0][3]
     before = whole["completions"][0].index(stop)
-    cut = generate("tiny-random", [QUESTION], GenerateSettings(max_new_tokens=6, stop=[stop], machine=Machine(precision="float32")))[0]
+    cut = generate("tiny-random", [QUESTION], GenerateSettings(max_new_tokens=6, stop=[stop], machine=Machine(dtype="float32")))[0]
     assert cut["completions"] == [whole["completions"][0][:before]] and cut["finish"] == ["stop"]
 
 

@@ -24,7 +24,7 @@ ADAPTATION = {
         "text_tokens": 200,
         "window_tokens": 64,
     },
-    "checkpoint_every": 1,
+    "save_steps": 1,
 }
 PRACTICE = {
     "command": "practice",
@@ -32,9 +32,9 @@ PRACTICE = {
     "tasks": SOURCE | {"worked_format": "{choice}"},
     "warm_start": {"n": 8, "steps": 2},
     "steps": 2,
-    "explore": {"tasks_per_step": 3, "num_samples": 4, "max_new_tokens": 8},
+    "rollout": {"tasks_per_step": 3, "num_samples": 4, "max_new_tokens": 8},
     "evaluation": {"n": 4, "num_samples": 2, "pass_n": 2},
-    "machine": {"precision": "float32"},
+    "machine": {"dtype": "float32"},
 }
 
 
@@ -96,10 +96,10 @@ def test_another_machine_reaches_the_adaptation_and_other_settings_of_it_are_ref
     with pytest.raises(UserError, match=r"was started with study.tokens = 1500, now it is 1600"):
         practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
     (towns / "towns.yaml").write_text(kept)
-    practice(str(recipe), {"machine.update_batch_tokens": 512}, run=tmp_path / "run", data=towns, resume=True)
-    begun = practice(str(recipe), {"machine.update_batch_tokens": 512}, run=tmp_path / "small", data=towns)
+    practice(str(recipe), {"machine.max_tokens_per_microbatch": 512}, run=tmp_path / "run", data=towns, resume=True)
+    begun = practice(str(recipe), {"machine.max_tokens_per_microbatch": 512}, run=tmp_path / "small", data=towns)
     assert begun["status"] == "finished"
-    assert yaml.safe_load((tmp_path / "small/knowledge/configuration.yaml").read_text())["machine"]["update_batch_tokens"] == 512
+    assert yaml.safe_load((tmp_path / "small/knowledge/configuration.yaml").read_text())["machine"]["max_tokens_per_microbatch"] == 512
 
 
 def test_a_page_that_is_missing_is_made_again_with_its_knowledge(recipe, towns, tmp_path):

@@ -36,7 +36,10 @@ TASKS = {"tasks.path": ["q.jsonl"], "study.order": "mixed"}
     [
         ({"tasks.path": ["q.jsonl"]}, "tasks.path: study.order is knowledge_only"),
         ({"study.tasks_share": 0.2}, "study.tasks_share: study.order is knowledge_only"),
-        ({**TASKS, "study.mixing": 0.4, "study.later_rate": 0.1}, "study.mixing, study.later_rate: study.order is mixed"),
+        (
+            {**TASKS, "study.mixing": 0.4, "study.later_stage_lr_factor": 0.1},
+            "study.mixing, study.later_stage_lr_factor: study.order is mixed",
+        ),
         ({"general.path": ["b.txt"]}, "general.path: study.replay_share is 0"),
         ({"selection.replay_tokens": 9}, "selection.replay_tokens: study.replay_share is 0"),
         ({"domain.path": ["c.txt"], "selection.found": 0.5}, "domain.path, selection.found: selection.method is all"),
@@ -54,6 +57,6 @@ def test_what_nothing_reads_is_said_with_the_reason(path, changes, said):
 def test_what_is_read_is_not_said(path):
     read = {**TASKS, "study.tasks_share": 0.2, "study.replay_share": 0.1, "general.path": ["b.txt"], "selection.workers": 0}
     assert without_effect(settings(path, **read)) == []
-    two = settings(path, **read | {"study.order": "knowledge_then_tasks", "study.mixing": 0.4, "study.later_rate": 0.1})
+    two = settings(path, **read | {"study.order": "knowledge_then_tasks", "study.mixing": 0.4, "study.later_stage_lr_factor": 0.1})
     assert without_effect(two) == []
-    assert without_effect(replace(two, checkpoint_every=7)) == []
+    assert without_effect(replace(two, save_steps=7)) == []

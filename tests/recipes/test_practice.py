@@ -67,7 +67,7 @@ def attempts_of(folder: Path) -> list[dict]:
 def tiny(tmp_path_factory) -> Path:
     """`etude practice tiny`, as a user would type it."""
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    assert main(["practice", "tiny", "--run", str(folder), "--machine.precision", "float32", "--evaluation.pass_n", "50"]) == 0
+    assert main(["practice", "tiny", "--run", str(folder), "--machine.dtype", "float32", "--evaluation.pass_n", "50"]) == 0
     return folder
 
 
@@ -82,8 +82,8 @@ def test_practice_raises_the_accuracy(tiny):
     assert sum(scores[-10:]) > sum(scores[:10]) + 2
 
 
-def test_random_feedback_adds_nothing(tiny, tmp_path):
-    overrides = {"feedback": "random", "machine.precision": "float32"}
+def test_random_rewards_add_nothing(tiny, tmp_path):
+    overrides = {"reward": "random", "machine.dtype": "float32"}
     random = rows_of(practice("tiny", overrides, run=tmp_path / "random"))
     real = rows_of(json.loads((tiny / "result.json").read_text()))
     assert random["warm_start"] == real["warm_start"]
@@ -92,7 +92,7 @@ def test_random_feedback_adds_nothing(tiny, tmp_path):
 
 
 def test_more_updates_on_the_same_attempts(small, tmp_path, finished):
-    small(tmp_path / "more", {"learn.epochs": 2, "learn.updates_per_epoch": 2, "steps": 1})
+    small(tmp_path / "more", {"learn.epochs": 2, "learn.minibatches_per_epoch": 2, "steps": 1})
     first, second = (
         next(row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice") for folder in (tmp_path / "more", finished)
     )
@@ -101,7 +101,7 @@ def test_more_updates_on_the_same_attempts(small, tmp_path, finished):
     assert abs(second["kl_behaviour"]) < 1e-5
 
 
-def test_an_anchor_holds_the_model_back(small, tmp_path, finished):
+def test_a_kl_penalty_holds_the_model_back(small, tmp_path, finished):
     moved = {}
     for name, overrides in {"strong": {"kl_penalty.kl_coef": 3.0}, "weak": {"kl_penalty.kl_coef": 1e-6}}.items():
         small(tmp_path / name, overrides | {"steps": 20})
@@ -111,8 +111,8 @@ def test_an_anchor_holds_the_model_back(small, tmp_path, finished):
     assert 0 <= moved["strong"] < moved["weak"] / 2
 
 
-def test_an_anchor_of_adapters_is_the_model_that_practice_began_with(small, finished, tmp_path):
-    adapted = {"model": str(finished / "model"), "learn.lora.rank": 4, "warm_start.steps": 5, "warm_start.optimiser.learning_rate": 1e-2}
+def test_the_reference_of_adapters_is_the_model_that_practice_began_with(small, finished, tmp_path):
+    adapted = {"model": str(finished / "model"), "learn.lora.rank": 4, "warm_start.steps": 5, "warm_start.optimizer.learning_rate": 1e-2}
     small(tmp_path / "run", adapted | {"kl_penalty.kl_coef": 0.1, "steps": 1})
     rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["phase"] == "practice"]
     assert rows[0]["kl_reference"] == pytest.approx(0, abs=1e-5)
@@ -288,7 +288,7 @@ def test_a_killed_lora_run_with_dropout_resumes_to_the_same_bytes(small, finishe
 
 
 def test_only_the_last_checkpoints_are_kept(small, tmp_path):
-    small(tmp_path / "run", {"checkpoint_every": 1, "keep_checkpoints": 2})
+    small(tmp_path / "run", {"save_steps": 1, "save_total_limit": 2})
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"warm_start", "step-00003", "step-00004"}
 
 
@@ -325,10 +325,10 @@ def test_another_configuration_is_not_resumed(small, killed):
 
 
 def test_a_run_goes_on_with_smaller_batches_and_says_so_but_not_with_another_precision(small, killed):
-    with pytest.raises(UserError, match=r"started with machine\.precision = 'float32', now it is 'bfloat16'"):
-        small(killed, {"machine.precision": "bfloat16"}, resume=True)
-    small(killed, {"machine.update_batch_tokens": 256}, resume=True)
-    assert json.loads((killed / "environment.json").read_text())["changed_on_resume"] == {"machine.update_batch_tokens": 256}
+    with pytest.raises(UserError, match=r"started with machine\.dtype = 'float32', now it is 'bfloat16'"):
+        small(killed, {"machine.dtype": "bfloat16"}, resume=True)
+    small(killed, {"machine.max_tokens_per_microbatch": 256}, resume=True)
+    assert json.loads((killed / "environment.json").read_text())["changed_on_resume"] == {"machine.max_tokens_per_microbatch": 256}
 
 
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with_unless_it_is_told_otherwise(small, finished, killed, tmp_path):
@@ -370,7 +370,7 @@ def test_a_clock_that_stands_still_is_no_error(small, tmp_path, monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: 7.0)
     small(tmp_path / "run", {"steps": 1, "warm_start.steps": 1})
     (row,) = [row for row in read_jsonl(tmp_path / "run" / "timings.jsonl") if row["phase"] == "practice"]
-    assert row["tokens_per_second"] == row["explore_seconds"] == 0.0
+    assert row["tokens_per_second"] == row["rollout_seconds"] == 0.0
 
 
 # ---------------------------------------------------------------------- what the machine can't give
@@ -379,7 +379,7 @@ def test_a_clock_that_stands_still_is_no_error(small, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"out of memory: lower machine\.decode_batch_tokens \(now 32768\) or"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"out of memory: lower machine\.kv_cache_tokens \(now 32768\) or"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: lower"),
         (OSError(28, "No space left on device", "x"), r"the disk is full .*: make room; go on with --resume, the last checkpoint is whole"),
     ],
@@ -465,7 +465,7 @@ def test_a_run_is_never_overwritten(small, finished, killed):
 
 def test_a_mistake_in_the_input_leaves_no_folder(small, tmp_path):
     with pytest.raises(UserError):
-        small(tmp_path / "run", {"explore.max_new_tokens": 400})
+        small(tmp_path / "run", {"rollout.max_new_tokens": 400})
     assert not (tmp_path / "run").exists()
 
 
@@ -543,7 +543,7 @@ def test_a_users_tasks_and_verifier(small, mine, tmp_path):
 
 
 def test_a_verifier_that_raises_leaves_its_attempts_unscored_and_the_run_finishes(small, mine, tmp_path):
-    result = small(tmp_path / "run", mine() | {"warm_start.steps": 0, "steps": 6, "explore.num_samples": 8})
+    result = small(tmp_path / "run", mine() | {"warm_start.steps": 0, "steps": 6, "rollout.num_samples": 8})
     rows = attempts_of(tmp_path / "run")
     broken = [row for row in rows if row["score"] is None]
     assert broken and all("RuntimeError" in row["message"] for row in broken)
@@ -558,7 +558,7 @@ def test_a_verifier_that_raises_leaves_its_attempts_unscored_and_the_run_finishe
 def test_overrides_in_python_may_be_lists_and_mappings(small, tmp_path):
     parameters = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
     overrides = {"tasks.family": "chain_sum", "tasks.parameters": parameters, "evaluation.n": 5, "n": 20, "warm_start.n": 20}
-    small(tmp_path / "run", overrides | {"steps": 1, "explore.max_new_tokens": 3})
+    small(tmp_path / "run", overrides | {"steps": 1, "rollout.max_new_tokens": 3})
     kept = (tmp_path / "run" / "configuration.yaml").read_text()
     assert "family: chain_sum" in kept and "max_digits: 1" in kept and "function: null" in kept
 
@@ -587,7 +587,7 @@ def test_the_word_problems_recipe_runs_on_files_of_its_form(tmp_path):
         (tmp_path / "word_problems" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "svamp" / "SVAMP_dev.json").write_text(json.dumps([swamp(i) for i in range(20)]))
     small = {"model": "tiny-random", "evaluation.n": 10, "evaluation.pass_n": 2, "warm_start.steps": 2, "steps": 1}
-    result = practice("word_problems", small | {"explore.tasks_per_step": 2}, run=tmp_path / "run", data=tmp_path)
+    result = practice("word_problems", small | {"rollout.tasks_per_step": 2}, run=tmp_path / "run", data=tmp_path)
     assert [row["suite"] for row in result["evaluation"]] == ["test", "SVAMP_dev"] * 3
     assert (result["tasks"]["train"], result["tasks"]["demonstrations"]) == (210, 200)
     assert {"pass_at_8", "sampled_accuracy", "parsable", "baseline_constant"} <= result["evaluation"][0].keys()
@@ -600,8 +600,8 @@ def test_demonstrations_that_practice_has_no_room_for_are_said(small, tmp_path):
         def say(self, text: str) -> None:
             said.append(text)
 
-    small(tmp_path / "run", {"explore.max_new_tokens": 1, "steps": 1}, reporter=Listening())
-    assert len(said) == 1 and "demonstrations are longer than explore.max_new_tokens 1" in said[0]
+    small(tmp_path / "run", {"rollout.max_new_tokens": 1, "steps": 1}, reporter=Listening())
+    assert len(said) == 1 and "demonstrations are longer than rollout.max_new_tokens 1" in said[0]
 
 
 def test_a_demonstration_longer_than_the_model_is_named(tmp_path, monkeypatch):

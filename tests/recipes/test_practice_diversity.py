@@ -13,13 +13,13 @@ from etude.training.run_folder import RunFolder
 ENTROPY = {"entropy_bonus.entropy_coef": 0.01, "entropy_bonus.target": 9.0, "entropy_bonus.delta": 0.01, "temperature_schedule.end": 0.5}
 ALL = ENTROPY | {
     "learn.loss": "clip_cov",
-    "learn.covariance.share": 0.1,
-    "learn.covariance.low": 0.01,
-    "learn.credit": "pass_at_k",
+    "learn.covariance.ratio": 0.1,
+    "learn.covariance.clip_cov_lb": 0.01,
+    "learn.advantage": "pass_at_k",
     "learn.pass_k": 2,
     "reward_shaping.method": "novelty",
-    "learn.updates_per_epoch": 2,
-    "explore.variants": ["", "Be bold."],
+    "learn.minibatches_per_epoch": 2,
+    "rollout.prompt_variants": ["", "Be bold."],
 }
 
 
@@ -44,7 +44,7 @@ def test_a_run_follows_its_schedules_and_goes_on_with_them_after_a_kill(small, k
     assert all({"distinct_answers", "distinct_forms", "pass_at_1", "pass_at_2", "pass_at_4"} <= row.keys() for row in found)
     assert any(row.get("covariance_share") for row in found)
     attempts = RunFolder(tmp_path / "whole").read_attempts(1)
-    assert {row["score"] for row in attempts} <= {0.0, 1.0}  # verdicts, not what they were shaped into
+    assert {row["score"] for row in attempts} <= {0.0, 1.0}  # rewards, not what they were shaped into
     with killed(RunFolder, "append", lambda folder, name, row: name == "metrics.jsonl" and row["step"] == 4 and row["phase"] == "practice"):
         small(tmp_path / "killed", ALL)
     small(tmp_path / "killed", ALL, resume=True)
@@ -55,12 +55,12 @@ def test_a_run_follows_its_schedules_and_goes_on_with_them_after_a_kill(small, k
 
 def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished, tmp_path):
     at_identity = {
-        "explore.variants": [""],
+        "rollout.prompt_variants": [""],
         "temperature_schedule.end": 1.0,
         "reward_shaping.method": "unlikeliness",
         "reward_shaping.weight": 0.0,
     }
-    small(tmp_path / "run", at_identity | {"learn.loss": "clip_cov", "learn.covariance.share": 0.0})
+    small(tmp_path / "run", at_identity | {"learn.loss": "clip_cov", "learn.covariance.ratio": 0.0})
     model = "model/model.safetensors"
     assert (tmp_path / "run" / model).read_bytes() == (finished / model).read_bytes()
 
@@ -68,24 +68,27 @@ def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learn.credit": "pass_at_k", "learn.pass_k": 8}, "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
+        ({"learn.advantage": "pass_at_k", "learn.pass_k": 8}, "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
         (
-            {"explore": "refine", "reward_shaping.method": "novelty"},
-            "reward_shaping changes rewards of whole answers, and explore.search.method refine is set: set it to samples",
+            {"search": "refine", "reward_shaping.method": "novelty"},
+            "reward_shaping changes rewards of whole answers, and rollout.search.method refine is set: set it to samples",
         ),
         (
-            {"explore": "tree", "learn.credit": "tree", "reward_shaping.method": "novelty"},
-            "reward_shaping changes rewards of whole answers, and learn.credit tree is set: choose one that compares whole answers",
+            {"search": "tree", "learn.advantage": "treerl", "reward_shaping.method": "novelty"},
+            "reward_shaping changes rewards of whole answers, and learn.advantage treerl is set: choose one that compares whole answers",
         ),
         (
             {"temperature_schedule.end": 0.5, "synthetic_tasks.method": "svs"},
             "temperature_schedule changes .* at given tasks alone, and synthetic_tasks is set: leave synthetic_tasks out",
         ),
-        ({"explore": "tree", "explore.variants": ["a"]}, "explore.variants asks .* explore.search.method tree can't"),
-        ({"learn.method": "preference", "explore.variants": ["a"]}, "explore.variants makes .* set learn.method to credit or imitation"),
+        ({"search": "tree", "rollout.prompt_variants": ["a"]}, "rollout.prompt_variants asks .* rollout.search.method tree can't"),
         (
-            {"step_model": True, "learn.credit": "difference", "explore.variants": ["a"]},
-            r"step_model takes attempts for answers to one prompt.* and explore.variants \['a'\] is set: leave the variants out",
+            {"learn.method": "preference", "rollout.prompt_variants": ["a"]},
+            "rollout.prompt_variants makes .* set learn.method to policy_gradient or imitation",
+        ),
+        (
+            {"step_model": True, "learn.advantage": "vineppo", "rollout.prompt_variants": ["a"]},
+            r"step_model takes attempts for answers to one prompt.* and rollout.prompt_variants \['a'\] is set: leave the variants out",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Practice by a judge, by the form and by several kinds of feedback at once; the judge is a server on this machine."""
+"""Practice by a judge, by the form and by several rewards at once; the judge is a server on this machine."""
 
 import copy
 import gzip
@@ -27,7 +27,7 @@ SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 ACTIONS = {
     "tasks.actions.tags": {"answer": [1, 1]},
     "tasks.worked_format": "<answer>{answer}</answer>",
-    "explore.max_new_tokens": 20,
+    "rollout.max_new_tokens": 20,
     "warm_start.steps": 60,
 }
 """Letters to repeat within a tag."""
@@ -57,7 +57,7 @@ def by_comparison(body):
 
 
 def judged_by(server, **settings):
-    return {"feedback": "judge", "judge.model": "x", "judge.url": server.url} | {f"judge.{name}": value for name, value in settings.items()}
+    return {"reward": "judge", "judge.model": "x", "judge.url": server.url} | {f"judge.{name}": value for name, value in settings.items()}
 
 
 def practised(folder):
@@ -90,7 +90,7 @@ def test_practice_by_a_judge_and_measured_by_the_verifier(small, tmp_path, judge
 def test_practice_by_comparisons_says_which_place_is_preferred(small, tmp_path, judge_server, capsys):
     server = judge_server(by_comparison)
     command = ["practice", "tiny", "--run", str(tmp_path / "run"), "--n", "60", "--steps", "2", "--evaluation.n", "20"]
-    command += ["--feedback", "judge", "--judge.url", server.url, "--judge.model", "x", "--judge.how", "pairwise"]
+    command += ["--reward", "judge", "--judge.url", server.url, "--judge.model", "x", "--judge.how", "pairwise"]
     assert main(command) == 0
     rows = practised(tmp_path / "run")
     assert all(row["judge_chose_first"] == row["judge_chose_second"] for row in rows)
@@ -103,23 +103,23 @@ def test_practice_by_comparisons_says_which_place_is_preferred(small, tmp_path, 
 
 def test_the_combined_score_is_the_weighted_mean_of_its_parts(small, tmp_path, judge_server):
     server = judge_server(by_rubric)
-    weights = {"outcome": 1.0, "judge": 0.5, "form": 0.1}
-    overrides = ACTIONS | judged_by(server) | {"feedback": "combined", "feedback_weights": weights}
+    weights = {"verifier": 1.0, "judge": 0.5, "format": 0.1}
+    overrides = ACTIONS | judged_by(server) | {"reward": "combined", "reward_weights": weights}
     small(tmp_path / "run", overrides)
     attempts = attempts_of(tmp_path / "run")
     for attempt in attempts:
         parts = attempt["parts"]
-        assert attempt["score"] == pytest.approx((parts["outcome"] + 0.5 * parts["judge"] + 0.1 * parts["form"]) / 1.6)
-    assert {attempt["parts"]["form"] for attempt in attempts} == {0.0, 1.0}
-    assert {"part_form", "part_judge", "part_outcome", "judged", "judge_asked"} <= set(practised(tmp_path / "run")[0])
+        assert attempt["score"] == pytest.approx((parts["verifier"] + 0.5 * parts["judge"] + 0.1 * parts["format"]) / 1.6)
+    assert {attempt["parts"]["format"] for attempt in attempts} == {0.0, 1.0}
+    assert {"part_format", "part_judge", "part_verifier", "judged", "judge_asked"} <= set(practised(tmp_path / "run")[0])
 
 
-@pytest.mark.parametrize("part", ["outcome", "random", "judge", "form"])
-def test_one_part_alone_is_that_feedback(small, tmp_path, judge_server, part):
+@pytest.mark.parametrize("part", ["verifier", "random", "judge", "format"])
+def test_one_part_alone_is_that_reward(small, tmp_path, judge_server, part):
     server = judge_server(by_rubric)
     overrides = ACTIONS | judged_by(server) | {"warm_start.steps": 12, "steps": 2, "evaluation.n": 5}
-    small(tmp_path / "alone", overrides | {"feedback": part})
-    small(tmp_path / "whole", overrides | {"feedback": "combined", "feedback_weights": {part: 0.3}})
+    small(tmp_path / "alone", overrides | {"reward": part})
+    small(tmp_path / "whole", overrides | {"reward": "combined", "reward_weights": {part: 0.3}})
     for name in SAME[1:]:
         assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -131,22 +131,22 @@ def test_a_gate_scores_what_is_malformed_whatever_it_answers(small, tmp_path):
     opened, gated = attempts_of(tmp_path / "open"), attempts_of(tmp_path / "gated")
     assert [attempt["text"] for attempt in opened] == [attempt["text"] for attempt in gated]
     for before, after in zip(opened, gated, strict=True):
-        well_formed = after["parts"]["form"] == 1.0
+        well_formed = after["parts"]["format"] == 1.0
         assert after["score"] == (before["score"] if well_formed else 0.0)
         assert well_formed == (before["text"].count("<answer>") == before["text"].count("</answer>") == 1)
-    assert any(after["parts"]["form"] == 0.0 for after in gated) and any(after["score"] == 1.0 for after in gated)
+    assert any(after["parts"]["format"] == 0.0 for after in gated) and any(after["score"] == 1.0 for after in gated)
 
 
 PLANNED = {
     "tasks.actions.tags": {"plan": [1, 1], "answer": [1, 1]},
     "tasks.worked_format": "<plan>do</plan><answer>{answer}</answer>",
-    "explore.max_new_tokens": 40,
+    "rollout.max_new_tokens": 40,
     "warm_start.steps": 80,
 }
 
 
 def test_tagged_actions_are_the_steps_of_a_search(small, tmp_path):
-    small(tmp_path / "run", PLANNED | {"explore.search.method": "vine", "explore.search.chains": 2, "learn.credit": "difference"})
+    small(tmp_path / "run", PLANNED | {"rollout.search.method": "vine", "rollout.search.chains": 2, "learn.advantage": "vineppo"})
     trees = [
         row
         for path in sorted((tmp_path / "run" / "trees").glob("*.gz"))
@@ -160,28 +160,28 @@ def test_tagged_actions_are_the_steps_of_a_search(small, tmp_path):
 @pytest.mark.parametrize(
     ("given", "steps"),
     [
-        (["--explore", "mcts", "--tasks.actions", "plan_solve_check"], ("tag", ["plan", "solve", "check", "answer"], 4)),
-        (["--explore", "vine", "--tasks.actions.tags", "{a: [1], b: [1]}", "--explore.max_new_tokens", "99"], ("tag", ["a", "b"], 99)),
+        (["--search", "mcts", "--tasks.actions", "plan_solve_check"], ("tag", ["plan", "solve", "check", "answer"], 4)),
+        (["--search", "vine", "--tasks.actions.tags", "{a: [1], b: [1]}", "--rollout.max_new_tokens", "99"], ("tag", ["a", "b"], 99)),
         (["--step_model", "true", "--tasks.actions", "divide"], ("tag", ["subproblem", "solve", "answer"], 4)),
-        (["--explore", "mcts", "--tasks.actions", "divide", "--explore.search.steps.end", "sentence"], ("sentence", [], 32)),
-        (["--explore", "tree", "--tasks.actions", "divide"], ("line", [], 32)),
-        (["--explore", "mcts"], ("line", [], 32)),
+        (["--search", "mcts", "--tasks.actions", "divide", "--rollout.search.steps.end", "sentence"], ("sentence", [], 32)),
+        (["--search", "tree", "--tasks.actions", "divide"], ("line", [], 32)),
+        (["--search", "mcts"], ("line", [], 32)),
     ],
 )
 def test_actions_are_steps_where_nothing_else_is_said_to_be(given, steps):
-    how = parse_practice(find_configuration("practice", "tiny"), given).explore.search.steps
+    how = parse_practice(find_configuration("practice", "tiny"), given).rollout.search.steps
     assert (how.end, how.tags, how.max_tokens) == steps
 
 
-@pytest.mark.parametrize("search", [{}, {"explore.search.method": "tree", "explore.search.chains": 2, "explore.search.width": 2}])
+@pytest.mark.parametrize("search", [{}, {"rollout.search.method": "tree", "rollout.search.chains": 2, "rollout.search.width": 2}])
 def test_a_killed_run_resumes_to_the_same_bytes_and_asks_about_no_step_again(small, tmp_path, judge_server, killed_behind_step_3, search):
     server = judge_server(by_rubric)
-    overrides = judged_by(server) | search | {"checkpoint_every": 3}
+    overrides = judged_by(server) | search | {"save_steps": 3}
     small(tmp_path / "whole", overrides)
     asked = len(server.prompts)
     with killed_behind_step_3:
-        small(tmp_path / "run", overrides | {"checkpoint_every": 0})
-    small(tmp_path / "run", overrides | {"checkpoint_every": 0}, resume=True)
+        small(tmp_path / "run", overrides | {"save_steps": 0})
+    small(tmp_path / "run", overrides | {"save_steps": 0}, resume=True)
     assert len(server.prompts) == 2 * asked
     for name in SAME:
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -209,7 +209,7 @@ def test_a_judge_may_have_moved_when_a_run_goes_on(small, tmp_path, judge_server
 @pytest.mark.parametrize(("owner", "name", "at"), [(practising, "evaluate_suites", "practice"), (Loop, "update", 4)])
 def test_a_run_with_nothing_left_to_judge_goes_on_without_its_judge(small, tmp_path, judge_server, killed, owner, name, at):
     server = judge_server(by_rubric)
-    overrides = judged_by(server) | {"checkpoint_every": 0}
+    overrides = judged_by(server) | {"save_steps": 0}
     small(tmp_path / "whole", overrides)
     with killed(owner, name, lambda run, model_or_step, *rest, **options: model_or_step == at):
         small(tmp_path / "run", overrides)
@@ -233,7 +233,7 @@ def test_no_key_is_in_any_file_of_a_run(small, tmp_path, judge_server, monkeypat
         return [(400, said, {}), (200, said, {}), f"Your key is sesame-0123456789.\nScore: {number % 10}"][number % 3]
 
     server = judge_server(answer)
-    small(tmp_path / "run", judged_by(server, key_variable="JUDGE_KEY") | {"steps": 1, "max_unscored_share": 1.0})
+    small(tmp_path / "run", judged_by(server, api_key_env="JUDGE_KEY") | {"steps": 1, "max_unscored_share": 1.0})
     assert server.headers[-1]["Authorization"] == "Bearer sesame-0123456789"
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file():
@@ -277,7 +277,7 @@ def test_a_loaded_judge_whose_template_takes_no_system_message_is_named(monkeypa
 
 
 def test_a_loaded_judge_whose_words_are_no_verdict_leaves_attempts_unscored_and_stops_the_run_unless_told_not_to(small, tmp_path):
-    judged = {"feedback": "judge", "judge.model": "tiny-random", "judge.max_new_tokens": 8, "steps": 1, "warm_start.steps": 0}
+    judged = {"reward": "judge", "judge.model": "tiny-random", "judge.max_new_tokens": 8, "steps": 1, "warm_start.steps": 0}
     with pytest.raises(UserError, match=r"practice step 1: 24 of 24 answers could not be scored.*the judge has room for a question of 248"):
         small(tmp_path / "run", judged)
     result = small(tmp_path / "run", judged | {"max_unscored_share": 1.0}, resume=True)
@@ -292,18 +292,18 @@ def test_a_loaded_judge_whose_words_are_no_verdict_leaves_attempts_unscored_and_
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--feedback", "judge"], "feedback judge needs a judge: set judge.model"),
-        (["--feedback", "combined"], "feedback combined needs its parts"),
-        (["--feedback", "combined", "--feedback_weights", '{"outcomes": 1}'], "unknown part of feedback_weights 'outcomes': did you mean"),
-        (["--feedback", "combined", "--feedback_weights", '{"outcome": 0}'], "feedback_weights.outcome must be above 0"),
-        (["--feedback", "combined", "--feedback_weights", '{"outcome": 1, "judge": 1}'], "feedback judge needs a judge"),
-        (["--feedback_weights", '{"outcome": 1}'], "feedback_weights belongs to feedback combined and has no effect on outcome"),
-        (["--feedback_optional", "judge"], "feedback_optional belongs to feedback combined"),
-        (["--feedback", "form"], "feedback form scores tagged actions, but there are none"),
-        (["--feedback", "random", "--evaluation.pass_n", "0"], "needs the rate of right samples"),
+        (["--reward", "judge"], "reward judge needs a judge: set judge.model"),
+        (["--reward", "combined"], "reward combined needs its parts"),
+        (["--reward", "combined", "--reward_weights", '{"verifiers": 1}'], "unknown part of reward_weights 'verifiers': did you mean"),
+        (["--reward", "combined", "--reward_weights", '{"verifier": 0}'], "reward_weights.verifier must be above 0"),
+        (["--reward", "combined", "--reward_weights", '{"verifier": 1, "judge": 1}'], "reward judge needs a judge"),
+        (["--reward_weights", '{"verifier": 1}'], "reward_weights belongs to reward combined and has no effect on verifier"),
+        (["--reward_optional", "judge"], "reward_optional belongs to reward combined"),
+        (["--reward", "format"], "reward format scores tagged actions, but there are none"),
+        (["--reward", "random", "--evaluation.pass_n", "0"], "needs the rate of right samples"),
         (["--tasks.actions", "devide"], "did you mean 'divide'"),
-        (["--feedback", "judge", "--judge.model", "x", "--judge.how", "pairwise", "--explore", "mcts"], "explore.search.method they come"),
-        (["--feedback", "judge", "--judge.modell", "x"], "did you mean --judge.model"),
+        (["--reward", "judge", "--judge.model", "x", "--judge.how", "pairwise", "--search", "mcts"], "rollout.search.method they come"),
+        (["--reward", "judge", "--judge.modell", "x"], "did you mean --judge.model"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
@@ -312,12 +312,12 @@ def test_what_makes_no_sense_is_one_sentence(given, said):
 
 
 def test_actions_alone_name_the_preset():
-    settings = parse_practice(find_configuration("practice", "tiny"), ["--tasks.actions", "divide", "--feedback", "form"])
-    assert settings.tasks.actions.preset == "divide" and settings.feedback_parts == ("form",)
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--tasks.actions", "divide", "--reward", "format"])
+    assert settings.tasks.actions.preset == "divide" and settings.reward_parts == ("format",)
 
 
 def test_a_server_that_is_not_there_is_told_before_anything_is_sampled(tmp_path, capsys):
-    command = ["practice", "tiny", "--run", str(tmp_path / "run"), "--feedback", "judge", "--judge.model", "x"]
+    command = ["practice", "tiny", "--run", str(tmp_path / "run"), "--reward", "judge", "--judge.model", "x"]
     assert main([*command, "--judge.url", "http://127.0.0.1:9/v1"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "judge.url http://127.0.0.1:9/v1 can't be used as a judge (no connection" in said
@@ -326,10 +326,10 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_sampled(tmp_path,
 
 def test_a_judge_that_cannot_be_loaded_is_named(tmp_path, small):
     with pytest.raises(UserError, match=r"judge\.model nobody: unknown model 'nobody'"):
-        small(tmp_path / "run", {"feedback": "judge", "judge.model": "nobody"})
+        small(tmp_path / "run", {"reward": "judge", "judge.model": "nobody"})
 
 
 def test_a_run_from_before_these_settings_has_their_defaults():
     settings = parse_practice(find_configuration("practice", "tiny"), [])
-    names = {name for name in flatten(to_plain_values(settings)) if name.startswith(("judge.", "tasks.actions.", "feedback_"))}
+    names = {name for name in flatten(to_plain_values(settings)) if name.startswith(("judge.", "tasks.actions.", "reward_"))}
     assert names and names <= set(practice_defaults())

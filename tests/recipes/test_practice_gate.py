@@ -20,7 +20,7 @@ from etude.training.run_folder import RunFolder
 from etude.training.unused_settings import unused_settings
 
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}
-GATE = PROBE | {"gate.every": 1, "gate.max_loss": 0.9, "checkpoint_every": 3}
+GATE = PROBE | {"gate.every": 1, "gate.max_accuracy_drop": 0.9, "save_steps": 3}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def equal(one, other):
 
 def test_a_gate_that_always_passes_leaves_practice_as_it_was(small, tmp_path):
     plain = small(tmp_path / "plain", PROBE)
-    gated = small(tmp_path / "gated", PROBE | {"gate.every": 2, "gate.max_perplexity_rise": 1e9, "gate.max_loss": 0.99})
+    gated = small(tmp_path / "gated", PROBE | {"gate.every": 2, "gate.max_perplexity_rise": 1e9, "gate.max_accuracy_drop": 0.99})
     assert equal(weights(tmp_path / "plain/model"), weights(tmp_path / "gated/model"))
     assert [row["passed"] for row in gated.pop("gate")["measurements"]] == [True, True]
     assert gated == plain
@@ -59,7 +59,7 @@ def test_a_gate_that_always_passes_leaves_practice_as_it_was(small, tmp_path):
 
 def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numbers(small, tmp_path, seen):
     seen(1, 1, 999, 1)
-    result = small(tmp_path / "run", GATE | {"gate.action": "lower_rate"})
+    result = small(tmp_path / "run", GATE | {"gate.action": "lower_lr"})
     one, two, three, four = steps_of(tmp_path / "run")
     assert [row["gate/held"] for row in (one, two, three, four)] == [1, 2, 2, 4]
     assert four["learning_rate"] == three["learning_rate"] / 2  # update 3 once more, at half the rate
@@ -105,14 +105,14 @@ def steps_of_plain(small, folder):
 
 def test_a_first_failure_falls_back_to_the_model_that_practice_began_with(small, tmp_path, seen):
     seen(999, 999, 999)
-    result = small(tmp_path / "run", GATE | {"gate.max_falls": 1})
+    result = small(tmp_path / "run", GATE | {"gate.max_rollbacks": 1})
     assert [row["gate/held"] for row in steps_of(tmp_path / "run")] == [0, 0] and result["gate"]["falls"] == 2
     assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "run/checkpoints/warm_start"))
 
 
 def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(small, tmp_path, seen, killed):
     seen(1, 999, 1, 1)
-    how = GATE | {"gate.action": "lower_rate"}
+    how = GATE | {"gate.action": "lower_lr"}
     small(tmp_path / "whole", how)
     before = (Loop, "apply", lambda loop, step, decision: step == 2)
     behind = (Loop, "rollout", lambda loop, step: step == 3)
@@ -126,7 +126,7 @@ def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(
             assert (tmp_path / f"{number}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-NEAR = {"gate.every": 2, "gate.divergence_n": 5, "checkpoint_every": 3}
+NEAR = {"gate.every": 2, "gate.divergence_n": 5, "save_steps": 3}
 """A gate that goes by how far the model has moved, and by nothing else."""
 
 
@@ -201,7 +201,7 @@ def settings(**changes):
         ),
         (
             {"replay.path": ["x"], "replay.ratio": 1, "learn.method": "preference"},
-            "replay comes beside examples, and learn.method preference is set: set it to credit or imitation, or leave replay out",
+            "replay comes beside examples, and learn.method preference is set: set it to policy_gradient or imitation, or leave replay out",
         ),
         ({"replay.path": ["x"], "replay.ratio": 1, "retention.text": ["./x"]}, "the probe both name x"),
     ],
@@ -215,14 +215,20 @@ def test_settings_that_nothing_reads_are_named():
     on = {"gate.every": 1, "retention.probe": True}
     assert unused_settings(settings(**on, **{"gate.factor": 3.0})) == ["callbacks.gate.factor: callbacks.gate.action is rollback"]
     near = {"gate.every": 1, "gate.max_divergence": 9.0}
-    assert unused_settings(settings(**near, **{"gate.max_loss": 0.1})) == ["callbacks.gate.max_loss: retention.probe is false"]
+    assert unused_settings(settings(**near, **{"gate.max_accuracy_drop": 0.1})) == [
+        "callbacks.gate.max_accuracy_drop: retention.probe is false"
+    ]
     unread = "callbacks.gate.divergence_n: callbacks.gate.max_divergence is null"
     assert unused_settings(settings(**on, **{"gate.divergence_n": 9})) == [unread]
 
 
 @pytest.mark.parametrize(
     ("changes", "lacks"),
-    [({"gate.max_loss": 0.1}, "gate.every"), ({"replay.window_tokens": 9}, "replay.path"), ({"replay.path": ["x"]}, "replay.ratio")],
+    [
+        ({"gate.max_accuracy_drop": 0.1}, "gate.every"),
+        ({"replay.window_tokens": 9}, "replay.path"),
+        ({"replay.path": ["x"]}, "replay.ratio"),
+    ],
 )
 def test_settings_of_a_gate_and_a_replay_that_do_nothing_are_refused(changes, lacks):
     with pytest.raises(UserError, match=rf"callbacks\.{lacks} must be set: it has no default"):

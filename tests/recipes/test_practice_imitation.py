@@ -9,14 +9,19 @@ import torch
 from etude.errors import UserError
 from etude.files import read_jsonl
 from etude.learn.example import demonstration
-from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.learner import Learner, OptimizerSettings, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.recipes.practice import practice
 from etude.settings.configuration import find_configuration
 from etude.training.parse import parse_practice
 
 IMITATE = {"learn.method": "imitation"}
-STAR = IMITATE | {"rationalize": True, "rationalize.hint": " {answer}", "learn.restart": True, "learn.keep_all_right": True}
+STAR = IMITATE | {
+    "rationalize": True,
+    "rationalize.hint": " {answer}",
+    "learn.reset_to_initial_each_step": True,
+    "learn.include_solved_groups": True,
+}
 
 
 def practice_rows(folder):
@@ -47,8 +52,8 @@ def test_tasks_that_nobody_got_right_are_tried_again_with_the_answer_shown(small
 def test_a_run_of_star_that_was_killed_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3):
     small(tmp_path / "whole", STAR)
     with killed_behind_step_3:
-        small(tmp_path / "killed", STAR | {"checkpoint_every": 3})
-    small(tmp_path / "killed", STAR | {"checkpoint_every": 3}, resume=True)
+        small(tmp_path / "killed", STAR | {"save_steps": 3})
+    small(tmp_path / "killed", STAR | {"save_steps": 3}, resume=True)
     for name in ("metrics.jsonl", "result.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -62,7 +67,10 @@ def test_answers_that_were_shown_say_nothing_of_how_hard_a_task_is(small, tmp_pa
 
 def test_a_learner_that_restarts_learns_again_what_it_learned_first(model_of):
     learner = Learner(
-        model_of("llama"), Optimiser(learning_rate=1e-2, warmup_steps=2), [Stream("imitate", negative_log_likelihood)], restarts=True
+        model_of("llama"),
+        OptimizerSettings(learning_rate=1e-2, warmup_steps=2),
+        [Stream("imitate", negative_log_likelihood)],
+        restarts=True,
     )
     before = [parameter.detach().clone() for parameter in learner.parameters]
     examples = [demonstration((5, 6), (7, 8))]
@@ -84,8 +92,8 @@ def test_practice_ends_with_the_step_that_spends_the_budget_and_resumes_as_ended
 
 
 def test_practice_by_star_raises_the_accuracy(tmp_path):
-    options = STAR | {"explore.tasks_per_step": 100, "steps": 6, "learn.updates_per_epoch": 8, "learn.epochs": 3}
-    result = practice("tiny", options | {"rationalize.hint": " {answer}", "machine.precision": "float32"}, run=tmp_path / "run")
+    options = STAR | {"rollout.tasks_per_step": 100, "steps": 6, "learn.minibatches_per_epoch": 8, "learn.epochs": 3}
+    result = practice("tiny", options | {"rationalize.hint": " {answer}", "machine.dtype": "float32"}, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
 
@@ -95,23 +103,35 @@ def test_practice_by_star_raises_the_accuracy(tmp_path):
     [
         (
             ["--rationalize", "true"],
-            "rationalize makes attempts that saw the answer, and learn.method credit is set: set it to imitation or preference",
+            "rationalize makes attempts that saw the answer, and learn.method policy_gradient is set: set it to imitation or preference",
         ),
         (
             ["--learn.method", "imitation", "--reward_shaping.method", "novelty"],
-            "reward_shaping changes the rewards that advantages come from, and learn.method imitation is set: set it to credit, or",
+            "reward_shaping changes the rewards that advantages come from, and learn.method imitation is set: set it to policy_gradient, "
+            "or",
         ),
         (["--learn.method", "imitation", "--rationalize.hint", "It is known."], "must say where the answer stands"),
         (
-            ["--learn.method", "imitation", "--explore", "mcts", "--rationalize", "true"],
+            ["--learn.method", "imitation", "--search", "mcts", "--rationalize", "true"],
             "rationalize is for independent attempts",
         ),
         (["--token_budget.tokens", "0"], "token_budget.tokens must be at least 1"),
-        (["--learn.restart", "true"], "learn.restart is for learn.method imitation"),
-        (["--learn.keep_all_right", "true"], "learn.keep_all_right is for learn.method imitation"),
+        (["--learn.reset_to_initial_each_step", "true"], "learn.reset_to_initial_each_step is for learn.method imitation"),
+        (["--learn.include_solved_groups", "true"], "learn.include_solved_groups is for learn.method imitation"),
         (
-            ["--learn.method", "imitation", "--learn.restart", "true", "--learn.optimiser.decay_steps", "1", "--learn.epochs", "3"],
-            r"may make 3 updates \(learn\.epochs x learn\.updates_per_epoch\)",
+            [
+                "--learn.method",
+                "imitation",
+                "--learn.reset_to_initial_each_step",
+                "true",
+                "--learn.optimizer.lr_scheduler",
+                "linear",
+                "--learn.optimizer.decay_steps",
+                "1",
+                "--learn.epochs",
+                "3",
+            ],
+            r"may make 3 updates \(learn\.epochs x learn\.minibatches_per_epoch\)",
         ),
     ],
 )

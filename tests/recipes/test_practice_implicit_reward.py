@@ -10,8 +10,8 @@ from etude.training.parse import parse_practice
 IMPLICIT = {
     "implicit_reward.coef": 1.0,
     "implicit_reward.beta": 0.5,
-    "implicit_reward.optimiser.learning_rate": 1e-3,
-    "learn.optimiser.learning_rate": 5e-4,
+    "implicit_reward.optimizer.learning_rate": 1e-3,
+    "learn.optimizer.learning_rate": 5e-4,
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 
@@ -38,10 +38,10 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(small, whole, tmp_path,
 
 
 def test_without_anything_learned_it_changes_nothing(small, tmp_path):
-    """Identity: rewards that are all 0 (here since its rate rises from nearly nothing) leave outcome credit as it is."""
-    slow = IMPLICIT | {"implicit_reward.optimiser.warmup_steps": 10**9, "steps": 2}
+    """Identity: rewards that are all 0 (here since its rate rises from nearly nothing) leave the outcome's advantage as it is."""
+    slow = IMPLICIT | {"implicit_reward.optimizer.warmup_steps": 10**9, "steps": 2}
     small(tmp_path / "with", slow)
-    small(tmp_path / "without", {"learn.optimiser.learning_rate": 5e-4, "steps": 2})
+    small(tmp_path / "without", {"learn.optimizer.learning_rate": 5e-4, "steps": 2})
     with_it, without = (
         [row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["phase"] == "practice"] for name in ("with", "without")
     )
@@ -52,14 +52,17 @@ def test_without_anything_learned_it_changes_nothing(small, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--learn.method", "imitation"], "implicit_reward adds to token advantages, and learn.method imitation is set: set it to credit"),
         (
-            ["--learn.loss", "sequence"],
-            "implicit_reward tells tokens apart, .* and learn.loss sequence is set: set it to clipped or capped",
+            ["--learn.method", "imitation"],
+            "implicit_reward adds to token advantages, and learn.method imitation is set: set it to policy_gradient",
         ),
         (
-            ["--explore", "refine"],
-            "implicit_reward values every token of one answer, and explore.search.method refine is set: set it to samples",
+            ["--learn.loss", "gspo"],
+            "implicit_reward tells tokens apart, .* and learn.loss gspo is set: set it to ppo or cispo",
+        ),
+        (
+            ["--search", "refine"],
+            "implicit_reward values every token of one answer, and rollout.search.method refine is set: set it to samples",
         ),
     ],
 )

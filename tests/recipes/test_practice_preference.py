@@ -13,16 +13,16 @@ from etude.settings.configuration import find_configuration
 from etude.tiny import letters
 from etude.training.parse import parse_practice
 
-PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimiser.learning_rate": 3e-4}
+PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimizer.learning_rate": 3e-4}
 WAYS = {
-    "dpo, refreshed": {"learn.preference.refresh_every": 2},
-    "dpo, adapters": {"learn.lora.rank": 4, "feedback": "random", "explore.num_samples": 8, "learn.preference.refresh_every": 2},
-    "kto, matched": {"learn.preference.loss": "kto", "learn.updates_per_epoch": 2, "learn.preference.pairs": "length_matched"},
+    "dpo, refreshed": {"learn.preference.ref_model_sync_steps": 2},
+    "dpo, adapters": {"learn.lora.rank": 4, "reward": "random", "rollout.num_samples": 8, "learn.preference.ref_model_sync_steps": 2},
+    "kto, matched": {"learn.preference.loss": "kto", "learn.minibatches_per_epoch": 2, "learn.preference.pairs": "length_matched"},
     "steps of trees": {
         "learn.preference.pairs": "step",
-        "explore.search.method": "mcts",
-        "explore.search.steps.end": "tokens",
-        "explore.search.steps.max_tokens": 1,
+        "rollout.search.method": "mcts",
+        "rollout.search.steps.end": "tokens",
+        "rollout.search.steps.max_tokens": 1,
     },
 }
 SAME = ("metrics.jsonl", "result.json")
@@ -37,14 +37,14 @@ def test_it_learns_from_pairs_and_a_killed_run_resumes_to_the_same_bytes(small, 
     assert len(learned) >= 2 and all(row["preference_loss"] >= 0 and row["gradient_norm"] > 0 for row in learned)
     assert not any("likelihood_loss" in row or "policy_loss" in row for row in rows)
     with killed_behind_step_3:
-        small(tmp_path / "killed", options | {"checkpoint_every": 3})
-    small(tmp_path / "killed", options | {"checkpoint_every": 3}, resume=True)
+        small(tmp_path / "killed", options | {"save_steps": 3})
+    small(tmp_path / "killed", options | {"save_steps": 3}, resume=True)
     assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
 
 
 def test_practice_by_preference_raises_the_accuracy(tmp_path):
-    options = PREFER | {"learn.preference.pairs_per_task": 8, "learn.preference.refresh_every": 5}
-    result = practice("tiny", options | {"machine.precision": "float32"}, run=tmp_path / "run")  # in half it hangs on rounding
+    options = PREFER | {"learn.preference.pairs_per_task": 8, "learn.preference.ref_model_sync_steps": 5}
+    result = practice("tiny", options | {"machine.dtype": "float32"}, run=tmp_path / "run")  # in half it hangs on rounding
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
 
@@ -56,17 +56,24 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
         (["--learn.method", "preference", "--learn.preference.pairs", "step"], "compares the steps of a search"),
         (
             ["--learn.method", "preference", "--kl_penalty.kl_coef", "0.1"],
-            "kl_penalty is on .* the policy gradient, and learn.method preference is set: set it to credit",
+            "kl_penalty is on .* the policy gradient, and learn.method preference is set: set it to policy_gradient",
         ),
         (["--learn.preference.pairs_per_task", "0"], "pairs_per_task must be at least 1"),
         (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
-        (["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.refresh_every", "3"], "has no reference"),
-        (["--learn.method", "preference", "--learn.rate_by_signal", "true"], "learn.rate_by_signal goes by the groups"),
         (
-            ["--learn.rate_by_signal", "true", "--kl_penalty.kl_coef", "0.1"],
-            "kl_penalty needs no signal, while a rate by signal .* small .* and learn.rate_by_signal true is set: set it to false",
+            ["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.ref_model_sync_steps", "3"],
+            "has no reference",
         ),
-        (["--learn.method", "preference", "--explore", "refine"], "makes attempts of several turns"),
+        (
+            ["--learn.method", "preference", "--learn.scale_lr_by_informative_groups", "true"],
+            "learn.scale_lr_by_informative_groups goes by the groups",
+        ),
+        (
+            ["--learn.scale_lr_by_informative_groups", "true", "--kl_penalty.kl_coef", "0.1"],
+            "kl_penalty needs no signal, while a rate by signal .* small .* and learn.scale_lr_by_informative_groups true is set: set it "
+            "to false",
+        ),
+        (["--learn.method", "preference", "--search", "refine"], "makes attempts of several turns"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
@@ -90,7 +97,7 @@ def compared(tmp_path):
 
 
 def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, killed, compared):
-    options = {"preferences.path": [str(compared)], "preferences.steps": 6, "preferences.optimiser.learning_rate": 1e-3}
+    options = {"preferences.path": [str(compared)], "preferences.steps": 6, "preferences.optimizer.learning_rate": 1e-3}
     result = small(tmp_path / "whole", options)
     rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "preference"]
     assert len(rows) == 6 and rows[0]["preference_loss"] > rows[-1]["preference_loss"]

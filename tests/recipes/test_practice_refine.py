@@ -12,21 +12,21 @@ from etude.errors import UserError
 from etude.files import read_jsonl
 from etude.recipes.estimate import estimate
 from etude.recipes.practice import Loop, practice
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.refinement import CHECK, Refinement
 from etude.rollouts.revising import refine_metrics
 from etude.rollouts.sampler import TimedJudge
 from etude.settings.configuration import find_configuration
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.parse import parse_practice
 
-REFINE = {"explore.search.method": "refine"}
+REFINE = {"rollout.search.method": "refine"}
 WAYS = {
     "verifier": REFINE,
-    "fixed": REFINE | {"explore.refine.feedback": "fixed", "learn.turn_discount": 0.5, "learn.updates_per_epoch": 2},
-    "imitation": REFINE | {"learn.method": "imitation", "explore.refine.turns": 3},
-    "random": REFINE | {"feedback": "random", "kl_penalty.kl_coef": 0.01},
+    "fixed": REFINE | {"rollout.refine.feedback": "fixed", "learn.turn_discount": 0.5, "learn.minibatches_per_epoch": 2},
+    "imitation": REFINE | {"learn.method": "imitation", "rollout.refine.turns": 3},
+    "random": REFINE | {"reward": "random", "kl_penalty.kl_coef": 0.01},
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 
@@ -51,7 +51,7 @@ def run(request, small, tmp_path_factory):
 
 
 def test_one_turn_is_plain_practice_to_the_byte(small, finished, tmp_path):
-    small(tmp_path / "run", REFINE | {"explore.refine.turns": 1, "learn.turn_discount": 0.3})
+    small(tmp_path / "run", REFINE | {"rollout.refine.turns": 1, "learn.turn_discount": 0.3})
     assert all((tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes() for name in SAME)
     assert attempts_of(tmp_path / "run") == attempts_of(finished)
 
@@ -97,20 +97,20 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(run, small, tmp_path, k
     calls = itertools.count(1)
     in_a_revision = killed(TimedJudge, "__call__", lambda *_: next(calls) == 3)
     with in_a_revision if place.startswith("in") else killed_behind_step_3:
-        small(tmp_path / "run", options | {"checkpoint_every": 3})
-    small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
+        small(tmp_path / "run", options | {"save_steps": 3})
+    small(tmp_path / "run", options | {"save_steps": 3}, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME)
     assert attempts_of(tmp_path / "run") == attempts_of(folder)
 
 
 def test_judging_meanwhile_changes_nothing(small, tmp_path):
     for name, meanwhile in (("meanwhile", True), ("afterwards", False)):
-        small(tmp_path / name, REFINE | {"judge_meanwhile": meanwhile, "steps": 2})
+        small(tmp_path / name, REFINE | {"async_verifiers": meanwhile, "steps": 2})
     assert all((tmp_path / "meanwhile" / name).read_bytes() == (tmp_path / "afterwards" / name).read_bytes() for name in SAME)
 
 
 def test_practice_in_turns_raises_the_accuracy_and_puts_more_right(tmp_path):
-    result = practice("tiny", REFINE | {"machine.precision": "float32"}, run=tmp_path / "run")
+    result = practice("tiny", REFINE | {"machine.dtype": "float32"}, run=tmp_path / "run")
     accuracy = {row["model"]: row["accuracy"] for row in result["evaluation"]}
     assert accuracy["practice"] > accuracy["warm_start"] + 0.1
     rows = practised(tmp_path / "run")
@@ -123,8 +123,8 @@ def test_metrics_of_turns_by_hand():
     attempt = Attempt.of((1,), Completion((2, 3), (-1.0, -1.0), "", "stop", 0, 0))
     scores = [(0.0, 1.0), (0.5, 0.0), (1.0,), (1.0, 0.0), (0.0,), (None,)]
     attempts = tuple(Attempt(**{**vars(attempt), "turns": len(own)}) for own in scores)
-    verdicts = [Verdict(own[-1], turn_scores=own if len(own) > 1 else ()) for own in scores]
-    found = refine_metrics([Group(Task("?"), attempts)], [verdicts], Refinement())
+    rewards = [Reward(own[-1], turn_scores=own if len(own) > 1 else ()) for own in scores]
+    found = refine_metrics([Group(Task("?"), attempts)], [rewards], Refinement())
     assert found == {
         "score_first": 2.5 / 5,
         "revised": 3 / 6,
@@ -133,7 +133,7 @@ def test_metrics_of_turns_by_hand():
         "out_of_room": 2 / 6,
         "sampled_tokens": 12,
     }
-    alone = refine_metrics([Group(Task("?"), attempts[2:3])], [verdicts[2:3]], Refinement())
+    alone = refine_metrics([Group(Task("?"), attempts[2:3])], [rewards[2:3]], Refinement())
     assert (alone["corrected"], alone["spoiled"], alone["out_of_room"]) == (None, None, 0.0)
 
 
@@ -153,7 +153,7 @@ def test_an_estimate_is_of_attempts_with_all_their_turns(monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr(Loop, "rollout", spy)
-    overrides = ["--explore", "refine", "--explore.refine.turns", "3", "--n", "60", "--evaluation.n", "20", "--warm_start.steps", "1"]
+    overrides = ["--search", "refine", "--rollout.refine.turns", "3", "--n", "60", "--evaluation.n", "20", "--warm_start.steps", "1"]
     settings = parse_practice(find_configuration("practice", "tiny"), overrides)
     assert estimate(settings, "tiny", None).practice_seconds > 0
     (batch,) = seen
@@ -162,7 +162,7 @@ def test_an_estimate_is_of_attempts_with_all_their_turns(monkeypatch):
 
 
 def test_a_dry_run_says_how_many_turns(capsys):
-    given = ["practice", "tiny", "--explore", "refine", "--n", "60", "--evaluation.n", "20", "--warm_start.steps", "1", "--dry-run"]
+    given = ["practice", "tiny", "--search", "refine", "--n", "60", "--evaluation.n", "20", "--warm_start.steps", "1", "--dry-run"]
     assert main(given) == 0
     assert "5120 attempts of at most 2 turns of at most 4 tokens" in capsys.readouterr().out
 
@@ -170,12 +170,12 @@ def test_a_dry_run_says_how_many_turns(capsys):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--explore", "refin"], "did you mean 'refine'"),
-        (["--explore", "refine", "--explore.stop_when_decided", "right"], "explore.stop_when_decided is for independent attempts"),
-        (["--explore", "refine", "--learn.credit", "difference"], "explore.search.method is refine: set the method to beam"),
-        (["--explore.refine.turns", "0"], "refine.turns must be at least 1, got 0"),
-        (["--explore.refine.verifier_words", "no"], "put {words} into it"),
-        (["--explore.refine.feedback", "gold"], "explore.refine.feedback: expected one of 'verifier', 'fixed', got gold"),
+        (["--search", "refin"], "did you mean 'refine'"),
+        (["--search", "refine", "--rollout.early_stop_groups", "right"], "rollout.early_stop_groups is for independent attempts"),
+        (["--search", "refine", "--learn.advantage", "vineppo"], "rollout.search.method is refine: set the method to beam"),
+        (["--rollout.refine.turns", "0"], "refine.turns must be at least 1, got 0"),
+        (["--rollout.refine.verifier_words", "no"], "put {words} into it"),
+        (["--rollout.refine.feedback", "gold"], "rollout.refine.feedback: expected one of 'verifier', 'fixed', got gold"),
         (["--learn.turn_discount", "1.5"], r"learn.turn_discount must be in \[0, 1\], got 1.5"),
     ],
 )

@@ -39,7 +39,7 @@ def odd(text, task):  # fails on some answers alone
         raise ValueError("an odd number")
     return text.startswith(task.answer)
 """
-LEARN = {"warm_start.steps": 0, "explore.max_new_tokens": 24, "steps": 8, "explore.tasks_per_step": 8, "explore.num_samples": 8}
+LEARN = {"warm_start.steps": 0, "rollout.max_new_tokens": 24, "steps": 8, "rollout.tasks_per_step": 8, "rollout.num_samples": 8}
 """Without demonstrations, which would show short answers."""
 
 
@@ -131,7 +131,7 @@ def test_an_evaluation_stops_where_the_verifier_fails(mine, tmp_path):
         "evaluation.path": ["test.jsonl"],
         "verifier": "mine.py:broken",
         "evaluation.num_samples": 0,
-        "machine.precision": "float32",
+        "machine.dtype": "float32",
     }
     with pytest.raises(UserError, match=r"measuring test: 4 of 4 answers could not be scored.*raise max_unscored_share$"):
         evaluate("tiny-random", settings)
@@ -145,7 +145,7 @@ def test_an_evaluation_stops_where_the_verifier_fails(mine, tmp_path):
     ("changes", "said"),
     [
         (
-            {"step_model": True, "learn.credit": "difference"},
+            {"step_model": True, "learn.advantage": "vineppo"},
             r"step_model predicts a probability and needs scores in \[0, 1\], and .*: bring .* or leave step_model out",
         ),
         ({"implicit_reward.coef": 1.0}, "implicit_reward learns a probability and needs .* or leave implicit_reward out"),

@@ -9,20 +9,20 @@ import pytest
 from etude.errors import UserError
 from etude.files import read_jsonl
 from etude.recipes.practice import practice
-from etude.rewards.verdict import Verdict
 from etude.rollouts import tree_search
-from etude.rollouts.search.worth import Outcomes
+from etude.rollouts.search.node_values import Outcomes
 from etude.rollouts.tree import Tree
 from etude.settings.configuration import find_configuration
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.parse import parse_practice
 
-STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1, "explore.search.width": 2}
+STEPS = {"rollout.search.steps.end": "tokens", "rollout.search.steps.max_tokens": 1, "rollout.search.width": 2}
 METHODS = {
-    "mcts": {"explore.search.method": "mcts", "learn.credit": "difference"},
-    "beam": {"explore.search.method": "beam", "explore.search.beams": 2, "explore.search.budget_tokens": 60},
-    "vine": {"explore.search.method": "vine", "explore.search.chains": 2, "learn.credit": "difference"},
-    "tree": {"explore.search.method": "tree", "explore.search.chains": 2, "learn.credit": "tree"},
+    "mcts": {"rollout.search.method": "mcts", "learn.advantage": "vineppo"},
+    "beam": {"rollout.search.method": "beam", "rollout.search.beams": 2, "rollout.search.budget_tokens": 60},
+    "vine": {"rollout.search.method": "vine", "rollout.search.chains": 2, "learn.advantage": "vineppo"},
+    "tree": {"rollout.search.method": "tree", "rollout.search.chains": 2, "learn.advantage": "treerl"},
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 
@@ -47,14 +47,14 @@ def test_practice_learns_from_what_was_searched_for(searched):
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
     assert all(row["sampled_tokens"] > 0 for row in rows)
     assert len(rows) == 4 and all(row["groups"] == 6 and row["policy_loss"] is not None for row in rows if row["groups_without_signal"] < 6)
-    assert any(json.loads(line)["credit"] for content in attempts_of(folder).values() for line in content.splitlines())
+    assert any(json.loads(line)["advantage"] for content in attempts_of(folder).values() for line in content.splitlines())
     for content in attempts_of(folder).values():
         kept = [json.loads(line) for line in content.splitlines()]
         assert {row["score"] for row in kept} <= {0.0, 1.0}
         for task in {row["task"] for row in kept}:
             own = [row for row in kept if row["task"] == task]
-            if "learn.credit" not in options:
-                assert sum(row["credit"] for row in own) == pytest.approx(0, abs=1e-9)
+            if "learn.advantage" not in options:
+                assert sum(row["advantage"] for row in own) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("place", ["in the middle of a search", "behind one that is kept"])
@@ -63,8 +63,8 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(searched, small, tmp_pa
     calls = itertools.count(1)
     in_a_search = killed(Outcomes, "__call__", lambda *_: next(calls) == 6)
     with in_a_search if place.startswith("in") else killed_behind_step_3:
-        small(tmp_path / "run", options | {"checkpoint_every": 3})
-    small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
+        small(tmp_path / "run", options | {"save_steps": 3})
+    small(tmp_path / "run", options | {"save_steps": 3}, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME)
     assert attempts_of(tmp_path / "run") == attempts_of(folder)
     assert trees_of(tmp_path / "run") == trees_of(folder)
@@ -81,22 +81,22 @@ def test_trees_are_kept_and_drawn(searched):
     assert page.count('<svg class="tree"') == 3 and 'href="#trees"' in page
 
 
-def test_explore_alone_names_the_search():
-    settings = parse_practice(find_configuration("practice", "tiny"), ["--explore", "mcts"])
-    assert settings.explore.search.method == "mcts" and settings.explore.is_search
+def test_search_alone_names_the_method():
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--search", "mcts"])
+    assert settings.rollout.search.method == "mcts" and settings.rollout.is_search
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--explore", "mtcs"], "did you mean 'mcts'"),
-        (["--explore", "beam", "--explore.stop_when_decided", "right"], "explore.stop_when_decided is for independent attempts"),
-        (["--learn.credit", "tree"], "values the steps of a search"),
-        (["--explore", "tree", "--learn.credit", "tree", "--learn.loss", "sequence"], "undoes learn.credit tree"),
-        (["--explore.search.width", "0"], "search.width must be at least 1, got 0"),
-        (["--explore.search.steps.end", "tag"], "steps.tags names none"),
-        (["--explore.search.budget_tokens", "0"], "search.budget_tokens must be at least 1"),
-        (["--explore", "mcts", "--explore.search.method", "beam"], "given twice"),
+        (["--search", "mtcs"], "did you mean 'mcts'"),
+        (["--search", "beam", "--rollout.early_stop_groups", "right"], "rollout.early_stop_groups is for independent attempts"),
+        (["--learn.advantage", "treerl"], "values the steps of a search"),
+        (["--search", "tree", "--learn.advantage", "treerl", "--learn.loss", "gspo"], "undoes learn.advantage treerl"),
+        (["--rollout.search.width", "0"], "search.width must be at least 1, got 0"),
+        (["--rollout.search.steps.end", "tag"], "steps.tags names none"),
+        (["--rollout.search.budget_tokens", "0"], "search.budget_tokens must be at least 1"),
+        (["--search", "mcts", "--rollout.search.method", "beam"], "given twice"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
@@ -112,14 +112,14 @@ def test_what_is_sampled_for_a_task_stays_within_its_budget(small, tmp_path, mon
         trees.extend(grown)
 
     monkeypatch.setattr(tree_search, "search", watched)
-    small(tmp_path / "run", STEPS | METHODS["beam"] | {"explore.search.budget_tokens": 40})
+    small(tmp_path / "run", STEPS | METHODS["beam"] | {"rollout.search.budget_tokens": 40})
     assert len(trees) == 24 and max(tree.sampled_tokens for tree in trees) <= 40 + 4  # one answer may come after it
     assert max(tree.sampled_tokens for tree in trees) > 20
 
 
 def test_practice_by_search_raises_the_accuracy(tmp_path):
     """As by `tree`, which the README runs."""
-    how = {"explore.search.method": "mcts", "learn.credit": "difference", "machine.precision": "float32"}
+    how = {"rollout.search.method": "mcts", "learn.advantage": "vineppo", "machine.dtype": "float32"}
     result = practice("tiny", {name: value for name, value in STEPS.items() if "steps" in name} | how, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
@@ -131,16 +131,16 @@ def test_attempts_of_a_tree_know_what_their_steps_were_worth():
     right, wrong = (tree.add(step, [token], [-0.1], key=token) for token in (66, 67))
     outcomes = Outcomes(lambda pairs: [])
     for node, score in ((right, 1.0), (wrong, 0.0)):
-        node.finish, node.value, outcomes.verdicts[node] = "stop", score, Verdict(score)
+        node.finish, node.value, outcomes.rewards[node] = "stop", score, Reward(score)
     for hard, value in ((False, 0.5), (True, 1.0)):
-        group, verdicts = tree_search.group_of(tree, outcomes, hard=hard)
+        group, rewards = tree_search.group_of(tree, outcomes, hard=hard)
         assert [attempt.text for attempt in group.attempts] == ["AB", "AC"] and group.attempts[0].step_lengths == (1, 1)
-        assert [verdict.step_values for verdict in verdicts] == [(value, value, 1.0), (value, value, 0.0)]
+        assert [reward.step_values for reward in rewards] == [(value, value, 1.0), (value, value, 0.0)]
 
 
-def test_hard_values_of_steps_and_the_outcomes_credit_beside_them_change_what_is_learned(small, tmp_path):
+def test_hard_values_of_steps_and_the_outcomes_advantage_beside_them_change_what_is_learned(small, tmp_path):
     weights = {}
-    for name, changes in {"soft": {}, "hard": {"learn.step_values": "hard"}, "both": {"learn.outcome_coefficient": 0.5}}.items():
+    for name, changes in {"soft": {}, "hard": {"learn.step_values": "hard"}, "both": {"learn.outcome_coef": 0.5}}.items():
         small(tmp_path / name, STEPS | METHODS["vine"] | {"steps": 2} | changes)
         weights[name] = (tmp_path / name / "model" / "model.safetensors").read_bytes()
     assert len(set(weights.values())) == 3

@@ -15,7 +15,7 @@ from etude.tiny import letters
 from etude.training.run_folder import RunFolder
 from etude.training.settings import PracticeSettings
 
-TAUGHT = {"feedback": "self_training", "learn.method": "imitation"}
+TAUGHT = {"reward": "self_training", "learn.method": "imitation"}
 SINGLE = TAUGHT | {"self_training.decoding.method": "majority", "self_training.decoding.k": 1}
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 
@@ -57,7 +57,7 @@ def test_with_one_sample_that_sample_is_learned_from(small, tmp_path):
 
 
 def test_a_single_sample_that_is_imitated_is_plain_self_training(small, tmp_path):
-    one = SINGLE | {"explore.num_samples": 1, "learn.keep_all_right": True, "steps": 1}
+    one = SINGLE | {"rollout.num_samples": 1, "learn.include_solved_groups": True, "steps": 1}
     small(tmp_path / "run", one)
     small(tmp_path / "none", one | {"steps": 0})
     assert all([row["score"] for row in group] in ([None, 1.0], [None, None]) for group in groups_of(tmp_path / "run"))
@@ -66,7 +66,7 @@ def test_a_single_sample_that_is_imitated_is_plain_self_training(small, tmp_path
 
 
 def test_a_task_that_comes_twice_in_a_step_is_sampled_anew(small, tmp_path):
-    small(tmp_path / "run", TAUGHT | {"n": 2, "steps": 1, "explore.tasks_per_step": 6})
+    small(tmp_path / "run", TAUGHT | {"n": 2, "steps": 1, "rollout.tasks_per_step": 6})
     rows = RunFolder(tmp_path / "run").read_attempts(1)
     assert len(rows) == 30 and len({row["key"] for row in rows if "view" not in row}) == 24
 
@@ -99,7 +99,7 @@ def test_preference_learns_from_an_answer_against_what_differs_from_it(small, tm
 
 
 def test_samples_grow_alike_when_joint_answers_are_imitated(small, tmp_path):
-    small(tmp_path / "run", TAUGHT | {"steps": 12, "learn.optimiser.learning_rate": 0.003})
+    small(tmp_path / "run", TAUGHT | {"steps": 12, "learn.optimizer.learning_rate": 0.003})
     shares = [row["vote_share"] for row in practised(tmp_path / "run")]
     assert sum(shares[-3:]) > sum(shares[:3]) + 0.3
 
@@ -119,7 +119,7 @@ def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch)
         return [replace(each, answer=found[0].answer) for each in found]
 
     monkeypatch.setattr("etude.training.self_training.decode", alike)
-    how = {"learn.optimiser.learning_rate": 0.01, "explore.num_samples": 8, "learn.keep_all_right": True}
+    how = {"learn.optimizer.learning_rate": 0.01, "rollout.num_samples": 8, "learn.include_solved_groups": True}
     result = small(tmp_path / "run", TAUGHT | how | {"steps": 24, "collapse.window": 3, "collapse.action": "stop"})
     assert result["collapse"]["step"] == len(practised(tmp_path / "run")) < 24
 
@@ -127,18 +127,18 @@ def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"learn.method": "credit"}, "learn.method to imitation or preference"),
+        ({"learn.method": "policy_gradient"}, "learn.method to imitation or preference"),
         ({"self_training.decoding.method": "none"}, "integrative"),
         ({"self_training.decoding.k": 5}, "set it to 4 or less"),
         ({"self_training.by": "tokens", "self_training.decoding.method": "majority"}, "self_training.by tokens"),
         ({"self_training.min_share": 1.5}, "self_training.min_share must be in"),
-        ({"explore.sampling.temperature": 0.0}, "temperature 0"),
-        ({"explore.search.method": "mcts"}, "explore.search.method mcts"),
+        ({"rollout.sampling.temperature": 0.0}, "temperature 0"),
+        ({"rollout.search.method": "mcts"}, "rollout.search.method mcts"),
         ({"rationalize": True}, "leave rationalize out"),
-        ({"explore.variants": ["", "Think."]}, "explore.variants"),
+        ({"rollout.prompt_variants": ["", "Think."]}, "rollout.prompt_variants"),
         ({"curriculum.method": "weakness", "curriculum.category": "{answer}"}, "leave curriculum out"),
         ({"self_training.decoding.stop_agreed": True}, "stop_agreed saves no attempts"),
-        ({"explore.num_samples": 1, "self_training.decoding.k": 1}, "learn.keep_all_right to true"),
+        ({"rollout.num_samples": 1, "self_training.decoding.k": 1}, "learn.include_solved_groups to true"),
     ],
 )
 def test_what_makes_no_sense_with_it_is_told_in_a_sentence(small, tmp_path, changes, words):
@@ -147,5 +147,5 @@ def test_what_makes_no_sense_with_it_is_told_in_a_sentence(small, tmp_path, chan
 
 
 def test_it_is_no_part_of_a_combined_score():
-    with pytest.raises(UserError, match="part of feedback_weights"):
-        PracticeSettings(TaskSource(family="any"), feedback="combined", feedback_weights={"self_training": 1.0})
+    with pytest.raises(UserError, match="part of reward_weights"):
+        PracticeSettings(TaskSource(family="any"), reward="combined", reward_weights={"self_training": 1.0})

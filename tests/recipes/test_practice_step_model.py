@@ -16,14 +16,14 @@ from etude.training import step_model_files
 from etude.training.parse import parse_practice
 from etude.training.step_model_files import load_step_model
 
-STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
+STEPS = {"rollout.search.steps.end": "tokens", "rollout.search.steps.max_tokens": 1}
 ON = STEPS | {"step_model": True}
 KINDS = {
-    "samples": {"learn.credit": "difference", "step_model.hidden": 8, "step_model.replay_steps": 2},
-    "believed": {"learn.credit": "difference", "step_model.trust": 0.5, "step_model.targets": "hard"},
-    "own": {"learn.credit": "difference", "step_model.backbone": "own", "step_model.epochs": 2},
-    "beam": {"explore.search.method": "beam", "explore.search.value": "step_model", "explore.search.beams": 2, "explore.search.width": 2},
-    "mcts": {"explore.search.method": "mcts", "explore.search.value": "step_model", "explore.search.to_end": False},
+    "samples": {"learn.advantage": "vineppo", "step_model.hidden": 8, "step_model.replay_steps": 2},
+    "believed": {"learn.advantage": "vineppo", "step_model.trust": 0.5, "step_model.targets": "hard"},
+    "own": {"learn.advantage": "vineppo", "step_model.backbone": "own", "step_model.epochs": 2},
+    "beam": {"rollout.search.method": "beam", "rollout.search.value": "step_model", "rollout.search.beams": 2, "rollout.search.width": 2},
+    "mcts": {"rollout.search.method": "mcts", "rollout.search.value": "step_model", "rollout.search.to_end": False},
 }
 SAME = ("metrics.jsonl", "model/model.safetensors", "model/step_model.safetensors")
 
@@ -49,7 +49,7 @@ def test_a_step_model_learns_beside_the_policy_and_says_how_well_it_knew(practis
     assert len(rows) == 4 and all(row["step_model/loss"] > 0 for row in rows)
     assert rows[0]["step_model/brier"] == rows[0]["step_model/brier_of_mean"] == pytest.approx(0.25)  # scores are 0 or 1, V is 1/2
     assert rows[-1]["step_model/loss"] < rows[0]["step_model/loss"]
-    is_search = "explore.search.method" in options
+    is_search = "rollout.search.method" in options
     assert [row.get("step_model/trust") for row in rows][:1] == [None if is_search else options.get("step_model.trust", 0.0)]
     assert all(row["step_model/auc"] is None or 0 <= row["step_model/auc"] <= 1 for row in rows)
 
@@ -65,18 +65,18 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(practised, small, tmp_p
     assert attempts_of(tmp_path / "run") == attempts_of(folder)
 
 
-def test_where_credit_does_not_ask_for_steps_the_policy_learns_as_without_a_step_model(small, finished, tmp_path):
+def test_where_the_advantage_does_not_ask_for_steps_the_policy_learns_as_without_a_step_model(small, finished, tmp_path):
     small(tmp_path / "run", ON)
     rows = [{name: value for name, value in row.items() if "step_model" not in name} for row in rows_of(tmp_path / "run")]
     assert rows == rows_of(finished) and attempts_of(tmp_path / "run") == attempts_of(finished)
     assert (tmp_path / "run/model/model.safetensors").read_bytes() == (finished / "model/model.safetensors").read_bytes()
 
 
-def test_credit_without_trust_is_that_of_the_scores_of_those_that_begin_alike(small, tmp_path):
-    """By hand from what was kept: who begins as nobody else does has the credit of the answer in every token, its score less the others'
+def test_the_advantage_without_trust_is_that_of_the_scores_of_those_that_begin_alike(small, tmp_path):
+    """By hand from what was kept: who begins as nobody else does has the advantage of the answer in every token, its score less the others'
     mean, and who says what all others say has none.
     """
-    small(tmp_path / "run", ON | {"learn.credit": "difference", "step_model.trust": 0})
+    small(tmp_path / "run", ON | {"learn.advantage": "vineppo", "step_model.trust": 0})
     rows = [json.loads(line) for content in attempts_of(tmp_path / "run").values() for line in content.splitlines()]
     lone = []
     for start in range(0, len(rows), 4):
@@ -84,9 +84,9 @@ def test_credit_without_trust_is_that_of_the_scores_of_those_that_begin_alike(sm
             others = [each for each in group if each is not row]
             if all(each["text"][:1] != row["text"][:1] for each in others):
                 lone.append(row["score"] - sum(each["score"] for each in others) / 3)
-                assert row["credit"] == pytest.approx(lone[-1])
+                assert row["advantage"] == pytest.approx(lone[-1])
             if all(each["text"] == row["text"] for each in others):
-                assert row["credit"] == 0
+                assert row["advantage"] == 0
     assert any(lone)
 
 
@@ -97,20 +97,20 @@ def test_attempts_and_values_are_drawn_in_the_report(practised):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--learn.credit", "difference"], "or list the callback step_model, or learn.credit to"),
-        (["--learn.credit", "tree", "--step_model", "true"], "values the steps of a search"),
+        (["--learn.advantage", "vineppo"], "or list the callback step_model, or learn.advantage to"),
+        (["--learn.advantage", "treerl", "--step_model", "true"], "values the steps of a search"),
         (
-            ["--explore", "beam", "--explore.search.value", "step_model"],
+            ["--search", "beam", "--rollout.search.value", "step_model"],
             "but there is none: list the callback step_model, or set the value to rollouts",
         ),
         (
-            ["--explore", "vine", "--explore.search.value", "step_model", "--step_model", "true"],
-            "has no effect on explore.search.method",
+            ["--search", "vine", "--rollout.search.value", "step_model", "--step_model", "true"],
+            "has no effect on rollout.search.method",
         ),
-        (["--explore", "mcts", "--explore.search.to_end", "false"], "set explore.search.method to mcts and explore.search.value to"),
+        (["--search", "mcts", "--rollout.search.to_end", "false"], "set rollout.search.method to mcts and rollout.search.value to"),
         (
             ["--step_model.trust", "0.5", "--step_model", "true"],
-            "step_model.trust 0.5 is read for independent attempts .*: leave it out, or set .* and learn.credit to difference",
+            "step_model.trust 0.5 is read for independent attempts .*: leave it out, or set .* and learn.advantage to vineppo",
         ),
         (["--step_model.backbone", "its"], "one of 'policy', 'own'"),
         (["--step_model", "maybe"], "step_model: expected true or false, or its settings, got maybe"),
@@ -132,7 +132,7 @@ def smaller(tmp_path):
 
 
 def test_a_step_model_can_be_a_smaller_model(small, tmp_path, smaller):
-    options = ON | {"learn.credit": "difference", "step_model.backbone": "own", "step_model.model": str(smaller)}
+    options = ON | {"learn.advantage": "vineppo", "step_model.backbone": "own", "step_model.model": str(smaller)}
     small(tmp_path / "run", options)
     rows = rows_of(tmp_path / "run")
     assert rows[-1]["step_model/loss"] < rows[0]["step_model/loss"]

@@ -21,7 +21,7 @@ from etude.recipes.generate import GenerateSettings, _pieces, generate
 from etude.rollouts.thought import Thought
 
 QUESTIONS = ["repeat c after 1234: c", "repeat b after 99: b"]
-EVALUATED = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3, "machine.precision": "float32"}
+EVALUATED = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3, "machine.dtype": "float32"}
 
 
 @pytest.fixture
@@ -31,9 +31,7 @@ def model(finished):
 
 def generated(model, method, questions=QUESTIONS, **options):
     decoding = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0))
-    return generate(
-        model, questions, GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(precision="float32"), **options)
-    )
+    return generate(model, questions, GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(dtype="float32"), **options))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,7 +78,7 @@ def test_finished_rows_are_reported_in_order(model, method, monkeypatch):
     monkeypatch.setattr(DecodingBatch, "run", run)
     monkeypatch.setattr("etude.recipes.generate.engine_at", lambda place, *given: TransformersEngine(*given[:2], batch_tokens=60))
     decoding = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0))
-    settings = GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(precision="float32"))
+    settings = GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(dtype="float32"))
     rows = generate(model, questions, settings, done=told.append)
     assert told == rows and [row["prompt"] for row in rows] == questions
     assert before[0] == 0 < before[-1] < len(questions)
@@ -185,7 +183,7 @@ def test_a_character_of_several_tokens_is_with_its_last(llama, tokenizer):
 
 
 def test_tokens_and_agreement_end_where_a_stop_string_cut_the_answer():
-    how = {"decoding": ReliableDecoding("integrative", k=2, sampling=Sampling(temperature=1.0)), "machine": Machine(precision="float32")}
+    how = {"decoding": ReliableDecoding("integrative", k=2, sampling=Sampling(temperature=1.0)), "machine": Machine(dtype="float32")}
     (plain,) = generate("tiny-random", QUESTIONS[:1], GenerateSettings(max_new_tokens=16, **how))
     text = plain["completions"][0]
     stop = next(each for place, each in enumerate(text) if place > 2 and each != "\ufffd" and text.index(each) == place)
@@ -205,7 +203,7 @@ def test_a_question_without_an_answer_is_said_and_its_row_is_empty(model, caplog
 
 def test_a_setting_that_the_method_does_not_read_is_named(model, caplog):
     with caplog.at_level(logging.WARNING):
-        settings = GenerateSettings(decoding=ReliableDecoding("majority", again="Again."), machine=Machine(precision="float32"))
+        settings = GenerateSettings(decoding=ReliableDecoding("majority", again="Again."), machine=Machine(dtype="float32"))
         generate(model, QUESTIONS[:1], settings)
         generate(model, QUESTIONS[:1], replace(settings, sampling=Sampling(temperature=2.0)))
     assert "unused settings: decoding.again: decoding.method is majority" in caplog.text

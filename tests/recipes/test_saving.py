@@ -66,7 +66,7 @@ def test_what_ends_an_answer_in_the_run_ends_it_elsewhere(llama, chat_tokenizer,
     save_asked(llama, chat_tokenizer, tmp_path / "model", SETTINGS)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config
     assert (saved.eos_token_id, saved.pad_token_id, saved.do_sample) == ([1, 3, 5], 0, False)
-    assert saved.repetition_penalty is None and saved.max_new_tokens == SETTINGS.explore.max_new_tokens
+    assert saved.repetition_penalty is None and saved.max_new_tokens == SETTINGS.rollout.max_new_tokens
     only = copy.copy(chat_tokenizer)
     llama.generation_config = GenerationConfig(eos_token_id=1)
     assert greedy(llama, only, 7).eos_token_id == 1

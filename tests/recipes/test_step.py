@@ -11,9 +11,9 @@ from etude.learn.learner import Learner
 from etude.learn.losses import POLICY_LOSSES
 from etude.learn.settings import Learning
 from etude.learn.update import advantages_of, update_on
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import HINTED, Attempt, Group
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.callback_list import CallbackList
 from etude.training.rollout_metrics import observed
@@ -39,7 +39,7 @@ def attempt(task: int, token: int) -> Attempt:
 
 
 GROUPS = [Group(Task(str(task)), (attempt(task, 5), attempt(task, 6))) for task in range(10, 14)]
-VERDICTS = [[Verdict(1.0), Verdict(0.0)], [Verdict(0.0)] * 2, [Verdict(1.0), Verdict(0.0)], [Verdict(1.0)] * 2]
+REWARDS = [[Reward(1.0), Reward(0.0)], [Reward(0.0)] * 2, [Reward(1.0), Reward(0.0)], [Reward(1.0)] * 2]
 """Groups 10 and 12 have signal."""
 
 
@@ -47,8 +47,8 @@ def prompts(examples) -> set[int]:
     return {example.prompt[-1] for example in examples}
 
 
-def step(groups=GROUPS, verdicts=VERDICTS) -> RolloutBatch:
-    batch = RolloutBatch(1, list(groups), [list(row) for row in verdicts], {}, {})
+def step(groups=GROUPS, rewards=REWARDS) -> RolloutBatch:
+    batch = RolloutBatch(1, list(groups), [list(row) for row in rewards], {}, {})
     batch.begin_update()
     return batch
 
@@ -59,7 +59,7 @@ def test_dropping_groups_without_signal_moves_none_to_another_part(kl_coef):
     if kl_coef:
         callbacks.append(KLPenalty(KLPenaltySettings(kl_coef)))
         callbacks[0].learner = learner
-    update_on(learner, batch, Learning(updates_per_epoch=2, epochs=2), on_examples=callbacks.on_examples(batch))
+    update_on(learner, batch, Learning(minibatches_per_epoch=2, epochs=2), on_examples=callbacks.on_examples(batch))
     with_signal = [{p for p in prompts(examples) if p in (10, 12)} for examples, _ in learner.updates]
     assert with_signal == [{10, 12}, set()] * 2
     assert [(size.sequences, size.tokens) for _, size in learner.updates] == [(4, 8)] * 4  # as sampled: half of 8 attempts, of 16 tokens
@@ -68,16 +68,16 @@ def test_dropping_groups_without_signal_moves_none_to_another_part(kl_coef):
 def test_every_part_is_averaged_over_its_own_attempts():
     groups = [GROUPS[0], GROUPS[0], GROUPS[2]]  # two prompts, one of them twice
     learner = Recorder()
-    update_on(learner, step(groups, [VERDICTS[0]] * 3), Learning(updates_per_epoch=2))
+    update_on(learner, step(groups, [REWARDS[0]] * 3), Learning(minibatches_per_epoch=2))
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(4, 4, 8), (2, 2, 4)]
 
 
-@pytest.mark.parametrize("method", ["credit", "imitation"])
+@pytest.mark.parametrize("method", ["policy_gradient", "imitation"])
 def test_the_rate_follows_the_share_of_groups_with_signal_where_it_is_to(method):
-    learner, batch = Recorder(), step(GROUPS[:3], VERDICTS[:3])
+    learner, batch = Recorder(), step(GROUPS[:3], REWARDS[:3])
     for is_on in (False, True):
-        update_on(learner, batch, Learning(method, updates_per_epoch=2, rate_by_signal=is_on))
-        update_on(learner, batch, Learning(method, rate_by_signal=is_on))
+        update_on(learner, batch, Learning(method, minibatches_per_epoch=2, scale_lr_by_informative_groups=is_on))
+        update_on(learner, batch, Learning(method, scale_lr_by_informative_groups=is_on))
     assert learner.rate_shares == [1, 1, 1, 1, 0, pytest.approx(2 / 3)]  # of 10 and 12, of 11, of all three
 
 
@@ -88,7 +88,7 @@ def test_a_part_without_signal_replays_nothing():
         asked.append(tokens)
         return []
 
-    update_on(learner, step(GROUPS[:2], VERDICTS[:2]), Learning(updates_per_epoch=2), extra=replay)
+    update_on(learner, step(GROUPS[:2], REWARDS[:2]), Learning(minibatches_per_epoch=2), extra=replay)
     assert asked == [4]
 
 
@@ -96,7 +96,7 @@ def test_attempts_that_saw_the_answer_do_not_count_in_the_batch():
     hinted = replace(attempt(11, 7), view=HINTED)
     groups = [GROUPS[0], Group(GROUPS[1].task, (*GROUPS[1].attempts, hinted))]
     learner = Recorder()
-    update_on(learner, step(groups, [VERDICTS[0], [*VERDICTS[1], Verdict(1.0)]]), Learning("imitation"))
+    update_on(learner, step(groups, [REWARDS[0], [*REWARDS[1], Reward(1.0)]]), Learning("imitation"))
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(2, 4, 8)]
 
 
@@ -107,24 +107,24 @@ def test_masked_attempts_enter_no_loss_and_count_in_the_batch():
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(3, 8, 16)]
 
 
-def test_the_credit_of_tokens_is_what_they_bring_times_its_weight():
+def test_the_advantage_of_tokens_is_what_they_bring_times_its_weight():
     class Fixed:
         def rewards(self, groups):
             return [[(0.5, 0.0), (-0.5, 0.0)]]
 
-    callback, batch = ImplicitRewardCallback(ImplicitRewardSettings(coef=0.5)), step(GROUPS[:1], VERDICTS[:1])
+    callback, batch = ImplicitRewardCallback(ImplicitRewardSettings(coef=0.5)), step(GROUPS[:1], REWARDS[:1])
     callback.model = Fixed()
     assert callback.before_update(batch) == {"implicit_reward/auc_within_task": 1.0}
     # to come 1/2, less the other's mean of -1/4, twice
     assert batch.token_advantages == [[[(0.5 * 1.0, 0.5 * 0.25), (0.5 * -1.0, 0.5 * -0.25)]]]
-    assert more_than_without(batch, Learning(credit="difference", outcome_coefficient=2.0)) == [
+    assert more_than_without(batch, Learning(advantage="vineppo", outcome_coef=2.0)) == [
         [(0.5 + 2 * 0.5, 0.125 + 2 * 0.5), (-0.5 - 2 * 0.5, -0.125 - 2 * 0.5)]
     ]
 
 
-@pytest.mark.parametrize(("credit", "coefficient", "added"), [("difference", 0.0, 0.0), ("centred", 3.0, 0.0), ("tree", 3.0, 1.5)])
-def test_the_outcome_counts_beside_credit_by_step_as_much_as_is_said(credit, coefficient, added):
-    found = more_than_without(step(GROUPS[:1], VERDICTS[:1]), Learning(credit=credit, outcome_coefficient=coefficient))
+@pytest.mark.parametrize(("advantage", "coefficient", "added"), [("vineppo", 0.0, 0.0), ("dr_grpo", 3.0, 0.0), ("treerl", 3.0, 1.5)])
+def test_the_outcome_counts_beside_advantages_by_step_as_much_as_is_said(advantage, coefficient, added):
+    found = more_than_without(step(GROUPS[:1], REWARDS[:1]), Learning(advantage=advantage, outcome_coef=coefficient))
     assert found == [[(added, added), (-added, -added)]]
 
 
@@ -132,7 +132,7 @@ def more_than_without(batch: RolloutBatch, learn: Learning):
     """What is added to the advantages of the rule, by group, attempt and token; every attempt is one step."""
     batch.groups = [replace(group, attempts=tuple(replace(each, step_lengths=(2,)) for each in group.attempts)) for group in batch.groups]
     plain = replace(batch, token_advantages=[])
-    both = advantages_of(batch, learn), advantages_of(plain, replace(learn, outcome_coefficient=0.0))
+    both = advantages_of(batch, learn), advantages_of(plain, replace(learn, outcome_coef=0.0))
     return [
         [tuple(one - other for one, other in zip(*tokens, strict=True)) for tokens in zip(*rows, strict=True)]
         for rows in zip(*both, strict=True)
@@ -141,18 +141,18 @@ def more_than_without(batch: RolloutBatch, learn: Learning):
 
 def test_entropy_is_estimated_over_all_attempts():
     sure = Attempt.of((1, 2), Completion((3,), (-0.1,), "", "stop", key=0, policy_version=0))
-    found = observed([GROUPS[0], Group(Task("2"), (sure, sure))], [VERDICTS[0], VERDICTS[1]])
+    found = observed([GROUPS[0], Group(Task("2"), (sure, sure))], [REWARDS[0], REWARDS[1]])
     assert found["entropy"] == pytest.approx((4 * 0.5 + 2 * 0.1) / 6)
 
 
 def test_where_groups_stop_early_what_estimates_the_policy_is_of_first_halves_alone():
     sure = Attempt.of((1, 2), Completion((3,), (-0.1,), "", "length", key=0, policy_version=0))
     groups = [Group(Task("a"), (attempt(10, 5), sure)), Group(Task("b"), (attempt(10, 5), attempt(10, 5), sure, sure))]
-    verdicts = [[Verdict(1.0), Verdict(1.0)], [Verdict(0.0), Verdict(0.0), Verdict(1.0), Verdict(None)]]
-    found = observed(groups, verdicts, 2)
+    rewards = [[Reward(1.0), Reward(1.0)], [Reward(0.0), Reward(0.0), Reward(1.0), Reward(None)]]
+    found = observed(groups, rewards, 2)
     assert (found["score"], found["pass_at_group"], found["truncated"], found["completion_tokens"]) == (0.5, 0.5, 0.25, 7 / 4)
     assert (found["unscored"], found["groups_without_signal"], found["attempts"]) == (1, 1, 6)
-    assert "attempts" not in observed(groups, verdicts)
+    assert "attempts" not in observed(groups, rewards)
 
 
 def test_metrics_are_those_of_the_last_update():
@@ -168,15 +168,16 @@ def test_settings_reach_the_learner(small, tmp_path, monkeypatch):
         return real(self, examples, *rest, **options)
 
     monkeypatch.setattr(Learner, "update", spy)
-    learn = {"loss": "sequence", "credit": "standardised", "aggregation": "sequence", "clip_low": 0.11, "clip_high": 0.31}
+    learn = {"loss": "gspo", "advantage": "grpo", "loss_agg_mode": "seq-mean-token-mean", "clip_low": 0.11, "clip_high": 0.31}
     overrides = {f"learn.{name}": value for name, value in learn.items()} | {"kl_penalty.kl_coef": 0.07}
-    small(tmp_path / "run", overrides | {"explore.sampling.temperature": 0.7, "steps": 2, "learn.optimiser.decay_steps": 9})
+    overrides |= {"learn.optimizer.lr_scheduler": "linear", "learn.optimizer.decay_steps": 9}
+    small(tmp_path / "run", overrides | {"rollout.sampling.temperature": 0.7, "steps": 2})
     learner, examples = next((learner, examples) for learner, examples in reversed(seen) if any(e.policy for e in examples))
     policy, imitate, anchor = learner.streams
-    assert policy.loss.func is POLICY_LOSSES["sequence"]
+    assert policy.loss.func is POLICY_LOSSES["gspo"]
     assert policy.loss.keywords == {"clip_low": 0.11, "clip_high": 0.31}
-    assert (policy.aggregation, policy.constant_tokens, imitate.name, anchor.coefficient) == ("sequence", 4, "imitate", 0.07)
-    assert (learner.temperature, learner.optimiser.decay_steps) == (0.7, 9)
+    assert (policy.loss_agg_mode, policy.constant_tokens, imitate.name, anchor.coefficient) == ("seq-mean-token-mean", 4, "imitate", 0.07)
+    assert (learner.temperature, learner.optimizer.decay_steps) == (0.7, 9)
     prompt = next(example.prompt for example in examples if example.policy)
     of_one_prompt = [example.policy[0] for example in examples if example.policy and example.prompt == prompt]
     assert sum(of_one_prompt) == pytest.approx(0, abs=1e-6)

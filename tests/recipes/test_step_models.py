@@ -13,7 +13,7 @@ from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
-from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
+from etude.learn.step_model import Prefixes, StepModel, StepModelSettings
 from etude.models.load import load_model
 from etude.models.save import save_model
 from etude.recipes.answering import AnswerSearch, search_answers
@@ -29,7 +29,7 @@ from etude.tasks.task import Task
 from etude.training.step_model_files import load_step_model, save_step_model, value_by
 
 HOT = Sampling(temperature=1.0)
-ANSWERS = [Beginnings((5, 6), (7, 8, 9), (0, 1, 3)), Beginnings((4,), (), (0,))]
+ANSWERS = [Prefixes((5, 6), (7, 8, 9), (0, 1, 3)), Prefixes((4,), (), (0,))]
 HERE = Device("cpu", "float32")
 
 
@@ -46,7 +46,7 @@ class Prescribed:
 
 
 def letters(wanted):
-    """An `a`, a `b` and so on behind every beginning; answers have two letters."""
+    """An `a`, a `b` and so on behind every prefix; answers have two letters."""
     found = [[tree.add(growth.node, [ord("ab"[n % 2])], [-0.1], key=0) for n in range(growth.width)] for tree, growth in wanted]
     for node in (node for nodes in found for node in nodes):
         node.finish = "stop" if len(node.own_tokens) == 2 else None
@@ -75,7 +75,7 @@ def test_a_tree_search_of_single_steps_descends_by_what_the_step_model_says():
 def saved(small, tmp_path_factory):
     """The model folder of a run with a step model, and that step model as it was at the end."""
     folder = tmp_path_factory.mktemp("saved") / "run"
-    small(folder, {"step_model": True, "step_model.hidden": 8, "explore.search.steps.end": "tokens"})
+    small(folder, {"step_model": True, "step_model.hidden": 8, "rollout.search.steps.end": "tokens"})
     return folder / "model"
 
 
@@ -145,10 +145,10 @@ def test_votes_that_all_weigh_the_same_are_plain_votes(saved):
 )
 def test_evaluate_and_generate_search_by_the_step_model_of_the_folder(saved, search):
     how = AnswerSearch(**search, steps=Steps("tokens", max_tokens=1))
-    settings = GenerateSettings(num_samples=4, max_new_tokens=4, sampling=HOT, search=how, machine=Machine(precision="float32"))
+    settings = GenerateSettings(num_samples=4, max_new_tokens=4, sampling=HOT, search=how, machine=Machine(dtype="float32"))
     rows = generate(str(saved), ["repeat c after 1234: c"], settings)
     assert rows == generate(str(saved), ["repeat c after 1234: c"], settings) and rows[0]["search"]["answers"] >= 1
-    given = {"recipe": "tiny", "evaluation.n": 10, "evaluation.pass_n": 0, "evaluation.num_samples": 3, "machine.precision": "float32"}
+    given = {"recipe": "tiny", "evaluation.n": 10, "evaluation.pass_n": 0, "evaluation.num_samples": 3, "machine.dtype": "float32"}
     given |= {f"search.{name}": value for name, value in search.items()} | {"search.steps.end": "tokens", "search.steps.max_tokens": 1}
     assert 0 <= evaluate(str(saved), given)["evaluation"][0]["search_accuracy"] <= 1
 

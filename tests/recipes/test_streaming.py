@@ -20,7 +20,7 @@ def model(finished):
 @pytest.mark.parametrize("method", ["none", *METHODS])
 def test_what_is_written_is_the_answer(method):
     how = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0), min_confidence=0.0)
-    settings = GenerateSettings(max_new_tokens=6, decoding=how, machine=Machine(precision="float32"))
+    settings = GenerateSettings(max_new_tokens=6, decoding=how, machine=Machine(dtype="float32"))
     if method == "integrative_unrelated":
         return  # asks two questions, of which nothing is streamed
     pieces = []

@@ -40,7 +40,7 @@ def wait_until_gone() -> Callable[[int | str], bool]:
 
 @pytest.fixture
 def killed_run(tmp_path: Path) -> Callable[..., str]:
-    """`killed_run(task, text)`: the message of the verdict on `text`, from a run that SIGKILL then hit while its verifier hung.
+    """`killed_run(task, text)`: the message of the reward on `text`, from a run that SIGKILL then hit while its verifier hung.
 
     `killed_run(task, text, look)`: `look` gets that message before.
     """
@@ -48,12 +48,12 @@ def killed_run(tmp_path: Path) -> Callable[..., str]:
     def run_and_kill(task: Task, text: str, look: Callable[[str], object] = str) -> str:
         file = tmp_path / "message"
         script = (
-            "from etude.rewards.outcome import OutcomeFeedback\n"
+            "from etude.rewards.verifier_reward import VerifierReward\n"
             "from etude.tasks.task import Task\n"
             f"task = Task('question', {task.answer!r}, {task.verifier!r}, metadata={dict(task.metadata)!r})\n"
-            "feedback = OutcomeFeedback(600)\n"
-            f"open({str(file)!r}, 'w').write(feedback.judge([({text!r}, task)])[0].message)\n"
-            "feedback.judge([('hang', task)])\n"
+            "verifiers = VerifierReward(600)\n"
+            f"open({str(file)!r}, 'w').write(verifiers.judge([({text!r}, task)])[0].message)\n"
+            "verifiers.judge([('hang', task)])\n"
         )
         with subprocess.Popen([sys.executable, "-c", script]) as run:
             while not (file.exists() and file.read_text()):

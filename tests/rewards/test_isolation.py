@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from etude.errors import UserError
-from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verifier_reward import VerifierReward
 from etude.tasks.task import Task
 
 HOSTILE = """
@@ -106,9 +106,9 @@ def judge(text, task):
         os.kill(-1, signal.SIGTERM)
         return 1.0
     if text == "comets":
-        from etude.rewards.verdict import Verdict
+        from etude.tasks.reward import Reward
         for _ in range(5): comet(8)
-        return Verdict(1.0, message=beat.name)
+        return Reward(1.0, message=beat.name)
     if text == "comets and hang":
         for _ in range(5): comet(8)
         time.sleep(600)
@@ -145,8 +145,8 @@ def judge(text, task):
     if text == "read": return (mine / "kept").read_text() == "mine"
     if text == "run": return subprocess.run(["true"]).returncode == 0
     if text == "leave a child":
-        from etude.rewards.verdict import Verdict
-        return Verdict(1.0, message=f"{sleeper()} {sleeper(start_new_session=True)}")
+        from etude.tasks.reward import Reward
+        return Reward(1.0, message=f"{sleeper()} {sleeper(start_new_session=True)}")
     if text == "hang":
         time.sleep(600)
 """
@@ -177,44 +177,44 @@ def task(tmp_path) -> Task:
 def test_this_kernel_isolates_as_far_as_it_can():
     names = Path("/sys/kernel/security/lsm")
     has_landlock = names.exists() and "landlock" in names.read_text()
-    with OutcomeFeedback() as feedback:
-        assert set(feedback.closed) >= ({"files", "network"} if has_landlock else {"network"})
+    with VerifierReward() as verifiers:
+        assert set(verifiers.closed) >= ({"files", "network"} if has_landlock else {"network"})
 
 
 @pytest.mark.parametrize("kind", CLOSED)
 def test_blocked_operations_fail_and_change_nothing(kind, task, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     mode = (tmp_path / "kept").stat().st_mode
-    with OutcomeFeedback() as feedback:
-        if kind not in feedback.closed:
+    with VerifierReward() as verifiers:
+        if kind not in verifiers.closed:
             pytest.skip(f"this kernel does not close {kind}")
-        verdicts = feedback.judge([(text, task) for text in CLOSED[kind]])
-    assert {text: verdict.score for text, verdict in zip(CLOSED[kind], verdicts, strict=True)} == dict.fromkeys(CLOSED[kind], 1.0)
+        rewards = verifiers.judge([(text, task) for text in CLOSED[kind]])
+    assert {text: reward.score for text, reward in zip(CLOSED[kind], rewards, strict=True)} == dict.fromkeys(CLOSED[kind], 1.0)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert (tmp_path / "kept").stat().st_mode == mode
 
 
 def test_verifiers_can_read_and_their_temporary_files_are_removed(task):
-    with OutcomeFeedback() as feedback:
+    with VerifierReward() as verifiers:
         open_to_it = ("temporary", "read", "run", "own", "session", "move", "thread", "a program of its own", "all")
-        verdicts = feedback.judge([(text, task) for text in open_to_it])
-        (child,) = feedback._children.values()
+        rewards = verifiers.judge([(text, task) for text in open_to_it])
+        (child,) = verifiers._children.values()
         scratch = Path(child._scratch)
         assert scratch.is_dir()
-    assert [verdict.score for verdict in verdicts] == [1.0] * len(open_to_it), [verdict.message for verdict in verdicts]
+    assert [reward.score for reward in rewards] == [1.0] * len(open_to_it), [reward.message for reward in rewards]
     assert not scratch.exists()
 
 
 def test_isolation_can_be_turned_off(task, tmp_path):
-    with OutcomeFeedback(isolate=False) as feedback:
-        assert feedback.closed == []
-        assert feedback.judge([("write", task)])[0].score == 0.0
+    with VerifierReward(isolate=False) as verifiers:
+        assert verifiers.closed == []
+        assert verifiers.judge([("write", task)])[0].score == 0.0
     assert (tmp_path / "new").read_text() == "x"
 
 
-def test_child_processes_of_a_verifier_die_with_the_feedback(task):
-    with OutcomeFeedback() as feedback:
-        started = feedback.judge([("leave a child", task)])[0].message
+def test_child_processes_of_a_verifier_die_when_the_reward_is_closed(task):
+    with VerifierReward() as verifiers:
+        started = verifiers.judge([("leave a child", task)])[0].message
     assert not any(Path(f"/proc/{pid}").exists() for pid in started.split())  # killed and buried, the one in a session of its own too
 
 
@@ -234,25 +234,25 @@ def turns(beat: BinaryIO) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize("isolate", [True, False])  # where signals are confined, and where the guard has to catch them one by one
-def test_a_fork_and_exit_chain_dies_with_the_feedback(task, isolate):
-    with OutcomeFeedback(isolate=isolate) as feedback, ExitStack() as stack:
-        beat = stack.enter_context(open(feedback.judge([("comets", task)])[0].message, "rb"))
+def test_a_fork_and_exit_chain_dies_when_the_reward_is_closed(task, isolate):
+    with VerifierReward(isolate=isolate) as verifiers, ExitStack() as stack:
+        beat = stack.enter_context(open(verifiers.judge([("comets", task)])[0].message, "rb"))
         assert turns(beat) > 10
         start = time.monotonic()
-        feedback.close()
+        verifiers.close()
         assert time.monotonic() - start < 2 and turns(beat) == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_fork_and_exit_chain_dies_with_its_time_out(task, isolate):
-    with OutcomeFeedback(timeout_seconds=0.5, isolate=isolate) as feedback, ExitStack() as stack:
-        beat = stack.enter_context(open(feedback.judge([("comets", task)])[0].message, "rb"))
+    with VerifierReward(timeout_seconds=0.5, isolate=isolate) as verifiers, ExitStack() as stack:
+        beat = stack.enter_context(open(verifiers.judge([("comets", task)])[0].message, "rb"))
         assert turns(beat) > 10
         start = time.monotonic()
-        verdicts = feedback.judge([("comets and hang", task), ("read", task)])
-        assert [verdict.score for verdict in verdicts] == [None, 1.0] and time.monotonic() - start < 3
-        time.sleep(0.0 if "processes" in feedback.closed else 0.3)  # one by one takes a moment
+        rewards = verifiers.judge([("comets and hang", task), ("read", task)])
+        assert [reward.score for reward in rewards] == [None, 1.0] and time.monotonic() - start < 3
+        time.sleep(0.0 if "processes" in verifiers.closed else 0.3)  # one by one takes a moment
         assert turns(beat) == 0
 
 
@@ -270,7 +270,7 @@ def test_a_fork_and_exit_chain_dies_with_a_killed_run(task, killed_run):
 WITHOUT_LANDLOCK = """
 import ctypes, struct, sys
 from etude.errors import UserError
-from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verifier_reward import VerifierReward
 from etude.tasks.task import Task
 
 steps = [(0x20, 0, 0, 0)] + [step for call in (444, 445, 446) for step in ((0x15, 0, 1, call), (0x06, 0, 0, 0x50026))]
@@ -281,17 +281,17 @@ libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, holder, 0, 0) == 0  # as a kernel that never heard of Landlock
 
 own, built_in = Task("question", "", sys.argv[1]), Task("question", "5", "numeric")
-with OutcomeFeedback() as feedback:
-    print(feedback.closed)
-    print(repr(feedback.prepare([built_in])))
-    print(feedback.prepare([built_in, own]))
+with VerifierReward() as verifiers:
+    print(verifiers.closed)
+    print(repr(verifiers.prepare([built_in])))
+    print(verifiers.prepare([built_in, own]))
 try:
-    with OutcomeFeedback(isolate="required") as feedback:
-        feedback.prepare([built_in])
+    with VerifierReward(isolate="required") as verifiers:
+        verifiers.prepare([built_in])
 except UserError as error:
     print(error)
-with OutcomeFeedback(isolate=False) as feedback:
-    print(repr(feedback.prepare([own])), [verdict.score for verdict in feedback.judge([("5", built_in)])])
+with VerifierReward(isolate=False) as verifiers:
+    print(repr(verifiers.prepare([own])), [reward.score for reward in verifiers.judge([("5", built_in)])])
 """
 
 
@@ -308,9 +308,9 @@ def test_missing_isolation_is_reported_or_refused_if_required(tmp_path):
 
 
 def test_full_isolation_gives_no_warning(task):
-    with OutcomeFeedback(isolate="required") as feedback:
+    with VerifierReward(isolate="required") as verifiers:
         try:
-            assert feedback.prepare([task]) == ""
+            assert verifiers.prepare([task]) == ""
         except UserError:
             pytest.skip("this kernel does not close all")
-        assert feedback.judge([("read", task)])[0].score == 1.0
+        assert verifiers.judge([("read", task)])[0].score == 1.0

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from etude.rewards.own_answer import OwnAnswer, verdicts_by
+from etude.rewards.own_answer import OwnAnswer, rewards_by
 from etude.tasks.task import Task
 
 SUM = Task("3 + 4?", verifier="numeric")
@@ -12,8 +12,8 @@ TEXTS = ["It is 7.", "8", "7", "I do not know"]
 
 
 def scores(answer, texts=TEXTS, *, min_share=0.0, by_tokens=False, counts=None):
-    found = verdicts_by(answer, texts, SUM, min_share=min_share, by_tokens=by_tokens, counts=Counter() if counts is None else counts)
-    return [verdict.score for verdict in found]
+    found = rewards_by(answer, texts, SUM, min_share=min_share, by_tokens=by_tokens, counts=Counter() if counts is None else counts)
+    return [reward.score for reward in found]
 
 
 def test_the_decoded_answer_is_right_different_votes_are_wrong_and_equal_votes_unscored():
@@ -33,8 +33,8 @@ def test_a_missing_answer_leaves_the_task_out_and_is_counted(answer, own, words)
     counts = Counter()
     assert scores(answer, counts=counts) == [None] * (4 + own)
     assert counts == {"own_answers": 1, "own_answers_abstained": 1}
-    found = verdicts_by(answer, TEXTS, SUM, min_share=0.0, by_tokens=False, counts=counts)
-    assert all(words in verdict.message for verdict in found)
+    found = rewards_by(answer, TEXTS, SUM, min_share=0.0, by_tokens=False, counts=counts)
+    assert all(words in reward.message for reward in found)
 
 
 def test_too_little_agreement_with_the_answer_leaves_the_task_out():

@@ -1,14 +1,14 @@
 import pytest
 
 from etude.errors import UserError
-from etude.rewards.random_score import RandomFeedback
+from etude.rewards.random_score import RandomReward
 from etude.tasks.task import Task
 
 PAIRS = [(f"text {i % 7}", Task(f"question {i % 5}", "answer")) for i in range(2_000)]
 
 
 def scores(seed, rate, pairs=PAIRS):
-    return [verdict.score for verdict in RandomFeedback(seed, rate).judge(pairs)]
+    return [reward.score for reward in RandomReward(seed, rate).judge(pairs)]
 
 
 def test_random_scores_have_their_rate_and_repeat():
@@ -28,4 +28,4 @@ def test_odd_text_and_no_text_are_fine():
 
 def test_a_rate_outside_its_range_is_refused():
     with pytest.raises(UserError, match=r"rate must be in \[0, 1\], got 1.5"):
-        RandomFeedback(0, 1.5)
+        RandomReward(0, 1.5)

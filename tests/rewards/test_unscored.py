@@ -4,13 +4,13 @@ import pytest
 
 from etude.errors import UserError
 from etude.rewards.unscored import TooManyUnscored, check_max_share, check_scored, commonest_reason
-from etude.rewards.verdict import Verdict
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 
 def asked(failed, total, reason="the verifier raised ValueError: no number"):
     answers = [(f"answer {place} " + "x" * 100, Task(f"question {place}")) for place in range(total)]
-    return answers, [Verdict(None, message=reason) if place < failed else Verdict(-3.0) for place in range(total)]
+    return answers, [Reward(None, message=reason) if place < failed else Reward(-3.0) for place in range(total)]
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,11 @@ def asked(failed, total, reason="the verifier raised ValueError: no number"):
     ],
 )
 def test_more_than_a_few_answers_without_a_score_stop(failed, total, max_share, stops):
-    answers, verdicts = asked(failed, total)
+    answers, rewards = asked(failed, total)
     if not stops:
-        return check_scored(answers, verdicts, max_share, "practice step 3")
+        return check_scored(answers, rewards, max_share, "practice step 3")
     with pytest.raises(TooManyUnscored) as problem:
-        check_scored(answers, verdicts, max_share, "practice step 3")
+        check_scored(answers, rewards, max_share, "practice step 3")
     said = str(problem.value)
     assert said.startswith(f"practice step 3: {failed} of {total} answers could not be scored, and max_unscored_share is {max_share:g}; ")
     assert "most often: the verifier raised ValueError: no number, as of the answer 'answer 0 xx" in said and "x" * 61 not in said
@@ -42,11 +42,11 @@ def test_more_than_a_few_answers_without_a_score_stop(failed, total, max_share, 
 
 
 def test_the_example_has_the_commonest_reason_and_a_time_out_its_own_fix():
-    answers, verdicts = asked(4, 5, "timed out after 0.2 s")
-    verdicts[0] = Verdict(None, message="oh")
-    assert commonest_reason(verdicts) == "timed out after 0.2 s"
+    answers, rewards = asked(4, 5, "timed out after 0.2 s")
+    rewards[0] = Reward(None, message="oh")
+    assert commonest_reason(rewards) == "timed out after 0.2 s"
     with pytest.raises(TooManyUnscored, match=r"as of the answer 'answer 1 .*: raise timeout_seconds, or put right what scores them"):
-        check_scored(answers, verdicts, 0.1, "measuring sums")
+        check_scored(answers, rewards, 0.1, "measuring sums")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])

@@ -3,10 +3,10 @@ from collections import Counter
 import pytest
 
 from etude.errors import UserError
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.curriculum import Curriculum, CurriculumSettings, slope
 from etude.tasks.families import curriculum_levels
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 TASKS = [Task(f"{kind} {number}?", metadata={"kind": kind}) for kind in ("add", "sort") for number in range(4)]
@@ -15,7 +15,7 @@ LEVELS = CurriculumSettings("levels", levels=[{}, {}, {}], level_groups=2)
 
 
 def seen(curriculum, place, *scores):
-    return curriculum.observe([Group(TASKS[place], ())], [[Verdict(score) for score in scores]])
+    return curriculum.observe([Group(TASKS[place], ())], [[Reward(score) for score in scores]])
 
 
 def levelled():
@@ -95,7 +95,7 @@ def test_levels_rise_with_success_and_fall_without():
     def at_level(score, number):
         for _ in range(number):
             task = Task(f"{curriculum.level} 0?", metadata={"level": curriculum.level})
-            curriculum.observe([Group(task, ())], [[Verdict(score)]])
+            curriculum.observe([Group(task, ())], [[Reward(score)]])
         return curriculum.level
 
     assert [at_level(1.0, 1), at_level(1.0, 1)] == [0, 1]  # after two groups

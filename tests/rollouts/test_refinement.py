@@ -4,20 +4,20 @@ import copy
 from dataclasses import replace
 
 import pytest
-from small_examples import anchored, credited
+from small_examples import anchored, examples_of
 
 from etude.engine.completion import Completion
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.learn.learner import Learner, Optimiser
+from etude.learn.learner import Learner, OptimizerSettings
 from etude.randomness import seed_for
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.prompts import render_feedback, render_prompt
 from etude.rollouts.refinement import CHECK, Refinement, refine
 from etude.rollouts.samples import sample_groups
 from etude.rollouts.steps import Steps
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 TASKS = [Task("ab", "x"), Task("cde", "y")]
@@ -36,15 +36,15 @@ def first_of(engine, num_samples=3, **changes):
 
 
 def wrong(groups, score=0.0):
-    return [[Verdict(score) for _ in group.attempts] for group in groups]
+    return [[Reward(score) for _ in group.attempts] for group in groups]
 
 
 def never(pairs):
-    return [Verdict(0.0) for _ in pairs]
+    return [Reward(0.0) for _ in pairs]
 
 
-def refined(engine, groups, verdicts, how, judge=never, room_tokens=250, **changes):
-    return refine(engine, groups, verdicts, judge, how, room_tokens=room_tokens, **(HOW | changes))
+def refined(engine, groups, rewards, how, judge=never, room_tokens=250, **changes):
+    return refine(engine, groups, rewards, judge, how, room_tokens=room_tokens, **(HOW | changes))
 
 
 def test_one_turn_is_plain_sampling(engine):
@@ -54,7 +54,7 @@ def test_one_turn_is_plain_sampling(engine):
 
 def test_a_turn_is_what_the_engine_draws_behind_all_that_came_before(engine):
     groups = first_of(engine)
-    found, verdicts = refined(engine, groups, wrong(groups), Refinement(turns=3))
+    found, rewards = refined(engine, groups, wrong(groups), Refinement(turns=3))
     for place, (group, before) in enumerate(zip(found, groups, strict=True)):
         for number, (attempt, first) in enumerate(zip(group.attempts, before.attempts, strict=True)):
             assert attempt.tokens[: len(first.tokens)] == first.tokens and attempt.logprobs[: len(first.logprobs)] == first.logprobs
@@ -69,63 +69,63 @@ def test_a_turn_is_what_the_engine_draws_behind_all_that_came_before(engine):
                 assert attempt.logprobs[own : own + end - start] == pytest.approx(alone.logprobs, abs=1e-5)
                 own += end - start
             assert (attempt.text, attempt.finish) == (alone.text, alone.finish)
-    assert {verdict.turn_scores for row in verdicts for verdict in row} == {(0.0, 0.0, 0.0)}
+    assert {reward.turn_scores for row in rewards for reward in row} == {(0.0, 0.0, 0.0)}
 
 
 def test_a_learner_that_did_not_change_finds_the_log_probs_of_all_turns(engine):
     groups = first_of(engine)
     scores = iter([1.0, 0.0] * 6)
-    found, verdicts = refined(engine, groups, wrong(groups), Refinement(turns=3), lambda pairs: [Verdict(next(scores)) for _ in pairs])
-    examples = [example for own in credited(found, verdicts, on_examples=anchored) for example in own]
+    found, rewards = refined(engine, groups, wrong(groups), Refinement(turns=3), lambda pairs: [Reward(next(scores)) for _ in pairs])
+    examples = [example for own in examples_of(found, rewards, on_examples=anchored) for example in own]
     assert len(examples) == sum(attempt.turns for group in found for attempt in group.attempts) > 12
-    learner = Learner(engine._model, Optimiser(), [], temperature=0.8)
+    learner = Learner(engine._model, OptimizerSettings(), [], temperature=0.8)
     for example, logprobs in zip(examples, learner.logprobs(examples), strict=True):
         assert logprobs == pytest.approx(example.behaviour_logprobs, abs=1e-4)
 
 
 def test_right_attempts_are_left_as_they_are_and_unscored_ones_are_not(engine):
     groups = first_of(engine)
-    verdicts = [[Verdict(1.0), Verdict(0.5), Verdict(None)] for _ in groups]
+    rewards = [[Reward(1.0), Reward(0.5), Reward(None)] for _ in groups]
     judged = []
 
     def judge(pairs):
         judged.append([task for _, task in pairs])
-        return [Verdict(1.0) for _ in pairs]
+        return [Reward(1.0) for _ in pairs]
 
-    found, after = refined(engine, groups, verdicts, Refinement(turns=4), judge)
+    found, after = refined(engine, groups, rewards, Refinement(turns=4), judge)
     assert judged == [[TASKS[0]] * 2 + [TASKS[1]] * 2]  # right then, so that nothing is left to revise
     for group, row, before in zip(found, after, groups, strict=True):
-        assert group.attempts[0] is before.attempts[0] and row[0] == Verdict(1.0)
-        assert [verdict.turn_scores for verdict in row[1:]] == [(0.5, 1.0), (None, 1.0)]
+        assert group.attempts[0] is before.attempts[0] and row[0] == Reward(1.0)
+        assert [reward.turn_scores for reward in row[1:]] == [(0.5, 1.0), (None, 1.0)]
         assert group.attempts[2].before[1] == "That could not be checked. Correct it; give the final answer again."
 
 
 def test_fixed_words_are_told_after_every_answer(engine):
     groups = first_of(engine)
-    found, verdicts = refined(engine, groups, wrong(groups, 1.0), Refinement(feedback="fixed"))
+    found, rewards = refined(engine, groups, wrong(groups, 1.0), Refinement(feedback="fixed"))
     assert all(attempt.turns == 2 and attempt.before[1] == CHECK for group in found for attempt in group.attempts)
-    assert {verdict.turn_scores for row in verdicts for verdict in row} == {(1.0, 0.0)}
+    assert {reward.turn_scores for row in rewards for reward in row} == {(1.0, 0.0)}
 
 
 def test_an_attempt_without_room_is_left_as_it_is(engine):
     groups = first_of(engine)
     found, _ = refined(engine, groups, wrong(groups), Refinement())
     room = min(attempt.turn_spans[1][0] for group in found for attempt in group.attempts)
-    cut, verdicts = refined(engine, groups, wrong(groups), Refinement(), room_tokens=room)
-    for group, whole, before, row in zip(cut, found, groups, verdicts, strict=True):
-        for attempt, revised, first, verdict in zip(group.attempts, whole.attempts, before.attempts, row, strict=True):
+    cut, rewards = refined(engine, groups, wrong(groups), Refinement(), room_tokens=room)
+    for group, whole, before, row in zip(cut, found, groups, rewards, strict=True):
+        for attempt, revised, first, reward in zip(group.attempts, whole.attempts, before.attempts, row, strict=True):
             fits = revised.turn_spans[1][0] <= room
             assert attempt.tokens == (revised if fits else first).tokens
-            assert len(verdict.turn_scores) == (2 if fits else 0)
+            assert len(reward.turn_scores) == (2 if fits else 0)
     assert refined(engine, groups, wrong(groups), Refinement(), room_tokens=room - 1)[0] == groups
 
 
 def test_a_revision_does_not_depend_on_what_is_revised_beside_it(engine):
     groups = first_of(engine)
     found, _ = refined(engine, groups, wrong(groups), Refinement())
-    verdicts = wrong(groups)
-    verdicts[0] = [Verdict(1.0), Verdict(0.0), Verdict(1.0)]
-    alone, _ = refined(engine, groups, verdicts, Refinement())
+    rewards = wrong(groups)
+    rewards[0] = [Reward(1.0), Reward(0.0), Reward(1.0)]
+    alone, _ = refined(engine, groups, rewards, Refinement())
     assert alone[0].attempts[1].tokens == found[0].attempts[1].tokens
 
 
@@ -149,8 +149,8 @@ def test_an_answer_is_told_of_behind_one_end_token(engine, own, ends):
 
 
 def refined_attempts(engine, attempt):
-    groups, verdicts = refined(engine, [Group(TASKS[0], (attempt,))], [[Verdict(0.0)]], Refinement())
-    return [group.attempts for group in groups], verdicts
+    groups, rewards = refined(engine, [Group(TASKS[0], (attempt,))], [[Reward(0.0)]], Refinement())
+    return [group.attempts for group in groups], rewards
 
 
 CLOSED = (
@@ -200,8 +200,8 @@ def test_the_step_that_a_verifier_values_least_is_quoted(tokenizer, llama):
     engine = TransformersEngine(llama, tokenizer)
     own = tuple(tokenizer("2+2=4\n4*3=13\n13")["input_ids"])
     attempt = Attempt.of((5, 6), Completion(own, (-1.0,) * len(own), "", "stop", 5, 0))
-    verdict = [[Verdict(0.0, step_values=(0.5, 0.6, 0.1, 0.0), words="No.")]]
-    (group,), _ = refined(engine, [Group(TASKS[0], (attempt,))], verdict, Refinement(verifier_words="{words} Again:"), steps=Steps())
+    reward = [[Reward(0.0, step_values=(0.5, 0.6, 0.1, 0.0), words="No.")]]
+    (group,), _ = refined(engine, [Group(TASKS[0], (attempt,))], reward, Refinement(verifier_words="{words} Again:"), steps=Steps())
     assert group.attempts[0].before[1] == "No. It seems to go wrong in step 2: '4*3=13' Again:"
 
 

@@ -8,7 +8,7 @@ from etude.errors import UserError
 from etude.rollouts.prompts import render_prompt
 from etude.rollouts.samples import sample_groups
 from etude.rollouts.search.settings import Search
-from etude.rollouts.settings import Exploration
+from etude.rollouts.settings import RolloutSettings
 from etude.rollouts.variants import asked, sample_variously
 from etude.tasks.task import Task
 from etude.tiny import tiny_model, tiny_tokenizer
@@ -53,10 +53,10 @@ def test_an_attempt_is_the_same_whichever_are_made_beside_it(engine):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"variants": ["a"] * 9}, "explore.variants has 9 prompts for explore.num_samples 8 attempts"),
-        ({"variants": ["a"], "search": Search("mcts")}, "explore.variants asks .* which explore.search.method mcts can't"),
+        ({"prompt_variants": ["a"] * 9}, "rollout.prompt_variants has 9 prompts for rollout.num_samples 8 attempts"),
+        ({"prompt_variants": ["a"], "search": Search("mcts")}, "rollout.prompt_variants asks .* which rollout.search.method mcts can't"),
     ],
 )
 def test_wrong_settings_are_told(wrong, message):
     with pytest.raises(UserError, match=message):
-        Exploration(**wrong)
+        RolloutSettings(**wrong)

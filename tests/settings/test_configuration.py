@@ -52,10 +52,10 @@ def test_a_file_and_overrides_become_dataclasses(tmp_path):
 
 def test_unset_settings_of_a_section_keep_the_section_default(tmp_path):
     assert parse(Outer, None, ["--needed=1", "--inner.kind", "flat"]).inner == Inner(kind="flat")
-    settings = parse_practice(find_configuration("practice", "tiny"), ["--preferences.optimiser.warmup_steps", "7"])
-    optimiser = settings.preferences.optimiser
-    assert (optimiser.warmup_steps, optimiser.learning_rate) == (7, PracticeSettings(settings.tasks).preferences.optimiser.learning_rate)
-    assert settings.warm_start.optimiser.warmup_steps == 3 and settings.learn.optimiser.learning_rate != 0
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--preferences.optimizer.warmup_steps", "7"])
+    optimizer = settings.preferences.optimizer
+    assert (optimizer.warmup_steps, optimizer.learning_rate) == (7, PracticeSettings(settings.tasks).preferences.optimizer.learning_rate)
+    assert settings.warm_start.optimizer.warmup_steps == 3 and settings.learn.optimizer.learning_rate != 0
 
 
 def test_a_changed_file_is_read_again_and_results_are_not_shared(tmp_path):
@@ -97,10 +97,10 @@ def test_an_optional_setting_says_what_it_accepts():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--explore.search.width", "0"], r"^explore\.search\.width must be at least 1, got 0$"),
+        (["--rollout.search.width", "0"], r"^rollout\.search\.width must be at least 1, got 0$"),
         (
-            ["--explore.search.to_end", "false"],
-            r"^explore\.search\.to_end false .* set explore\.search\.method to mcts",
+            ["--rollout.search.to_end", "false"],
+            r"^rollout\.search\.to_end false .* set rollout\.search\.method to mcts",
         ),
         (["--learn.preference.pairs", "x"], r"^unknown learn\.preference\.pairs 'x'"),
         (["--preferences.steps", "3"], r"^preferences\.steps is set, but preferences\.path names no file"),
@@ -237,17 +237,18 @@ def test_two_sources_on_the_command_line_are_refused(tmp_path):
     [
         (
             ["--learn.method", "imitation", "--kl_penalty.kl_coef", "0.1"],
-            r"kl_penalty is on the tokens of the policy gradient, and learn\.method imitation is set: set it to credit, or leave",
+            r"kl_penalty is on the tokens of the policy gradient, and learn\.method imitation is set: set it to policy_gradient, or leave",
         ),
         (["--kl_penalty.kl_coef", "-1"], r"callbacks\.kl_penalty\.kl_coef must be above 0, got -1\.0: leave kl_penalty out"),
-        (["--explore.sampling.temperature", "0"], "makes all attempts at a task equal"),
-        (["--explore.sampling.top_k", "1"], "makes all attempts at a task equal"),
-        (["--explore.num_samples", "1"], r"explore\.num_samples must be at least 2, got 1"),
-        (["--learn.updates_per_epoch", "17"], r"updates_per_epoch is 17, but a step has only explore\.tasks_per_step = 16 groups"),
+        (["--rollout.sampling.temperature", "0"], "makes all attempts at a task equal"),
+        (["--rollout.sampling.top_k", "1"], "makes all attempts at a task equal"),
+        (["--rollout.num_samples", "1"], r"rollout\.num_samples must be at least 2, got 1"),
+        (["--learn.minibatches_per_epoch", "17"], r"minibatches_per_epoch is 17, but a step has only rollout\.tasks_per_step = 16 groups"),
         (["--learn.lora.alpha", "3"], r"learn\.lora\.alpha is 3\.0 but learn\.lora\.rank is 0"),
-        (["--learn.credit", "centered"], r"unknown learn\.credit 'centered': did you mean 'centred'\?"),
-        (["--learn.loss", "clip"], r"unknown learn\.loss 'clip': did you mean 'clipped'\?"),
-        (["--feedback", "outcomes"], r"unknown feedback 'outcomes': did you mean 'outcome'\?"),
+        (["--learn.advantage", "centered"], r"unknown learn\.advantage 'centered': did you mean 'dr_grpo'\?"),
+        (["--learn.loss", "clipped"], r"unknown learn\.loss 'clipped': did you mean 'ppo'\?"),
+        (["--reward", "verifiers"], r"unknown reward 'verifiers': did you mean 'verifier'\?"),
+        (["--reward", "outcome"], r"unknown reward 'outcome': did you mean 'verifier'\?"),
         (["--warm_start.n", "0"], "there are no demonstrations"),
     ],
 )

@@ -6,7 +6,7 @@ from etude.decoding.settings import READS
 from etude.errors import unknown
 from etude.kv_cache.settings import VIEWS
 from etude.learn.loss_settings import POLICY_LOSS_NAMES
-from etude.learn.settings import CREDIT, METHODS, STEP_CREDIT
+from etude.learn.settings import ADVANTAGES, METHODS, STEP_ADVANTAGES
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.evaluate_settings import EvaluateSettings
 from etude.recipes.generate_settings import GenerateSettings
@@ -14,17 +14,17 @@ from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.settings.configuration import settings_of
 from etude.settings.spellings import NAMES, SECTIONS, VALUES, nearest_setting, our_value
 from etude.training.parse import SHORT
-from etude.training.settings import FEEDBACK, OTHER_FEEDBACK, PracticeSettings
+from etude.training.settings import OTHER_REWARDS, REWARDS, PracticeSettings
 
 CHOICES = {
-    "learn.credit": [*CREDIT, *STEP_CREDIT],
+    "learn.advantage": [*ADVANTAGES, *STEP_ADVANTAGES],
     "learn.loss": POLICY_LOSS_NAMES,
     "learn.method": METHODS,
-    "feedback": (*FEEDBACK, *OTHER_FEEDBACK),
+    "reward": (*REWARDS, *OTHER_REWARDS),
     "search.method": [*SEARCHES, REFINE],
     "decoding.method": READS,
-    "engine.view": VIEWS,
-    "machine.precision": ("float32", "bfloat16"),
+    "kv_cache.policy": VIEWS,
+    "machine.dtype": ("float32", "bfloat16"),
     "machine.device": ("cuda", "cpu"),
 }
 COMMANDS = (PracticeSettings, AdaptSettings, EvaluateSettings, GenerateSettings)
@@ -33,30 +33,30 @@ COMMANDS = (PracticeSettings, AdaptSettings, EvaluateSettings, GenerateSettings)
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("learn.optimizer.learning_rate", "learn.optimiser.learning_rate"),
-        ("learn.optimizer.lr", "learn.optimiser.learning_rate"),
-        ("warm_start.lr", "warm_start.optimiser.learning_rate"),
+        ("learn.optim.learning_rate", "learn.optimizer.learning_rate"),
+        ("learn.optimizer.lr", "learn.optimizer.learning_rate"),
+        ("warm_start.lr", "warm_start.optimizer.learning_rate"),
         ("warm-start.steps", "warm_start.steps"),
-        ("lr", "learn.optimiser.learning_rate"),
-        ("learning_rate", "learn.optimiser.learning_rate"),
-        ("learning-rate", "learn.optimiser.learning_rate"),
-        ("temperature", "explore.sampling.temperature"),
-        ("explore.temperature", "explore.sampling.temperature"),
-        ("num_samples", "explore.num_samples"),
-        ("num_generations", "explore.num_samples"),
+        ("lr", "learn.optimizer.learning_rate"),
+        ("learning_rate", "learn.optimizer.learning_rate"),
+        ("learning-rate", "learn.optimizer.learning_rate"),
+        ("temperature", "rollout.sampling.temperature"),
+        ("rollout.temperature", "rollout.sampling.temperature"),
+        ("num_samples", "rollout.num_samples"),
+        ("num_generations", "rollout.num_samples"),
         ("kl_coef", "callbacks.kl_penalty.kl_coef"),
         ("beta", "callbacks.kl_penalty.kl_coef"),
         ("learn.kl_coef", "callbacks.kl_penalty.kl_coef"),
         ("learn.beta", "learn.preference.beta"),
         ("entropy_coeff", "callbacks.entropy_bonus.entropy_coef"),
-        ("max_new_tokens", "explore.max_new_tokens"),
-        ("max_completion_length", "explore.max_new_tokens"),
-        ("batch_size", "explore.tasks_per_step"),
+        ("max_new_tokens", "rollout.max_new_tokens"),
+        ("max_completion_length", "rollout.max_new_tokens"),
+        ("batch_size", "rollout.tasks_per_step"),
         ("num_train_epochs", "learn.epochs"),
         ("lora_r", "learn.lora.rank"),
         ("model_name_or_path", "model"),
         ("reward_funcs", "tasks.verifier"),
-        ("explore.search.beem", "explore.search.beams"),
+        ("rollout.search.beem", "rollout.search.beams"),
         ("stepz", "steps"),
         ("zzzz", None),
     ],
@@ -69,20 +69,22 @@ def test_another_librarys_name_maps_to_the_setting_that_the_command_has():
     assert nearest_setting("temperature", list(settings_of(GenerateSettings))) == "sampling.temperature"
     assert nearest_setting("max_tokens", list(settings_of(GenerateSettings))) == "max_new_tokens"
     assert nearest_setting("limit", list(settings_of(EvaluateSettings))) == "evaluation.n"
-    assert nearest_setting("lr", list(settings_of(AdaptSettings))) == "study.optimiser.learning_rate"
+    assert nearest_setting("lr", list(settings_of(AdaptSettings))) == "study.optimizer.learning_rate"
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "hint"),
     [
-        ("learn.credit", "grpo", "did you mean 'standardised'?"),
-        ("learn.credit", "dr_grpo", "did you mean 'centred'?"),
-        ("learn.credit", "DR-GRPO", "did you mean 'centred'?"),
-        ("learn.credit", "rloo", "did you mean 'leave_one_out'?"),
-        ("learn.loss", "gspo", "did you mean 'sequence'?"),
+        ("learn.advantage", "group", "did you mean 'grpo'?"),
+        ("learn.advantage", "dr.grpo", "did you mean 'dr_grpo'?"),
+        ("learn.advantage", "DR-GRPO", "did you mean 'dr_grpo'?"),
+        ("learn.advantage", "loo", "did you mean 'rloo'?"),
+        ("learn.advantage", "gspo", "did you mean 'grpo' (and learn.loss says how it is clipped)?"),
+        ("learn.loss", "vanilla", "did you mean 'ppo'?"),
+        ("learn.loss", "GSPO", "did you mean 'gspo'?"),
         ("learn.method", "sft", "did you mean 'imitation' (of own right attempts; given demonstrations are learned by warm_start.steps)?"),
         ("learn.method", "dpo", "did you mean 'preference' (with learn.preference.loss)?"),
-        ("explore.search.method", "best_of_n", "did you mean 'samples'?"),
+        ("rollout.search.method", "best_of_n", "did you mean 'samples'?"),
     ],
 )
 def test_the_fields_word_for_a_value_finds_ours(setting, value, hint):
@@ -99,7 +101,7 @@ def test_every_word_leads_to_a_setting_or_a_choice_that_there_is():
 
 
 def test_a_valid_choice_gets_no_hint():
-    assert our_value("learn.credit", "centred") is None and our_value("unheard.of", "grpo") is None
+    assert our_value("learn.advantage", "dr_grpo") is None and our_value("unheard.of", "grpo") is None
 
 
 def test_the_page_of_methods_has_every_one():

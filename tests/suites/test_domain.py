@@ -12,12 +12,12 @@ from etude.suites.domain_changes import format_change, paired_changes
 OWN = {
     "questions": ["questions.jsonl"],
     "glossary": ["terms.jsonl"],
-    "near": ["near.jsonl"],
-    "far": ["far.jsonl", "other.jsonl"],
+    "near_domain": ["near.jsonl"],
+    "far_domain": ["far.jsonl", "other.jsonl"],
     "text": ["tale.md"],
     "text_tokens": 300,
-    "said_n": 0,
-    "machine.precision": "float32",
+    "generated_n": 0,
+    "machine.dtype": "float32",
 }
 
 
@@ -73,7 +73,7 @@ def test_every_part_has_its_rows_and_only_the_split_is_measured(sets):
 
 
 def test_terms_and_open_questions_are_answered_in_words(sets):
-    found = DOMAIN.evaluate("tiny-random", "domain", OWN | {"said_n": 4}, data=sets)["rows"]
+    found = DOMAIN.evaluate("tiny-random", "domain", OWN | {"generated_n": 4}, data=sets)["rows"]
     said = [row for row in found if row["part"] == "said"]
     assert [(row["name"], row["n"]) for row in said] == [("questions.jsonl", 4), ("terms.jsonl", 4)]
     assert all(len(row["f1s"]) == 4 and row["low"] <= row["value"] <= row["high"] for row in said)
@@ -99,7 +99,7 @@ def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_pat
     assert found["model"] == "tiny-random" and len(found["rows"]) == 8
     assert said.startswith("choices  questions.jsonl") and "calibrated" in said and "tokens, perplexity" in said
     mine = tmp_path / "mine.yaml"
-    mine.write_text(f"command: domain\nfar: [{sets}/far.jsonl]\ncolumns: {{question: q, choices: options, answer: a}}\n")
+    mine.write_text(f"command: domain\nfar_domain: [{sets}/far.jsonl]\ncolumns: {{question: q, choices: options, answer: a}}\n")
     assert main(["evaluate", "tiny-random", "--suite", str(mine)]) == 0
     assert capsys.readouterr().out.startswith("far ")
 
@@ -130,7 +130,7 @@ def test_terms_are_in_the_split_of_their_sections_questions(sets):
         (["--split_by", "chapter"], "unknown column in questions.jsonl:1 'chapter'"),
         (["--choices_where", '{"type": "mcp"}'], "questions.jsonl gave no tasks for split 'test' with type mcp"),
         (["--glossary", "far.jsonl"], "far.jsonl:1 has no term"),
-        (["--near", "nera.jsonl"], "'nera.jsonl' is not a file"),
+        (["--near_domain", "nera.jsonl"], "'nera.jsonl' is not a file"),
         (["--n", "0"], "n must be at least 1, got 0"),
     ],
 )

@@ -23,7 +23,7 @@ from etude.tasks.aliases import with_aliases
 from etude.tasks.task import Task
 
 ROWS = [(letter, "bcdea"[place]) for place, letter in enumerate("abcde")]
-FLOAT32 = {"machine.precision": "float32"}
+FLOAT32 = {"machine.dtype": "float32"}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(mode
 
 def test_the_suite_measures_likelihoods_samples_and_greedy_answers(model, file):
     suite = {"path": [file], "max_new_tokens": 3, "k": 4, "methods": ["majority", "integrative_original"], **FLOAT32}
-    found = LATENT_KNOWLEDGE.evaluate(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
+    found = LATENT_KNOWLEDGE.evaluate(model, "latent-knowledge", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
     row, items = found["row"], found["items"]
     assert (row["n"], row["k"], len(items)) == (5, 4, 5)
     assert row["likelihood"] == sum(item["likelihood"] for item in items) / 5
@@ -81,7 +81,7 @@ def test_the_suite_measures_likelihoods_samples_and_greedy_answers(model, file):
         if each["method"] == "integrative_original":  # which draws no samples of its own
             other = evaluate(model, asked | {"decoding.method": each["method"]})["evaluation"][0]
             assert each["accuracy"] == other["decoding_accuracy"]
-    assert LATENT_KNOWLEDGE.evaluate(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
+    assert LATENT_KNOWLEDGE.evaluate(model, "latent-knowledge", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def test_pass_at_k_is_of_the_samples_that_methods_choose_among(llama, tokenizer)
 
 def test_the_command_takes_the_suite_by_its_name(model, file, tmp_path, capsys):
     given = ["--path", file, "--wrong", "wrong", "--n", "4", "--k", "2", "--max_new_tokens", "3", "--methods", "majority"]
-    assert main(["evaluate", model, "--suite", "knows-says", *given, "--json", str(tmp_path / "found.json")]) == 0
+    assert main(["evaluate", model, "--suite", "latent-knowledge", *given, "--json", str(tmp_path / "found.json")]) == 0
     said = capsys.readouterr().out
     assert "right answers: likeliest " in said and "majority " in said and "points [" in said
     assert json.loads((tmp_path / "found.json").read_text())["row"]["n"] == 4
@@ -148,9 +148,12 @@ def test_the_command_takes_the_suite_by_its_name(model, file, tmp_path, capsys):
 )
 def test_what_makes_no_sense_is_one_sentence(model, file, changes, message):
     with pytest.raises(UserError, match=message):
-        LATENT_KNOWLEDGE.evaluate(model, LatentKnowledge(**({"path": [file], "machine": Machine(precision="float32")} | changes)))
+        LATENT_KNOWLEDGE.evaluate(model, LatentKnowledge(**({"path": [file], "machine": Machine(dtype="float32")} | changes)))
 
 
 def test_an_unknown_suite_is_named_beside_those_that_ship(model, capsys):
     assert main(["evaluate", model, "--suite", "knows_says"]) == 2
-    assert "unknown suite 'knows_says': did you mean 'knows-says'? Choices: domain, knows-says, long, retention" in capsys.readouterr().err
+    assert (
+        "unknown suite 'knows_says': did you mean 'latent-knowledge'? Choices: domain, latent-knowledge, long, retention"
+        in capsys.readouterr().err
+    )

@@ -14,16 +14,16 @@ from etude.evaluation.report import kv_cache_page
 from etude.evaluation.report.kv_cache_page import ShownTask
 from etude.suites.long_context import LONG_CONTEXT, LongSuite
 
-SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "machine.precision": "float32"}
+SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "machine.dtype": "float32"}
 
 
 @pytest.mark.parametrize("question", ["seen", "unseen"])
 @pytest.mark.parametrize("view", ["snapkv", "kvzip", "arkvale"])
 def test_a_view_that_keeps_all_finds_what_the_full_context_finds(view, question):
-    how = SMALL | {"question": question, "engine.view": view}
-    found = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"engine.keep_ratio": 1.0})
+    how = SMALL | {"question": question, "kv_cache.policy": view}
+    found = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"kv_cache.keep_ratio": 1.0})
     assert [item["view_text"] for item in found["items"]] == [item["full_text"] for item in found["items"]]
-    small = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"engine.keep_ratio": 0.15})
+    small = LONG_CONTEXT.evaluate("tiny-random", "long", how | {"kv_cache.keep_ratio": 0.15})
     assert [item["full_text"] for item in small["items"]] == [item["full_text"] for item in found["items"]]
     assert [item["view_text"] for item in small["items"]] != [item["full_text"] for item in found["items"]]
     assert small["view"] == f"{view} 0.15"
@@ -32,8 +32,9 @@ def test_a_view_that_keeps_all_finds_what_the_full_context_finds(view, question)
 
 
 def test_the_command_writes_what_it_prints(tmp_path, capsys):
-    assert main(["evaluate", "tiny-random", "--suite", "long", "--kinds", "single", "--tokens", "240", "--n", "2", "--max_new_tokens", "4",
-                 "--engine.view", "streaming", "--engine.budget_tokens", "20", "--json", str(tmp_path / "found.json")]) == 0  # fmt: skip
+    few = ["--kinds", "single", "--tokens", "240", "--n", "2", "--max_new_tokens", "4"]
+    policy = ["--kv_cache.policy", "streaming", "--kv_cache.budget_tokens", "20"]
+    assert main(["evaluate", "tiny-random", "--suite", "long", *few, *policy, "--json", str(tmp_path / "found.json")]) == 0
     (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
     said = capsys.readouterr().out
     assert "streaming 20 tokens" in said and f"full {row['full']:.1%}" in said and "n = 2" in said
@@ -41,9 +42,9 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 
 @pytest.mark.parametrize("view", ["snapkv", "quest"])
 def test_a_page_shows_what_is_kept_over_the_text_and_by_head(view, tmp_path):
-    how = SMALL | {"tokens": [234, 240], "n": 2, "engine.view": view, "engine.keep_ratio": 0.3}
+    how = SMALL | {"tokens": [234, 240], "n": 2, "kv_cache.policy": view, "kv_cache.keep_ratio": 0.3}
     if view == "quest":
-        how |= {"engine.page_tokens": 8, "engine.offload": "file", "engine.ahead_pages": 2}
+        how |= {"kv_cache.page_tokens": 8, "kv_cache.offload": "file", "kv_cache.prefetch_pages": 2}
     found = LONG_CONTEXT.evaluate("tiny-random", "long", how, page=tmp_path / "new" / "kept.html")
     assert found == json.loads(json.dumps(found)), "what the page is made of is no part of the result"
     text = (tmp_path / "new" / "kept.html").read_text()
@@ -92,7 +93,7 @@ def test_wrong_suites_are_said_in_a_sentence():
             LongSuite(**changes)
     with pytest.raises(UserError, match="rerotate is not for this suite"):
         LONG_CONTEXT.evaluate(
-            "tiny-random", "long", SMALL | {"engine.view": "streaming", "engine.budget_tokens": 20, "engine.rerotate": True}
+            "tiny-random", "long", SMALL | {"kv_cache.policy": "streaming", "kv_cache.budget_tokens": 20, "kv_cache.rerotate": True}
         )
     with pytest.raises(UserError, match="more than the model's 256 positions"):
         LONG_CONTEXT.evaluate("tiny-random", "long", SMALL | {"tokens": [1000]})

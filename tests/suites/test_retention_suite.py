@@ -8,7 +8,7 @@ from etude.cli import main
 from etude.errors import UserError
 from etude.suites.retention import RETENTION, RetentionSuite
 
-SMALL = {"instructions": 11, "families": ["gcd"], "family_n": 3, "max_new_tokens": 4, "text_tokens": 300, "machine.precision": "float32"}
+SMALL = {"instructions": 11, "families": ["gcd"], "family_n": 3, "max_new_tokens": 4, "text_tokens": 300, "machine.dtype": "float32"}
 
 
 @pytest.fixture

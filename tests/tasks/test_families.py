@@ -31,9 +31,9 @@ def test_every_gold_answer_is_right_and_survives_json(family):
 @pytest.mark.parametrize("family", ["chain_sum", "count_bits", "gcd", "simple_equations"])
 def test_a_near_miss_earns_nothing_though_the_source_gives_a_part(family):
     task = draw(family)[0]
-    verdict = reasoning_gym(task.answer + "0", task)
-    assert (verdict.score, verdict.parts["parsable"]) == (0.0, 1.0)
-    assert 0.0 < verdict.parts["source_score"] < 1.0
+    reward = reasoning_gym(task.answer + "0", task)
+    assert (reward.score, reward.parts["parsable"]) == (0.0, 1.0)
+    assert 0.0 < reward.parts["source_score"] < 1.0
     assert reasoning_gym("a guess", task).parts == {"parsable": 0.0}
 
 
@@ -47,9 +47,9 @@ def test_sorted_numbers_must_be_the_questions_own():
     task = draw("number_sorting", min_decimals=0, max_decimals=0)[0]
     numbers = [float(number) for number in task.metadata["entry"]["metadata"]["sorted_numbers"]]
     others = str([str(number + 0.5) for number in numbers])
-    verdict = reasoning_gym(others, task)
-    assert verdict.parts["source_score"] == 1.0
-    assert verdict.score == 0.0
+    reward = reasoning_gym(others, task)
+    assert reward.parts["source_score"] == 1.0
+    assert reward.score == 0.0
     assert reasoning_gym(", ".join(map(str, numbers)), task).parts["parsable"] == 0.0
 
 
@@ -108,8 +108,8 @@ def test_code_in_an_entry_is_never_run(family, tmp_path):
     entry = task.metadata["entry"]
     *outer, name = EVALUATED[family]
     (entry[outer[0]] if outer else entry)[name] = f"[str(open('{path}', 'w'))]"
-    verdict = reasoning_gym(task.answer, task)
-    assert verdict.score is None and "is not plain arithmetic or data" in verdict.message
+    reward = reasoning_gym(task.answer, task)
+    assert reward.score is None and "is not plain arithmetic or data" in reward.message
     assert not path.exists()
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from etude.errors import UserError
-from etude.rewards.verdict import Verdict
-from etude.tasks.functions import load_function, to_verdict
+from etude.tasks.functions import load_function, to_reward
+from etude.tasks.reward import Reward
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import find_verifier
@@ -90,11 +90,11 @@ def test_a_failing_generator_is_reported(user_file, function, message):
         load_tasks(TaskSource(function=f"{user_file}:{function}"), split="test", n=None, seed=0)
 
 
-def test_a_verifier_may_return_a_verdict_a_number_a_bool_or_none():
-    assert to_verdict(Verdict(0.5)).score == 0.5
-    assert [to_verdict(result).score for result in (0.25, 1, True, False, None)] == [0.25, 1.0, 1.0, 0.0, None]
+def test_a_verifier_may_return_a_reward_a_number_a_bool_or_none():
+    assert to_reward(Reward(0.5)).score == 0.5
+    assert [to_reward(result).score for result in (0.25, 1, True, False, None)] == [0.25, 1.0, 1.0, 0.0, None]
     with pytest.raises(TypeError, match="got str"):
-        to_verdict("1.0")
+        to_reward("1.0")
 
 
 @pytest.mark.parametrize(
@@ -102,16 +102,16 @@ def test_a_verifier_may_return_a_verdict_a_number_a_bool_or_none():
     [(2.15, 2.15), (-5, -5.0), (30, 30.0), (np.float32(0.5), 0.5), (np.int64(-7), -7.0), (np.bool_(True), 1.0), (1e300, 1e300)],
 )
 def test_a_reward_is_any_finite_number_of_any_kind(result, score):
-    for verdict in (to_verdict(result), to_verdict(Verdict(result, {"part": result}, (result,)))):
-        assert verdict.score == score and type(verdict.score) is float and json.loads(json.dumps(verdict.to_json()))["score"] == score
+    for reward in (to_reward(result), to_reward(Reward(result, {"part": result}, (result,)))):
+        assert reward.score == score and type(reward.score) is float and json.loads(json.dumps(reward.to_json()))["score"] == score
 
 
 @pytest.mark.parametrize(("result", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (-np.inf, "-inf"), (np.float32("nan"), "nan")])
 def test_nan_and_infinity_are_unscored_with_a_message(result, said):
-    verdict = to_verdict(result)
-    assert verdict.score is None and verdict.message == f"the verifier returned {said}, which is no score"
+    reward = to_reward(result)
+    assert reward.score is None and reward.message == f"the verifier returned {said}, which is no score"
     with pytest.raises(ValueError, match="score must be a finite number or None"):
-        Verdict(result)
+        Reward(result)
 
 
 def test_a_verifier_says_from_where_on_an_answer_is_right(tmp_path):
@@ -140,7 +140,7 @@ def test_a_verifier_says_from_where_on_an_answer_is_right(tmp_path):
         ({"words": None}, "words must be text, got NoneType"),
     ],
 )
-def test_verdicts_that_json_cannot_hold_are_refused(fields, said):
+def test_rewards_that_json_cannot_hold_are_refused(fields, said):
     with pytest.raises(TypeError, match=said):
-        to_verdict(Verdict(0.5, **fields))
-    assert to_verdict(Verdict(0.5, {"length": 3}, (0.5, 1), "near", "colder")).parts == {"length": 3}
+        to_reward(Reward(0.5, **fields))
+    assert to_reward(Reward(0.5, {"length": 3}, (0.5, 1), "near", "colder")).parts == {"length": 3}

@@ -15,7 +15,7 @@ from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, find_verifier
 
 
-def verdict(verifier, gold, text, **metadata):
+def reward(verifier, gold, text, **metadata):
     return VERIFIERS[verifier](text, Task("question", gold, verifier, metadata=metadata))
 
 
@@ -77,7 +77,7 @@ NUMERIC = [
 
 @pytest.mark.parametrize(("gold", "text", "score"), NUMERIC)
 def test_numeric_compares_numbers_and_not_their_writing(gold, text, score):
-    assert verdict("numeric", gold, text).score == score
+    assert reward("numeric", gold, text).score == score
 
 
 JOINED = ["The answer is 3 + 4", "The answer is 7, 8 or 9", "The answer is 10^2", "The answer is 5 times 2", "so it is 3 + 4"]
@@ -87,16 +87,16 @@ JOINED = ["The answer is 3 + 4", "The answer is 7, 8 or 9", "The answer is 10^2"
     "text", ["", "no idea", "5 or 6", "5-10", "between 5 and 10", "The answer is 5 or 6", "1/0", "-$-5", "1" * 1000, *JOINED]
 )
 def test_numeric_finds_no_single_number_in_words_ranges_and_nonsense(text):
-    result = verdict("numeric", "5", text)
+    result = reward("numeric", "5", text)
     assert (result.score, result.parts["parsable"]) == (0.0, 0.0)
     assert "number" in result.message
 
 
 def test_a_wrong_number_is_parsable_and_quoted_in_the_feedback():
-    result = verdict("numeric", "1", "10")
+    result = reward("numeric", "1", "10")
     assert result.parts["parsable"] == 1.0
     assert result.message == "got 10, expected 1"
-    assert verdict("numeric", "1", "none").message == "no number in the answer"
+    assert reward("numeric", "1", "none").message == "no number in the answer"
 
 
 EXACT = [
@@ -123,7 +123,7 @@ EXACT = [
 
 @pytest.mark.parametrize(("gold", "text", "score", "parsable"), EXACT)
 def test_exact_forgives_case_space_and_punctuation_only(gold, text, score, parsable):
-    result = verdict("exact", gold, text)
+    result = reward("exact", gold, text)
     assert (result.score, result.parts["parsable"]) == (score, parsable)
 
 
@@ -171,7 +171,7 @@ CHOICE = [
 
 @pytest.mark.parametrize(("text", "score", "parsable"), CHOICE)
 def test_choice_takes_one_letter_or_one_text(text, score, parsable):
-    result = verdict("choice", "B", text, choices=["a stone", "a pear", "a chair"])
+    result = reward("choice", "B", text, choices=["a stone", "a pear", "a chair"])
     assert (result.score, result.parts["parsable"]) == (score, parsable)
 
 
@@ -181,13 +181,13 @@ def test_choices_that_differ_in_case_only_are_told_apart(text, letter):
 
 
 def test_choices_that_are_no_list_are_none():
-    assert verdict("choice", "B", "B", choices=None).score == 1.0
+    assert reward("choice", "B", "B", choices=None).score == 1.0
 
 
 def test_choice_works_without_the_texts_of_the_choices():
-    assert verdict("choice", "B", "B. whatever it is").score == 1.0
-    assert verdict("choice", "B", "A or B").parts["parsable"] == 0.0
-    assert verdict("choice", "B", "B. or C.").parts["parsable"] == 0.0
+    assert reward("choice", "B", "B. whatever it is").score == 1.0
+    assert reward("choice", "B", "A or B").parts["parsable"] == 0.0
+    assert reward("choice", "B", "B. or C.").parts["parsable"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_choice_works_without_the_texts_of_the_choices():
     ],
 )
 def test_math_compares_expressions(gold, text, score):
-    assert verdict("math", gold, text).score == score
+    assert reward("math", gold, text).score == score
 
 
 MATH_GOLDS = [
@@ -228,13 +228,13 @@ def test_math_reads_plain_names_of_functions(gold, right, wrong):
 
 
 def check_math(gold, text):
-    return verdict("math", gold, text).score
+    return reward("math", gold, text).score
 
 
 @pytest.mark.parametrize("gold", ["3*gamma(5)", "log2(8)", "sqrt2", "3*exp(2", "sqrt(2"])
 def test_math_does_not_read_a_number_out_of_an_unknown_call(gold):
-    assert verdict("math", gold, "3").score is None
-    assert verdict("math", "3", gold).score == verdict("math", "2", gold).score == verdict("math", "5", gold).score == 0.0
+    assert reward("math", gold, "3").score is None
+    assert reward("math", "3", gold).score == reward("math", "2", gold).score == reward("math", "5", gold).score == 0.0
 
 
 def test_only_whole_plain_names_become_latex():
@@ -254,12 +254,12 @@ def test_only_whole_plain_names_become_latex():
     ],
 )
 def test_the_words_verifier_scores_f1(gold, text, score):
-    assert verdict("words", gold, text).score == pytest.approx(score)
+    assert reward("words", gold, text).score == pytest.approx(score)
 
 
 def test_an_answer_without_words_is_not_parsable():
-    assert verdict("words", "a vein", "The answer is: ...").parts["parsable"] == 0.0
-    assert verdict("words", "...", "a vein").score is None
+    assert reward("words", "a vein", "The answer is: ...").parts["parsable"] == 0.0
+    assert reward("words", "...", "a vein").score is None
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_an_answer_without_words_is_not_parsable():
     ],
 )
 def test_a_text_is_right_that_says_one_of_the_answers_names(text, gold, right):
-    found = verdict("aliases", gold, text)
+    found = reward("aliases", gold, text)
     assert (found.score == 1.0) == right, found.message
 
 
@@ -287,12 +287,12 @@ def test_a_name_without_words_counts_only_where_there_is_no_other():
 
 
 def test_an_alias_is_unscored_where_there_is_no_name_and_unparsable_without_words():
-    assert verdict("aliases", " ; ", "a vein").score is None
-    assert verdict("aliases", "a vein", " ?! ").parts["parsable"] == 0.0
+    assert reward("aliases", " ; ", "a vein").score is None
+    assert reward("aliases", "a vein", " ?! ").parts["parsable"] == 0.0
 
 
 def test_math_is_not_parsable_without_an_expression():
-    assert verdict("math", "12", "hello world").parts["parsable"] == 0.0
+    assert reward("math", "12", "hello world").parts["parsable"] == 0.0
 
 
 @pytest.mark.parametrize("verifier", ["exact", "numeric", "words", "aliases", "choice", "math"])

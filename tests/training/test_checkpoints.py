@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from etude.errors import UserError
 from etude.learn.example import demonstration
-from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.learner import Learner, OptimizerSettings, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.tasks.sources import TaskSource
 from etude.training.checkpoints import load_checkpoint, save_checkpoint
@@ -27,10 +27,10 @@ def save(folder, model, tokenizer, state):
 @pytest.mark.parametrize("family", ["llama", "qwen3", "lfm2", "qwen3-moe"])
 def test_weights_and_progress_come_back(model_of, tokenizer, tmp_path, family):
     folder, model, other = RunFolder(tmp_path), model_of(family, seed=0), model_of(family, seed=1)
-    learner = Learner(model, Optimiser(), [Stream("imitate", negative_log_likelihood)])
+    learner = Learner(model, OptimizerSettings(), [Stream("imitate", negative_log_likelihood)])
     learner.update([demonstration((5, 6), (7, 8))])
     save(folder, model, tokenizer, {"optimizer": learner})
-    fresh = Learner(other, Optimiser(), [Stream("imitate", negative_log_likelihood)])
+    fresh = Learner(other, OptimizerSettings(), [Stream("imitate", negative_log_likelihood)])
     assert load_checkpoint(folder.checkpoint("step-00003"), other, {"optimizer": fresh})["step"] == 3
     assert fresh.updates == 1
     for name, value in learner.state_dict().items():
@@ -40,7 +40,7 @@ def test_weights_and_progress_come_back(model_of, tokenizer, tmp_path, family):
 
 
 def learner_of(model):
-    return Learner(model, Optimiser(), [Stream("imitate", negative_log_likelihood)])
+    return Learner(model, OptimizerSettings(), [Stream("imitate", negative_log_likelihood)])
 
 
 @pytest.fixture

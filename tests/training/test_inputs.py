@@ -22,7 +22,7 @@ FILES = {
     "warm_start.path": ["shown.jsonl"],
     "warm_start.steps": 2,
     "steps": 2,
-    "checkpoint_every": 1,
+    "save_steps": 1,
 }
 
 

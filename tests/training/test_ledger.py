@@ -10,9 +10,9 @@ import pytest
 from etude.callbacks.vote_calibration import VoteCalibration, VoteCalibrationSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.training.ledger import Ledger
 
@@ -25,9 +25,9 @@ def sampled(step: int = 12) -> RolloutBatch:
         found = [Completion((5 + i, 2), (-1 / 3 - i, -math.pi), f"\u2028é\n{i}", "stop", key=2**63 + i, policy_version=3) for i in range(3)]
         attempts = [Attempt.of((7, 8, 9), completion) for completion in found]
         groups.append(Group(task, (replace(attempts[0], turns=2, before=("4", "no")), *attempts[1:])))
-        rewards.append([Verdict(1.0, {"parsable": 1.0}, (0.1, 0.2), turn_scores=(None, 1.0)), Verdict(0.0, message="no", words="I read 5")])
-        rewards[-1].append(Verdict(None, message="timed out"))
-    metrics, seconds = {"judged": 6, "timed_out": 2, "crashed": 0}, {"explore_seconds": 1 / 3, "feedback_seconds": 0.0}
+        rewards.append([Reward(1.0, {"parsable": 1.0}, (0.1, 0.2), turn_scores=(None, 1.0)), Reward(0.0, message="no", words="I read 5")])
+        rewards[-1].append(Reward(None, message="timed out"))
+    metrics, seconds = {"judged": 6, "timed_out": 2, "crashed": 0}, {"rollout_seconds": 1 / 3, "feedback_seconds": 0.0}
     return RolloutBatch(step, groups, rewards, metrics, seconds, notes={"vote_calibration": {"min_share": 1 / 3}})
 
 
@@ -92,8 +92,8 @@ def changed(ledger: Ledger, head: dict | str) -> None:
     "head",
     [
         {"counts": {}, "seconds": {"feedback_seconds": 0.0}},
-        {"counts": {}, "seconds": {"explore_seconds": "long"}},
-        {"counts": 3, "seconds": {"explore_seconds": 1.0}},
+        {"counts": {}, "seconds": {"rollout_seconds": "long"}},
+        {"counts": 3, "seconds": {"rollout_seconds": 1.0}},
         {"counts": {}},
         "[]",
         "[" * 100_000,
@@ -116,6 +116,7 @@ def test_a_copy_that_a_program_left_beside_the_steps_is_no_step(ledger):
 def test_a_step_of_an_older_version_has_its_counts_under_the_names_of_now(ledger):
     changed(ledger, {"counts": {"judged": 6, "agreement_min_share": 0.25}, "seconds": {"explore_seconds": 1.0}})
     batch = ledger.read(12, TASKS)
-    assert (batch.metrics, batch.notes) == ({"judged": 6, "vote_calibration/min_share": 0.25}, {})
+    assert (batch.metrics, batch.notes) == ({"judged": 6, "vote_calibration/min_vote_share": 0.25}, {})
+    assert batch.seconds == {"rollout_seconds": 1.0}
     calibration = VoteCalibration(VoteCalibrationSettings(n=1))
-    assert calibration.before_update(batch) == {"vote_calibration/min_share": 0.25} and calibration.share == 0.25
+    assert calibration.before_update(batch) == {"vote_calibration/min_vote_share": 0.25} and calibration.share == 0.25

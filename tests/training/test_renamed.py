@@ -2,35 +2,46 @@
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
 from etude.callbacks import CALLBACKS
+from etude.callbacks.gate import GateSettings
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.evaluation.report.run_folder import read_run
 from etude.fingerprints import checksums_of
+from etude.learn.advantages import ADVANTAGES
+from etude.learn.loss_settings import POLICY_LOSS_NAMES
+from etude.learn.losses.tokens import LossAggMode
+from etude.learn.step_advantages import STEP_ADVANTAGES
+from etude.learn.training_examples import METHODS
+from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.practice import Loop
 from etude.renamed import (
     IS_ON,
     METRICS,
+    PARTS,
     SECTIONS,
     SETTINGS,
     VALUES,
+    WHOLE,
     renamed_metrics,
     renamed_setting,
     renamed_settings,
     renamed_tensor,
     with_defaults,
 )
-from etude.settings.configuration import settings_of
+from etude.rollouts.collapse import CollapseSettings
+from etude.settings.configuration import flatten, settings_of
+from etude.suites.table import SUITES
 from etude.training.parse import practice_defaults
-from etude.training.settings import PracticeSettings
+from etude.training.settings import OTHER_REWARDS, REWARDS, PracticeSettings
 
 OFF = {
     "budget_tokens": None,
@@ -69,8 +80,10 @@ OFF = {
     "collapse.window": 5,
 }
 """What the settings of a run of before held of features that were off."""
-STAY = {"explore.tasks_per_step": 6, "agreement.min_share": 0.3, "learn.loss": "clipped", "retention.probe": False, "steps": 4}
-"""Settings that are called so today."""
+NAMED_ANEW = {"explore.tasks_per_step": 6, "agreement.min_share": 0.3, "learn.loss": "clipped", "retention.probe": False, "steps": 4}
+"""Settings of before that every run has."""
+STAY = {"rollout.tasks_per_step": 6, "majority_vote.min_vote_share": 0.3, "learn.loss": "ppo", "retention.probe": False, "steps": 4}
+"""The same under their names of today."""
 
 
 def test_a_row_of_metrics_gets_the_names_of_now():
@@ -90,6 +103,8 @@ def test_a_row_of_metrics_gets_the_names_of_now():
         "hinted_right": 2,
         "agreement_min_share": 0.75,
         "agreement_abstained": 4,
+        "part_outcome": 0.5,
+        "explore_seconds": 2.5,
         "made": 16,
         "made_valid": 9,
         "made_reward": 0.5,
@@ -119,8 +134,10 @@ def test_a_row_of_metrics_gets_the_names_of_now():
         "replay/tokens": 40,
         "rationalize/attempts": 8,
         "rationalize/right": 2,
-        "vote_calibration/min_share": 0.75,
+        "vote_calibration/min_vote_share": 0.75,
         "agreement_abstained": 4,
+        "part_verifier": 0.5,
+        "rollout_seconds": 2.5,
         "synthetic_tasks/written": 16,
         "synthetic_tasks/valid": 9,
         "synthetic_tasks/writing_reward": 0.5,
@@ -154,14 +171,14 @@ ON: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "implicit_reward": (
         {"learn.implicit_reward.coefficient": 2.0},
-        {"coef": 2.0, "beta": 0.05, "optimiser.learning_rate": 1e-5},
+        {"coef": 2.0, "beta": 0.05, "optimizer.learning_rate": 1e-5},
     ),
     "temperature_schedule": ({"explore.temperature_end": 1.3}, {"end": 1.3}),
     "rationalize": ({"explore.rationalise": True}, {"hint": "The answer is {answer}."}),
     "step_model": ({"step_model.on": True, "step_model.hidden": 8}, {"hidden": 8}),
     "token_budget": ({"budget_tokens": 1000}, {"tokens": 1000}),
     "divergence": ({"retention.divergence_n": 20}, {"n": 20}),
-    "gate": ({"retention.gate.every": 5}, {"every": 5, "max_loss": 0.02}),
+    "gate": ({"retention.gate.every": 5}, {"every": 5, "max_accuracy_drop": 0.02}),
     "replay": (
         {"retention.replay.path": ["old.txt"], "retention.replay.ratio": 0.5},
         {"path": ["old.txt"], "ratio": 0.5, "kl_coef": 0.0},
@@ -191,27 +208,29 @@ def test_every_callback_that_was_a_setting_is_tried():
 @pytest.mark.parametrize("name", ON)
 def test_a_feature_that_was_on_is_a_callback_and_those_that_were_off_vanish(name):
     before, now = ON[name]
-    assert renamed_settings(OFF | STAY | before) == {"explore.reuse": False} | STAY | callbacks(name, now)
+    assert renamed_settings(OFF | NAMED_ANEW | before) == {"rollout.reuse": False} | STAY | callbacks(name, now)
 
 
 def test_all_features_of_a_run_become_callbacks_at_once():
     before = {key: value for on, _ in ON.values() for key, value in on.items()}
     now = {key: value for name, (_, own) in ON.items() for key, value in callbacks(name, own).items()}
-    found = renamed_settings(OFF | STAY | before)
-    assert found == {"explore.reuse": False} | STAY | now
+    found = renamed_settings(OFF | NAMED_ANEW | before)
+    assert found == {"rollout.reuse": False} | STAY | now
     assert renamed_settings(found) == found, "settings that are up to date stay as they are"
 
 
 def test_a_run_that_had_no_setting_for_a_collapse_was_warned_of_one():
-    old = {name: value for name, value in (OFF | STAY).items() if not name.startswith("collapse.")}
-    assert renamed_settings(old) == {"explore.reuse": False} | STAY | {"callbacks.collapse.action": "warn"}
+    old = {name: value for name, value in (OFF | NAMED_ANEW).items() if not name.startswith("collapse.")}
+    assert renamed_settings(old) == {"rollout.reuse": False} | STAY | {"callbacks.collapse.action": "warn"}
     assert renamed_settings(STAY) == STAY, "settings of now without callbacks have none"
 
 
 def test_settings_of_practice_are_renamed_within_those_of_others():
-    before = {f"trained.{name}": value for name, value in (OFF | STAY | {"retention.gate.every": 5}).items()} | {"retention.gate": "own"}
-    now = {f"trained.{name}": value for name, value in ({"explore.reuse": False} | STAY).items()} | {"retention.gate": "own"}
-    assert renamed_settings(before) == now | {"trained.callbacks.gate.every": 5, "trained.callbacks.gate.max_loss": 0.02}
+    before = {f"trained.{name}": value for name, value in (OFF | NAMED_ANEW | {"retention.gate.every": 5}).items()} | {
+        "retention.gate": "own"
+    }
+    now = {f"trained.{name}": value for name, value in ({"rollout.reuse": False} | STAY).items()} | {"retention.gate": "own"}
+    assert renamed_settings(before) == now | {"trained.callbacks.gate.every": 5, "trained.callbacks.gate.max_accuracy_drop": 0.02}
 
 
 def test_settings_that_are_no_practice_run_stay():
@@ -220,24 +239,70 @@ def test_settings_that_are_no_practice_run_stay():
 
 
 def test_every_name_of_now_is_a_setting():
-    known = settings_of(PracticeSettings)
-    assert [new for new in SETTINGS.values() if new not in known] == []
+    known = {name for kind in (PracticeSettings, AdaptSettings) for name in settings_of(kind)}
+    new = [renamed_setting(name) or name for name in SETTINGS]
+    assert [name for name in new if name not in known] == []
     assert [start for start in SECTIONS.values() if not any(name.startswith(start) for name in known)] == []
-    assert [name for name, _ in VALUES if name not in known] == []
-    assert [old for old in (*SETTINGS, *SECTIONS) if old in known] == [], "no setting of now has a name of before"
-    assert all(name.split("/")[0] in CALLBACKS for name in METRICS.values())
+    assert [
+        part for part in PARTS.values() if not part.startswith("reward_weights.") and not any(f".{part}." in f".{name}." for name in known)
+    ] == []
+    assert [name for name in VALUES if name not in known | {"suite"}] == []
+    assert [old for old in (*SETTINGS, *SECTIONS, *WHOLE) if old in known] == [], "no setting of now has a name of before"
+    assert [old for old in PARTS if any(f".{old}." in f".{name}." for name in known)] == []
+    assert all(name.split("/")[0] in CALLBACKS for name in METRICS.values() if "/" in name)
+
+
+def test_every_value_of_before_is_another_value_of_now():
+    choices = {
+        "learn.method": METHODS,
+        "learn.loss": POLICY_LOSS_NAMES,
+        "learn.advantage": (*ADVANTAGES, *STEP_ADVANTAGES),
+        "learn.loss_agg_mode": get_args(LossAggMode),
+        "reward": (*REWARDS, *OTHER_REWARDS),
+        "reward_optional": REWARDS,
+        "suite": SUITES,
+        "callbacks.gate.action": get_args(get_type_hints(GateSettings)["action"]),
+        "callbacks.collapse.action": get_args(get_type_hints(CollapseSettings)["action"]),
+    }
+    assert choices.keys() == VALUES.keys()
+    for setting, values in VALUES.items():
+        assert set(values.values()) <= set(choices[setting]) and not set(values) & set(choices[setting]), setting
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"learn.optimiser.decay_steps": 114}, {"learn.optimizer.decay_steps": 114, "learn.optimizer.lr_scheduler": "linear"}),
+        ({"learn.optimiser.decay_steps": 0}, {"learn.optimizer.decay_steps": None, "learn.optimizer.lr_scheduler": "constant"}),
+        ({"study.optimiser.decay_steps": 0}, {"study.optimizer.decay_steps": None, "study.optimizer.lr_scheduler": "linear"}),
+        ({"learn.optimizer.decay_steps": 9}, {"learn.optimizer.decay_steps": 9}),
+        ({"feedback_weights.outcome": 1.0}, {"reward_weights.verifier": 1.0}),
+        ({"feedback_optional": ["agreement"]}, {"reward_optional": ["majority_vote"]}),
+        ({"learn.credit": "tree", "explore.search.method": "tree"}, {"learn.advantage": "treerl", "rollout.search.method": "tree"}),
+        ({"policies.arkvale 0.1.dense_layers": 2}, {"policies.arkvale 0.1.full_attention_layers": 2}),
+        ({"policies.passing 0.25.passing": True}, {"policies.passing 0.25.stream_per_layer": True}),
+    ],
+)
+def test_settings_and_values_have_their_names_of_now(before, now):
+    assert renamed_settings(before) == now and renamed_settings(now) == now
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("learn.implicit_reward.coefficient", "callbacks.implicit_reward.coef"),
-        ("learn.implicit_reward.optimiser.learning_rate", "callbacks.implicit_reward.optimiser.learning_rate"),
+        ("learn.implicit_reward.optimiser.learning_rate", "callbacks.implicit_reward.optimizer.learning_rate"),
         ("retention.replay.anchor", "callbacks.replay.kl_coef"),
         ("retention.replay.ratio", "callbacks.replay.ratio"),
         ("step_model.on", "callbacks.step_model"),
         ("retention.probe", None),
         ("learn.loss", None),
+        ("feedback", "reward"),
+        ("rollout.refine.feedback", None),
+        ("explore.refine.feedback", "rollout.refine.feedback"),
+        ("explore.search.method", "rollout.search.method"),
+        ("learn.optimiser.max_gradient_norm", "learn.optimizer.max_grad_norm"),
+        ("callbacks.gate.max_falls", "callbacks.gate.max_rollbacks"),
     ],
 )
 def test_one_setting_has_its_name_of_now(old, new):
@@ -263,8 +328,11 @@ def test_tensors_of_a_checkpoint_of_before_have_the_owner_of_now(old, new):
 
 def test_settings_that_are_younger_than_a_run_have_their_defaults_those_of_listed_callbacks_alone():
     defaults = practice_defaults()
-    found = with_defaults(OFF | STAY | {"retention.gate.every": 5}, defaults)
-    assert found["callbacks.gate.max_falls"] == defaults["callbacks.gate.max_falls"] and found["callbacks.gate.max_loss"] == 0.02
+    found = with_defaults(OFF | NAMED_ANEW | {"retention.gate.every": 5}, defaults)
+    assert (
+        found["callbacks.gate.max_rollbacks"] == defaults["callbacks.gate.max_rollbacks"]
+        and found["callbacks.gate.max_accuracy_drop"] == 0.02
+    )
     assert found["evaluation.own"] is True and found["steps"] == 4
     assert {name.split(".")[1] for name in found if name.startswith("callbacks.")} == {"gate"}
 
@@ -306,7 +374,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "alone": (
         {
-            "feedback": "agreement",
+            "reward": "majority_vote",
             "vote_calibration.n": 6,
             "vote_calibration.every": 2,
             "collapse.action": "rollback",
@@ -318,11 +386,29 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """Overrides of now → what else the configuration of before held."""
 
 
+def of_before(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of now, by dotted name, as a run of before had them."""
+    parts = {new: old for old, new in (PARTS | WHOLE).items()}
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name.endswith(".lr_scheduler") or name.startswith("callback"):
+            continue
+        values = {new: old for old, new in VALUES.get(name, {}).items()}
+        old = values.get(value, value) if isinstance(value, str) else value
+        for new in sorted(parts, key=len, reverse=True):
+            if (f".{new}." in f".{name}." and new != "reward") or name == new:
+                name = f".{name}.".replace(f".{new}.", f".{parts[new]}.", 1)[1:-1]
+        found[name] = (old or 0) if name.endswith(".decay_steps") else old
+    return found
+
+
 def as_before(folder: Path, own: dict[str, Any]) -> None:
-    """Write a run's folder as it was before: settings, metrics, owners of tensors, and a ledger without notes."""
-    configuration = yaml.safe_load((folder / "configuration.yaml").read_text())
-    del configuration["callbacks"], configuration["callback_classes"]
-    for name, value in (OFF | COLLAPSE | own).items():
+    """Write a run's folder as it was before: settings, metrics, owners of tensors, and a ledger of verdicts without notes."""
+    kept = of_before(flatten(yaml.safe_load((folder / "configuration.yaml").read_text())))
+    assert {"explore.tasks_per_step", "feedback", "learn.credit", "learn.optimiser.decay_steps", "engine.view"} <= set(kept)
+    assert kept["learn.loss"] == "clipped" and kept["learn.aggregation"] == "constant" and kept["checkpoint_every"] == 2
+    configuration: dict[str, Any] = {}
+    for name, value in (kept | OFF | COLLAPSE | own).items():
         *sections, last = name.split(".")
         here = configuration
         for section in sections:
@@ -330,20 +416,25 @@ def as_before(folder: Path, own: dict[str, Any]) -> None:
         here[last] = value
     (folder / "configuration.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
     (folder / "panels.json").unlink()
-    old = {new: name for name, new in METRICS.items()}
+    old = {new: name for name, new in METRICS.items() if "/" not in name}
 
     def row_of(row: dict[str, Any]) -> dict[str, Any]:
         return {old.get(name, name.replace("curriculum/", "")): value for name, value in row.items()}
 
-    rows = [row_of(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    def verdict_of(line: str) -> str:
+        row = json.loads(line)
+        return json.dumps({"task": row["task"], "attempt": row["attempt"], "verdict": row["reward"]})
+
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        rows = [row_of(json.loads(line)) for line in (folder / name).read_text().splitlines()]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     for path in (folder / "ledger").glob("*.gz"):
         head, *attempts = gzip.decompress(path.read_bytes()).decode().splitlines()
         told = json.loads(head)
-        told["counts"] = row_of(told["counts"])
+        told["counts"], told["seconds"] = row_of(told["counts"]), row_of(told["seconds"])
         if note := told.pop("notes", {}).get("vote_calibration"):
             told["counts"]["agreement_min_share"] = note["min_share"]
-        path.write_bytes(gzip.compress("\n".join([json.dumps(told), *attempts]).encode()))
+        path.write_bytes(gzip.compress("\n".join([json.dumps(told), *map(verdict_of, attempts)]).encode()))
     for checkpoint in (folder / "checkpoints").glob("step-*"):
         tensors = load_file(checkpoint / "learner.safetensors")
         owners = {name: name.partition(".")[0] for name in tensors}

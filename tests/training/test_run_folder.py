@@ -111,7 +111,7 @@ def test_settings_of_a_gate_that_an_older_run_had_off_may_differ():
         return renamed_settings({"explore.tasks_per_step": 6} | old)
 
     def now(**gate):
-        return {"explore.tasks_per_step": 6} | {f"callbacks.gate.{name}": value for name, value in gate.items()}
+        return {"rollout.tasks_per_step": 6} | {f"callbacks.gate.{name}": value for name, value in gate.items()}
 
     assert differing(before(0, 0.1), before(0, 0.02)) == differing(before(0, 0.1), now()) == []
     assert differing(before(5, 0.1), now(every=5, max_perplexity_rise=0.1)) == []
@@ -369,5 +369,5 @@ def test_a_setting_that_is_no_more_is_no_difference_to_an_older_run_or_cell():
 
 
 def test_a_setting_that_is_no_more_is_a_difference_where_it_was_on():
-    assert differing({"explore.reuse": False, "practice.explore.reuse": False}, {}) == []
-    assert differing({"explore.reuse": True}, {}) == ["explore.reuse"]
+    assert differing(renamed_settings({"explore.reuse": False, "practice.explore.reuse": False}), {}) == []
+    assert differing(renamed_settings({"explore.reuse": True}), {}) == ["rollout.reuse"]

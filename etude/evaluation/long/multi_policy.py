@@ -202,7 +202,7 @@ class Rows:
 
     @property
     def expected_rate(self) -> float | None:
-        """Share of the units that were fetched which had been prefetched (`PagedRetrieval.ahead_pages`)."""
+        """Share of the units that were fetched which had been prefetched (`PagedRetrieval.prefetch_pages`)."""
         misses = sum(pool.misses for pool in self._pools)
         return sum(pool.expected_misses for pool in self._pools) / misses if misses else None
 

@@ -43,7 +43,7 @@ def _run_json(run: Run, limit: int) -> dict[str, Any]:
                 "text": clip(attempt.get("text"), limit),
                 "message": clip(attempt.get("message"), limit),
                 "outcome": outcome_of(attempt),
-                **{name: number_or_none(attempt.get(name)) for name in ("step", "index", "score", "tokens", "credit", "parsable")},
+                **{name: number_or_none(attempt.get(name)) for name in ("step", "index", "score", "tokens", "advantage", "parsable")},
                 "finish": str(attempt.get("finish") or ""),
                 "turns": _turns(attempt.get("turns"), limit),
             }
@@ -52,12 +52,12 @@ def _run_json(run: Run, limit: int) -> dict[str, Any]:
 
 
 def _turns(turns: Any, limit: int) -> list[dict[str, Any]]:
-    """Return text, feedback, score and credit of each turn of a revised attempt."""
+    """Return text, feedback, score and advantage of each turn of a revised attempt."""
     return [
         {
             "text": clip(turn.get("text"), limit),
             "told": clip(turn.get("told"), limit),
-            **{name: number_or_none(turn.get(name)) for name in ("score", "credit")},
+            **{name: number_or_none(turn.get(name)) for name in ("score", "advantage")},
         }
         for turn in (turns if isinstance(turns, list) else [])
         if isinstance(turn, dict)

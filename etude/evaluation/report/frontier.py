@@ -81,7 +81,7 @@ def _models(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float,
 
 def _looks(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, float]]:
     """Return (name, knowledge, skill) of each check, if verifiers score attempts: agreement and random scores are no skill."""
-    if run.feedback != "outcome":
+    if run.reward != "verifier":
         return []
     is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then the mean score is not an accuracy
     skill = "pass_at_1" if is_graded else "score"

@@ -12,7 +12,7 @@ from etude.evaluation.report.bounded_reading import display_name, parse_json, re
 from etude.evaluation.report.panels import Panel, panels_of
 from etude.evaluation.report.schema import ANSWERS, PANELS_FILE, RESULT, conforming, describe_rejected
 from etude.evaluation.rewards import is_item_right
-from etude.renamed import renamed_metrics
+from etude.renamed import renamed_attempt, renamed_metrics, renamed_value
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
 """The models of a run in order, with their names on the page."""
@@ -68,10 +68,10 @@ class Run:
         return is_adaptation(self.configuration)
 
     @property
-    def feedback(self) -> str:
-        """Return the name of the feedback that scored the attempts of practice."""
-        found = re.search(r"^feedback: (\w+)$", self.configuration, re.MULTILINE)
-        return found[1] if found else "outcome"
+    def reward(self) -> str:
+        """Return the name of the reward that scored the attempts of practice."""
+        found = re.search(r"^(?:reward|feedback): (\w+)$", self.configuration, re.MULTILINE)
+        return str(renamed_value("reward", found[1])) if found else "verifier"
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
@@ -140,7 +140,7 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
     left = [MAX_ATTEMPT_BYTES]
     attempts: list[dict[str, Any]] = []
     for file in chosen:
-        attempts += islice(_read_rows(file, notes, left), each)
+        attempts += map(renamed_attempt, islice(_read_rows(file, notes, left), each))
         if left[0] < 0:
             notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those after {display_name(file)} are left out")
             break

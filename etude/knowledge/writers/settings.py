@@ -8,7 +8,7 @@ from etude.llm_client.model import ChatModel
 
 _OF_ALL = {"how", "most_tasks"}
 _ASKED = {"temperature", "max_new_tokens"}
-_OF_MODEL = {"model", "url", "key_variable", "request", "timeout_seconds", "retries", "concurrency", "with_answer", "min_agreement"}
+_OF_MODEL = {"model", "url", "api_key_env", "extra_body", "timeout_seconds", "retries", "concurrency", "with_answer", "min_agreement"}
 """The settings that each writer reads."""
 
 

@@ -1,20 +1,21 @@
-"""Policy losses that hold back the few tokens by which entropy falls: those whose log-prob and credit are high, or low, together.
+"""Policy losses that hold back the few tokens by which entropy falls: those whose log-prob and advantage are high, or low, together.
 
-With the credit A_t and the log-prob under the model as it is now, over all N tokens of a batch that have credit:
+With the advantage A_t and the log-prob under the model as it is now, over all N tokens of a batch that have an advantage:
 
 cov_t     (A_t - mean A) (log pi_t - mean log pi)
-clip_cov  as `clipped`, but of the tokens with low < cov_t < high (and not clipped anyway) some, drawn at random, lose their gradient
-kl_cov    -r_t A_t, without a clip, and of the tokens with the largest cov_t each + coefficient · |log pi_t - log behaviour_t|
+clip_cov  as `ppo`, but of the tokens with clip_cov_lb < cov_t < clip_cov_ub (and not clipped anyway) some, drawn at random, lose their
+          gradient
+kl_cov    -r_t A_t, without a clip, and of the tokens with the largest cov_t each + ppo_kl_coef · |log pi_t - log behaviour_t|
 
-Some are share · N, rounded down, but at least one, as in the source (arXiv 2505.22617 and its code): a share of 2e-4 of a batch of fewer
-than 10,000 tokens is one token. Share 0 is none.
+Some are ratio · N, rounded down, but at least one, as in the source (arXiv 2505.22617 and its code): a ratio of 2e-4 of a batch of fewer
+than 10,000 tokens is one token. Ratio 0 is none.
 
 A loss sees a micro-batch, but means, largest and drawn ones are those of the whole batch: `Covariance.mark` picks them before the batch is
 cut, from log-probs that a forward pass of its own finds (a third more work in an update). Draws are keyed by update, example and token.
-Departure: the source takes both from whatever stands in one of its micro-batches. Attempts that have no credit as their group has no
+Departure: the source takes both from whatever stands in one of its micro-batches. Attempts that have no advantage as their group has no
 signal do not count in N and means.
 
-Identity: with nothing marked (share 0) clip_cov is `clipped`, and kl_cov `clipped` without bounds; so is kl_cov with coefficient 0.
+Identity: with nothing marked (ratio 0) clip_cov is `ppo`, and kl_cov `ppo` without bounds; so is kl_cov with ppo_kl_coef 0.
 """
 
 from collections.abc import Sequence
@@ -49,35 +50,35 @@ class Covariance:
         members = [place for place, example in enumerate(examples) if example.policy is not None]
         if not members:
             return list(examples)
-        credit_N = _flat([examples[place].policy for place in members])
+        advantages_N = _flat([examples[place].policy for place in members])
         logprobs_N = _flat([logprobs[place] for place in members])
-        order_N = np.argsort(-covariances(credit_N, logprobs_N), kind="stable")
+        order_N = np.argsort(-covariances(advantages_N, logprobs_N), kind="stable")
         if self.loss == "clip_cov":
             behaviour_N = _flat([examples[place].behaviour_logprobs for place in members])
             drawn_N = np.concatenate([self._draws(update, place, len(examples[place].completion)) for place in members])
-            order_N = order_N[self._may_be_drawn(credit_N, logprobs_N, behaviour_N)[order_N]]
+            order_N = order_N[self._may_be_drawn(advantages_N, logprobs_N, behaviour_N)[order_N]]
             order_N = order_N[np.argsort(drawn_N[order_N], kind="stable")]
-        number = max(1, int(self.settings.share * len(credit_N))) if self.settings.share else 0
-        marks_N = np.zeros(len(credit_N))
-        marks_N[order_N[:number]] = self.settings.coefficient if self.loss == "kl_cov" else 1.0
+        number = max(1, int(self.settings.ratio * len(advantages_N))) if self.settings.ratio else 0
+        marks_N = np.zeros(len(advantages_N))
+        marks_N[order_N[:number]] = self.settings.ppo_kl_coef if self.loss == "kl_cov" else 1.0
         ends = np.cumsum([len(examples[place].completion) for place in members])
         marked = dict(zip(members, np.split(marks_N, ends[:-1]), strict=True))
         return [replace(each, marks=tuple(marked[i].tolist())) if i in marked else each for i, each in enumerate(examples)]
 
-    def _may_be_drawn(self, credit_N: np.ndarray, logprobs_N: np.ndarray, behaviour_N: np.ndarray) -> np.ndarray:
+    def _may_be_drawn(self, advantages_N: np.ndarray, logprobs_N: np.ndarray, behaviour_N: np.ndarray) -> np.ndarray:
         """Return whether the covariance is between the bounds, and the gradient not clipped away anyway."""
-        covariance_N, ratio_N = covariances(credit_N, logprobs_N), np.exp(logprobs_N - behaviour_N)
-        is_clipped_N = ((credit_N > 0) & (ratio_N > 1 + self.clip_high)) | ((credit_N < 0) & (ratio_N < 1 - self.clip_low))
-        return (self.settings.low < covariance_N) & (covariance_N < self.settings.high) & ~is_clipped_N
+        covariance_N, ratio_N = covariances(advantages_N, logprobs_N), np.exp(logprobs_N - behaviour_N)
+        is_clipped_N = ((advantages_N > 0) & (ratio_N > 1 + self.clip_high)) | ((advantages_N < 0) & (ratio_N < 1 - self.clip_low))
+        return (self.settings.clip_cov_lb < covariance_N) & (covariance_N < self.settings.clip_cov_ub) & ~is_clipped_N
 
     def _draws(self, update: int, place: int, tokens: int) -> np.ndarray:
         """Return a number in [0, 1) for every token of an example."""
         return uniforms(np.full(tokens, seed_for(self.seed, self.loss, update, place), dtype=np.uint64), np.arange(tokens))
 
 
-def covariances(credit_N: np.ndarray, logprobs_N: np.ndarray) -> np.ndarray:
+def covariances(advantages_N: np.ndarray, logprobs_N: np.ndarray) -> np.ndarray:
     """(A - mean A) (log pi - mean log pi) of every token."""
-    return (credit_N - credit_N.mean()) * (logprobs_N - logprobs_N.mean())
+    return (advantages_N - advantages_N.mean()) * (logprobs_N - logprobs_N.mean())
 
 
 def clip_cov(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:

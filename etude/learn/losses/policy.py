@@ -1,10 +1,10 @@
-"""Policy-gradient losses: what a sampled token's credit does to its probability.
+"""Policy-gradient losses: what a sampled token's advantage does to its probability.
 
-With ratio r = pi / behaviour of a token and credit A:
+With ratio r = pi / behaviour of a token and advantage A:
 
-clipped   -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)          PPO, arXiv 1707.06347 eq. 7; DAPO's clip-higher where the two differ
-sequence  the same with s = (pi(y) / behaviour(y))^(1 / |y|) for r   GSPO, arXiv 2507.18071 eq. 5-7; clipped at 3e-4 and 4e-4 there (5.1)
-capped    -stop_gradient(min(r, 1 + clip_high)) A log pi             CISPO, arXiv 2506.13585 eq. 4 (no lower cap)
+ppo       -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)          PPO, arXiv 1707.06347 eq. 7; DAPO's clip-higher where the two differ
+gspo      the same with s = (pi(y) / behaviour(y))^(1 / |y|) for r   GSPO, arXiv 2507.18071 eq. 5-7; clipped at 3e-4 and 4e-4 there (5.1)
+cispo     -stop_gradient(min(r, 1 + clip_high)) A log pi             CISPO, arXiv 2506.13585 eq. 4 (no lower cap)
 
 Each takes (outputs, tokens) and gives (scalar, metrics). Behaviour log-probs are those recorded while sampling, never recomputed.
 Identity: where pi is the behaviour policy (r = 1) all three have the gradient of REINFORCE, -A grad log pi.
@@ -18,16 +18,16 @@ from etude.learn.losses.tokens import Tokens
 Metrics = dict[str, torch.Tensor]
 
 
-def clipped(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+def ppo(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
     """PPO's clipped surrogate on token ratios."""
     ratio_N = (outputs.logprobs_N - tokens.behaviour_N).exp()
     return _clipped_surrogate(ratio_N, tokens, clip_low, clip_high)
 
 
-def sequence(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+def gspo(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
     """Return the clipped surrogate on the length-normalised sequence ratio, the same for every token of a sequence.
 
-    As in GSPO-token with equal credit, the sequence ratio's gradient reaches each token through its own log-prob.
+    As in GSPO-token with equal advantage, the sequence ratio's gradient reaches each token through its own log-prob.
     """
     log_ratio_N = outputs.logprobs_N - tokens.behaviour_N
     mean_S = _sequence_mean(log_ratio_N, tokens.sequence_N)
@@ -35,7 +35,7 @@ def sequence(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: fl
     return _clipped_surrogate(ratio_N, tokens, clip_low, clip_high)
 
 
-def capped(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+def cispo(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
     """REINFORCE with a capped, gradient-free importance weight: no token loses its gradient. `clip_low` has no part in it."""
     ratio_N = (outputs.logprobs_N - tokens.behaviour_N).detach().exp()
     weight_N = ratio_N.clamp(max=1 + clip_high)

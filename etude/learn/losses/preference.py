@@ -7,7 +7,7 @@ dpo    -log sigmoid(β (d+ - d-))                                        DPO, ar
 ipo    (d+ / |y+| - d- / |y-| - 1 / (2 β))²                             IPO, arXiv 2310.12036 eq. 17, by a token's mean as its authors do
 kto    1 - ½ sigmoid(β (d+ - z)) - ½ sigmoid(β (z - d-))                KTO, arXiv 2402.01306 eq. 7-8, both weights 1
        z = max(0, mean over the batch of d of a prompt with another prompt's completion)
-simpo  -log sigmoid(β (log pi(y+) / |y+| - log pi(y-) / |y-|) - margin) SimPO, arXiv 2405.14734 eq. 6: no reference
+simpo  -log sigmoid(β (log pi(y+) / |y+| - log pi(y-) / |y-|) - simpo_gamma) SimPO, arXiv 2405.14734 eq. 6: no reference
 
 Each takes `Likelihoods` and gives P losses; their mean is learned from. `nll` adds the preferred completion's mean negative log-likelihood
 (RPO; IRPO, arXiv 2404.19733 eq. 2), which keeps it likely where the difference alone would let both fall.
@@ -67,9 +67,9 @@ def kto(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
 
 
 def simpo(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
-    """-log sigmoid(β (log pi(y+) / |y+| - log pi(y-) / |y-|) - margin)."""
+    """-log sigmoid(β (log pi(y+) / |y+| - log pi(y-) / |y-|) - simpo_gamma)."""
     margin_P = pairs.chosen_P / pairs.chosen_tokens_P - pairs.rejected_P / pairs.rejected_tokens_P
-    return -F.logsigmoid(how.beta * margin_P - how.margin)
+    return -F.logsigmoid(how.beta * margin_P - how.simpo_gamma)
 
 
 PREFERENCE_LOSSES: dict[str, Callable[[Likelihoods, PreferenceLoss], torch.Tensor]] = {"dpo": dpo, "ipo": ipo, "kto": kto, "simpo": simpo}
@@ -78,4 +78,4 @@ PREFERENCE_LOSSES: dict[str, Callable[[Likelihoods, PreferenceLoss], torch.Tenso
 def preference_loss(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
     """Return the loss of each of P pairs."""
     loss_P = PREFERENCE_LOSSES[how.loss](pairs, how)
-    return loss_P - how.nll * pairs.chosen_P / pairs.chosen_tokens_P if how.nll else loss_P
+    return loss_P - how.rpo_alpha * pairs.chosen_P / pairs.chosen_tokens_P if how.rpo_alpha else loss_P

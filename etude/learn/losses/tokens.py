@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-Aggregation = Literal["token", "sequence", "constant"]
+LossAggMode = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Tokens:
     """One stream's data for the N tokens of a micro-batch."""
 
     weights_N: torch.Tensor
-    """Credit (policy) or weight (imitate, anchor)."""
+    """Advantage (policy) or weight (imitate, anchor)."""
     shares_N: torch.Tensor
     """What each token's loss is multiplied by before the sum; shares come from the whole batch, so accumulation changes nothing."""
     sequence_N: torch.Tensor
@@ -30,16 +30,16 @@ class Tokens:
     """What was marked of single tokens before the batch was cut (`etude.learn.losses.covariance`); 0 where nothing was."""
 
 
-def shares(lengths_S: Sequence[int], aggregation: Aggregation, *, constant_tokens: int, sequences: int, tokens: int) -> list[float]:
+def shares(lengths_S: Sequence[int], loss_agg_mode: LossAggMode, *, constant_tokens: int, sequences: int, tokens: int) -> list[float]:
     """Return one share for each sequence's tokens.
 
-    token: 1 / tokens (DAPO, arXiv 2503.14476 eq. 8); sequence: 1 / (sequences · length) (GRPO, arXiv 2402.03300 eq. 3);
-    constant: 1 / (sequences · constant_tokens) (Dr. GRPO, arXiv 2503.20783). `sequences` and `tokens` count the batch as it was sampled,
-    groups dropped for lack of signal included, so that dropping them does not change the update. They count the whole batch for every
-    stream, also for one that only some of the examples enter: streams add up as their examples do.
+    token-mean: 1 / tokens (DAPO, arXiv 2503.14476 eq. 8); seq-mean-token-mean: 1 / (sequences · length) (GRPO, arXiv 2402.03300 eq. 3);
+    seq-mean-token-sum-norm: 1 / (sequences · constant_tokens) (Dr. GRPO, arXiv 2503.20783). `sequences` and `tokens` count the batch as it
+    was sampled, groups dropped for lack of signal included, so that dropping them does not change the update. They count the whole batch
+    for every stream, also for one that only some of the examples enter: streams add up as their examples do.
     """
-    if aggregation == "token":
+    if loss_agg_mode == "token-mean":
         return [1.0 / tokens for _ in lengths_S]
-    if aggregation == "sequence":
+    if loss_agg_mode == "seq-mean-token-mean":
         return [1.0 / (sequences * length) for length in lengths_S]
     return [1.0 / (sequences * constant_tokens) for _ in lengths_S]

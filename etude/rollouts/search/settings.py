@@ -24,7 +24,7 @@ class Search:
 
     method: str = "samples"
     """`samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was surprised), `vine`
-    (more answers from behind every step) or `refine` (answers that are revised: explore.refine)."""
+    (more answers from behind every step) or `refine` (answers that are revised: rollout.refine)."""
     width: int = 4
     """Continuations of a node."""
     beams: int = 4

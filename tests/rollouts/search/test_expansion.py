@@ -13,8 +13,8 @@ from etude.rollouts.search.branching import branching
 from etude.rollouts.search.expansion import Expansion
 from etude.rollouts.search.growing import Growth, search
 from etude.rollouts.search.mcts import mcts
+from etude.rollouts.search.node_values import Rollouts, either
 from etude.rollouts.search.vine import vine
-from etude.rollouts.search.worth import Rollouts, either
 from etude.rollouts.steps import Steps
 from etude.tasks.task import Task
 
