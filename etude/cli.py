@@ -20,18 +20,18 @@ from etude.training.interruption import Interrupted, Interruption
 
 USAGE = f"""etude: language models get better by practising
 
-  etude adapt NAME_OR_YAML [--key value ...]      train on a domain's text
-  etude practice NAME_OR_YAML [--key value ...]   train on tasks by the model's own attempts
+  etude adapt NAME_OR_YAML [--key value ...]      train on the text of a domain
+  etude practice NAME_OR_YAML [--key value ...]   train on rewards of the model's own attempts at tasks (RL)
   etude evaluate MODEL [--key value ...]          measure a model on suites of tasks
-  etude evaluate MODEL --suite NAME_OR_YAML       measure general knowledge and skills (retention), a domain (domain), knowledge missing
-                                                  in answers (latent-knowledge), or long contexts with a KV-cache policy (long)
+  etude evaluate MODEL --suite NAME_OR_YAML       measure it on a suite: retention (general knowledge and skills), domain, latent-knowledge
+                                                  (knowledge missing in answers), long (long contexts with a KV cache policy)
   etude generate MODEL [--key value ...]          answer prompts
-  etude report RUN [RUN ...] [--out FILE]         write the report page of a run, or of several side by side
-  etude report RUN --pack FILE.zip                pack a run for sharing: no weights, no local paths, no tokens
+  etude report RUN [RUN ...] [--out FILE]         write an HTML report of one or several runs
+  etude report RUN --pack FILE.zip                pack a run for sharing, without weights, local paths and access tokens
   etude models [list | fetch NAME | convert MODEL FOLDER]
   etude models interpolate START END --factor A --out DIR
 
-  etude COMMAND --help                            every setting of a command
+  etude COMMAND --help                            list all settings of a command
 
 {EVERYWHERE}"""
 
@@ -183,7 +183,7 @@ def _evaluate_suite(name: str, arguments: list[str], *options: str) -> None:
     suite = find_suite(name)
     options = (*options, "page") if suite.has_page else options
     if _wants_help(arguments):
-        page = {"page": "--page FILE    write a page of what the policy keeps or reads of a text"}
+        page = {"page": "--page FILE    write an HTML page of the tokens that the policy keeps or reads"}
         return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}", suite.settings)
     common, rest = take_options(arguments, *options)
     if common.page:
@@ -199,7 +199,7 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
     options = ("json", "page", "force")
     if _wants_help(arguments):
         head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
-        page = {"page": "--page FILE    write a page of a --method's answers, with samples and agreement on each token"}
+        page = {"page": "--page FILE    write an HTML page of a --method's answers, with samples and agreement on each token"}
         return _help(f"{head}\n\n{options_help(*options, more=page)}", GenerateSettings)
     common, rest = take_options(arguments, *options)
     model, rest = _model(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
@@ -242,8 +242,8 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     usage = "etude report RUN [RUN ...] [--out FILE] [--force], or etude report RUN --pack FILE.zip [--force]"
     if _wants_help(arguments) or not arguments:
         print(
-            f"{usage}\n\nOne self-contained page; default: report.html in the first run folder. --pack writes a run for sharing. "
-            "- is standard\noutput. A file that etude did not write is replaced by --force alone."
+            f"{usage}\n\nWrite a self-contained HTML page (default report.html in the first run folder), or --pack a run for sharing.\n"
+            "- is standard output. Only --force replaces a file that etude did not write."
         )
         return
     packed, rest = take_option(arguments, "--pack")
@@ -280,8 +280,8 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
         print(
             "etude models [list | fetch NAME | convert MODEL FOLDER]\n"
             "etude models interpolate START END [--factor A] [--groups early=A late=A ...] --out DIR\n\n"
-            "fetch says what it installs, convert writes a folder; interpolate writes a model between two, (1 - A) START + A END, with "
-            "factors of their own for groups of layers: embeddings, early, middle, late, head."
+            "fetch says what it installs, convert writes a folder; interpolate writes the weights (1 - A) START + A END,\nwith --groups "
+            "other factors for groups of layers: embeddings, early, middle, late, head."
         )
         return
     match arguments:

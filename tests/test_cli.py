@@ -24,23 +24,16 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("ETUDE_DATA", raising=False)
     Path("good.jsonl").write_text(json.dumps(ROW) + "\n")
     Path("test.jsonl").write_text(json.dumps({"question": "What is 1 + 2?", "answer": "3"}) + "\n")
-    Path("broken.jsonl").write_text(json.dumps(ROW) + '\n{"question": \n')
-    Path("unread.jsonl").write_text(json.dumps(ROW) + '\n{"question": "What is 2 + 3?", "answer": "five"}\n')
     Path("faulty.py").write_text("def rows(:")
     monkeypatch.syspath_prepend(tmp_path)
-    for name, text in {
-        "unknown.yaml": "tasks: {path: good.jsonl}\nrollout: {num_sample: 4}\n",
-        "type.yaml": "tasks: {path: good.jsonl}\nsteps: many\n",
-        "broken.yaml": "tasks:\n  path: [good.jsonl\nsteps: 3\n",
-        "taskless.yaml": "steps: 3\n",
-    }.items():
-        Path(name).write_text(text)
+    Path("unknown.yaml").write_text("tasks: {path: good.jsonl}\nrollout: {num_sample: 4}\n")
     (tmp_path / "pickled").mkdir()
     Path("pickled/config.json").write_text("{}")
     Path("pickled/pytorch_model.bin").write_text("")
     return tmp_path
 
 
+SMALL = "--n 20 --steps 1 --warm_start.steps 0 --evaluation.n 5 --evaluation.num_samples 0".split()
 TINY = "practice tiny --tasks.path good.jsonl --evaluation.path test.jsonl"
 MISTAKES = {
     "practise tiny": "unknown command 'practise': did you mean 'practice'?",
@@ -48,38 +41,22 @@ MISTAKES = {
     "practice tinny": "unknown practice configuration 'tinny': did you mean 'tiny'?",
     "practice none.yaml": "configuration 'none.yaml': no such file",
     "practice unknown.yaml": "unknown.yaml: unknown setting rollout.num_sample: did you mean rollout.num_samples?",
-    "practice type.yaml": "type.yaml: steps: expected a whole number, got many",
-    "practice broken.yaml": "broken.yaml:3: not valid YAML",
-    "practice taskless.yaml": "a task source needs exactly one of path, family, dataset and function, got none",
     "practice tiny --stepz 3": "unknown setting --stepz: did you mean --steps?",
-    "practice tiny --warm-start.n 3": "unknown setting --warm-start.n: did you mean --warm_start.n?",
     "practice tiny --steps many": "--steps: expected a whole number, got many",
-    "practice tiny --steps": "--steps needs a value",
     "practice tiny --run": "--run needs a value",
     "practice tiny --data nowhere": "--data nowhere: no such folder",
     "practice tiny --resume": "--resume: runs/tiny holds no run",
-    "practice tiny --learn.advantage centered": "unknown learn.advantage 'centered': did you mean 'dr_grpo'?",
-    "practice tiny --learn.loss clipped": "unknown learn.loss 'clipped': did you mean 'ppo'?",
-    "practice tiny --tasks.family chain_sums": "unknown family 'chain_sums': did you mean 'chain_sum'?",
-    "practice tiny --tasks.function etude.tiny:leters": "unknown function in etude.tiny 'leters': did you mean 'letters'?",
-    "practice tiny --tasks.function mine.py:tasks": "function file 'mine.py' is missing",
-    "practice tiny --tasks.verifier exactly": "unknown verifier 'exactly': did you mean 'exact'?",
     "practice tiny --model smollm2": "unknown model 'smollm2': did you mean 'smollm2-135m'?",
     "practice tiny --model pickled": "model 'pickled': expected *.safetensors, found only pytorch_model.bin, a pickle",
     "practice tiny --machine.device abacus": "machine.device 'abacus' can't be used here",
     "practice tiny --tasks.path goot.jsonl --evaluation.path goot.jsonl": "path 'goot.jsonl' is not a file in the current folder: did you ",
     "practice word_problems": "path 'word_problems/test.jsonl' is not a file in the current folder: correct it, or name the folder that ",
-    "practice tiny --tasks.path broken.jsonl --evaluation.path test.jsonl": "broken.jsonl:2: not JSON",
-    "practice tiny --tasks.path unread.jsonl --tasks.verifier numeric --evaluation.path test.jsonl": "unread.jsonl:2: the numeric",
     "practice tiny --tasks.path good.jsonl --evaluation.path good.jsonl": "every training item stands in the evaluation too",
     f"{TINY} --rollout.max_new_tokens 300": "max_new_tokens 300 leaves no room for a prompt: the model has 256 positions",
-    f"{TINY} --learn.optimizer.decay_steps 5": "learn.optimizer.decay_steps is 5, but learn.optimizer.lr_scheduler is constant: set ",
     f"{TINY} --learn.optimizer.lr_scheduler linear --learn.optimizer.decay_steps 5": "learn.optimizer.decay_steps is 5, but the run may ",
     f"{TINY} --learn.optimizer.betas [1.0,0.95]": "learn.optimizer.betas must lie in [0, 1), got [1.0, 0.95]",
-    f"{TINY} --warm_start.optimizer.learning_rate -1": "warm_start.optimizer.learning_rate must be above 0, got -1.0",
     f"{TINY} --learn.preference.beta -1": "learn.preference.beta must be above 0, got -1.0",
     f"{TINY} --preferences.loss dppo": "unknown preferences.loss 'dppo': did you mean 'dpo'?",
-    f"{TINY} --reward_weights verifier:1": "--reward_weights: expected a mapping, such as '{name: value}', got verifier:1",
     f"{TINY} --search mcts --rollout.search.width 1 --rollout.search.simulations 1": "rollout.search.method mcts finds one ",
     f"{TINY} --machine.device mps": "machine.device 'mps' can't be used: random numbers are drawn in float64",
     "practice tiny --tasks.function faulty:rows": "module 'faulty' cannot be imported: SyntaxError: ",
@@ -98,12 +75,9 @@ MISTAKES = {
     "models fetch gpt": "unknown bundled model 'gpt'",
     "report good.jsonl": "run folder 'good.jsonl' is not a folder",
     "report pickled": "pickled holds no run, since it has none of",
-    "report pickled --out page.html": "pickled holds no run, since it has none of",
     "report --out page.html": "report needs the folder of a run",
     "report pickled --format pdf": "unknown option --format: etude report RUN",
-    "report --format pdf": "unknown option --format: etude report RUN",
     "models convert tiny-random x.gguf": "x.gguf: a conversion is a folder of safetensors, not a .gguf file: name a folder",
-    "practice tiny --dryrun": "unknown option --dryrun: did you mean --dry-run?",
     "practice tiny --dry_run": "unknown option --dry_run: did you mean --dry-run?",
     "practice tiny --output_dir x": "unknown option --output_dir: did you mean --run?",
     "practice tiny --run=": "--run needs a value, and got an empty one",
@@ -113,26 +87,17 @@ MISTAKES = {
     "generate tiny-random --prompt a --method majority --page good.jsonl": "--page good.jsonl: exists already, and etude did not",
     "practice tiny --seed -5": "seed must be at least 0, got -5",
     "practice tiny --rollout.tasks_per_step 100000": "rollout.tasks_per_step is 100,000, but there are 400 tasks to practise on: ",
-    f"{TINY} --rollout.tasks_per_step 64": "rollout.tasks_per_step is 64, but there are 1 tasks to practise on: set it to 1 (each once a ",
     "practice tiny --machine.device tpu": "machine.device 'tpu' can't be used here: choose auto, cpu, cuda, or one such as cuda:1",
     "practice tiny --machine.device gpu": "machine.device 'gpu' can't be used here: did you mean 'cuda'? choose auto, cpu, cuda, or one",
     "practice tiny --machine.dtype bf16": "--machine.dtype: expected one of 'auto', 'float32', 'bfloat16', got bf16: did you mean",
-    "practice tiny --tasks.family nosuch_family": "unknown family 'nosuch_family': Nearest of 1",
-    "practice tiny --tasks.verifier faulty.py": "a function is named file.py:function or package.module:function, got 'faulty.py': say",
     "practice tiny --tasks.function faulty.py": "a function is named file.py:function or package.module:function, got 'faulty.py': say",
-    "practice tiny --learn.optim.learning_rate 1": "unknown setting --learn.optim.learning_rate: did you mean --learn.optimizer.learn",
     "practice tiny --learn.optimiser.learning_rate 1": "unknown setting --learn.optimiser.learning_rate: it is --learn.optimizer.learning",
-    "practice tiny --lr 1e-5": "unknown setting --lr: did you mean --learn.optimizer.learning_rate?",
-    "practice tiny --learn.advantage loo": "unknown learn.advantage 'loo': did you mean 'rloo'?",
-    "practice tiny --learn.loss vanilla": "unknown learn.loss 'vanilla': did you mean 'ppo'?",
-    "practice tiny --learn.method sft": "unknown learn.method 'sft': did you mean 'imitation' (of own right attempts; given",
     "practice tiny --rollout.sampling.temperature 1e-300": "temperature must be 0 (greedy), or 0.001 or more, got 1e-300",
     "generate tiny-random --prompt a --temperature 1": "unknown setting --temperature: did you mean --sampling.temperature?",
     "generate tiny-random --file /dev/null": "there is no prompt: /dev/null is empty; give --prompt TEXT",
     "generate tiny-random --file pickled": "--file pickled: is a folder: name a file in it",
     "evaluate tiny-random --tasks gsm8k": "unknown setting --tasks: a suite that ships is named by --suite NAME, files of tasks by ",
     "evaluate tiny-random --model tiny-random": "the model is given twice: tiny-random and --model tiny-random; give it once",
-    "evaluate --model tiny-random": "there is nothing to measure",
     "models delete": "models takes: list, fetch NAME, convert MODEL FOLDER, or interpolate START END",
 }
 
@@ -215,15 +180,18 @@ def test_the_version_is_told(capsys):
     assert capsys.readouterr().out.startswith("etude 0.")
 
 
-def test_a_run_is_reported_and_its_result_copied(capsys, here):
-    small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
-    assert main(["practice", "tiny", *small, "--json", "result.json"]) == 0
+def test_a_run_tells_of_settings_without_effect_as_its_dry_run_did_and_is_reported_and_its_result_copied(capsys, here):
+    given = ["--kv_cache.keep_ratio", "0.5", "--learn.pass_k", "3"]
+    assert main(["practice", "tiny", "--dry-run", *given]) == 0
+    said = next(line.removeprefix("# ") for line in capsys.readouterr().out.splitlines() if "unused settings" in line)
+    assert said == "unused settings: learn.pass_k: learn.advantage is dr_grpo; kv_cache.keep_ratio: kv_cache.policy is full"
+    assert main(["practice", "tiny", *SMALL, *given, "--json", "result.json"]) == 0
     text = capsys.readouterr().out
-    assert "runs/tiny/report.html" in text
+    assert said in text.splitlines() and "runs/tiny/report.html" in text
     assert json.loads(Path("result.json").read_text()) == json.loads(Path("runs/tiny/result.json").read_text())
     assert main(["report", "runs/tiny", "--out", "page.html"]) == 0
     assert capsys.readouterr().out.strip() == "page.html" and Path("page.html").stat().st_size > 1000
-    assert main(["practice", "tiny", *small]) == 2
+    assert main(["practice", "tiny", *SMALL]) == 2
     assert capsys.readouterr().err.startswith("etude: runs/tiny exists already and is never overwritten")
 
 
@@ -264,8 +232,7 @@ def test_nobody_who_reads_is_no_mistake():
 
 
 def test_the_result_alone_goes_to_standard_output_where_it_is_asked_for(capfd, here):
-    small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
-    assert main(["practice", "tiny", *small, "--json", "-"]) == 0
+    assert main(["practice", "tiny", *SMALL, "--json", "-"]) == 0
     captured = capfd.readouterr()
     assert json.loads(captured.out) == json.loads(Path("runs/tiny/result.json").read_text()) and "practice 1:" in captured.err
     assert main(["report", "runs/tiny", "--out", "-"]) == 0
@@ -285,8 +252,7 @@ def test_answers_alone_go_to_standard_output_as_a_result(capfd):
 
 
 def test_a_quiet_run_says_only_how_it_ended(capsys, here):
-    small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
-    assert main(["practice", "tiny", "-q", *small]) == 0
+    assert main(["practice", "tiny", "-q", *SMALL]) == 0
     text = capsys.readouterr().out
     assert "practice 1:" not in text and "measuring" not in text and "model: runs/tiny/model" in text
 
@@ -303,15 +269,7 @@ def test_the_model_may_be_named_by_an_option(capsys):
 
 
 def test_a_dry_run_tells_of_settings_without_effect_as_a_run_does(capsys):
-    given = ["--kv_cache.keep_ratio", "0.5", "--learn.pass_k", "3"]
-    assert main(["practice", "tiny", "--dry-run", *given]) == 0
-    text = capsys.readouterr().out
-    said = next(line.removeprefix("# ") for line in text.splitlines() if "unused settings" in line)
-    assert said == "unused settings: learn.pass_k: learn.advantage is dr_grpo; kv_cache.keep_ratio: kv_cache.policy is full"
-    small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
-    assert main(["practice", "tiny", *small, *given]) == 0
-    assert said in capsys.readouterr().out.splitlines()
-
+XXX
 
 def test_a_warning_is_told_once_and_by_etude_alone(capsys):
     main(["practice", "tinny"])

@@ -1,7 +1,7 @@
 """Callbacks: optional features of a run, one file each (`etude.training.callback` has the protocol).
 
-The order of the table is the order of calls: values of steps before reward shaping before length before token advantages; what only notes
-before what adds groups; what ends a run before what looks at its last step.
+The order of the table is the order of calls: values of steps, reward shaping, length penalty, token advantages. Callbacks that only take
+notes come before those that add groups; those that end a run before those that act on its last step.
 """
 
 from dataclasses import is_dataclass
@@ -38,7 +38,7 @@ TAKEN = (
     *("recipe", "status", "seed", "weights", "evaluation", "paired", "retention", "retention_paired", "tasks", "feedback_counts"),
     "unscored",
 )
-"""Names of other parts of checkpoints, and of `result.json`, which no callback may have."""
+"""Reserved names: other parts of checkpoints and of `result.json`."""
 
 
 def callback_class(name: str, own: str | None = None) -> type[Any]:

@@ -1,6 +1,6 @@
 """Detect a collapse of a model that learns from its own agreement, and warn, stop or roll back (`etude.rollouts.collapse` has the signs).
 
-What it says of a step follows from the log, so that it has no state.
+Its decisions follow from the log, so it has no state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CollapseDetector(Callback):
-    """Holds the model every `window` steps while it is sound, where it may roll back."""
+    """Detects a collapse; if it may roll back, it holds the model every `window` steps while the signs are weak."""
 
     name, Settings, rolls_back = "collapse", CollapseSettings, False
 

@@ -1,4 +1,4 @@
-"""Choose a step's tasks by how the policy did: its weaknesses, or levels that rise and fall with success (`etude.rollouts.curriculum`)."""
+"""Choose a step's tasks by the policy's results: its weaknesses, or levels that follow success (`etude.rollouts.curriculum`)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CurriculumCallback(Callback):
-    """Draws tasks, and observes every step's groups; its state is every visit, and the level."""
+    """Samples tasks and observes every step's groups; its state is all visits and the level."""
 
     name, Settings = "curriculum", CurriculumSettings
     unit_rewards = "takes 1 - reward for a failure"
@@ -44,7 +44,7 @@ class CurriculumCallback(Callback):
             raise UserError("curriculum.method levels raises the parameters of a family: set tasks.family, or the method to weakness")
 
     def load_tasks(self, source: TaskSource, size: int | None, seed: int) -> list[Task] | None:
-        """Return tasks on every level, about as many of each, with the level in their metadata; None without levels."""
+        """Return tasks of every level, about equally many, with the level in their metadata; None without levels."""
         if self.settings.method != "levels":
             return None
         assert source.family is not None and size is not None

@@ -1,6 +1,6 @@
 """Measure at the end how far practice moved the model on the new task, KL(start || now) (`etude.evaluation.divergence`).
 
-The answers are sampled to evaluation tasks before the first step, and kept in `start_answers.json`.
+Answers to evaluation tasks are sampled before the first step and kept in `start_answers.json`.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StartDivergenceSettings:
-    """Divergence from the model that practice began with."""
+    """Divergence from the reference model (the model at the start of practice), measured at the end."""
 
     n: int
-    """Evaluation tasks whose sampled answers tell the divergence, evaluation.num_samples of each."""
+    """Evaluation tasks whose sampled answers measure the divergence, evaluation.num_samples each."""
 
     def __post_init__(self) -> None:
         at_least("divergence.n", self.n, 1)

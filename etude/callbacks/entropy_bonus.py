@@ -1,13 +1,13 @@
-"""An entropy bonus: the loss less a coefficient times the entropy of the policy's own tokens, which so has a gradient.
+"""Entropy bonus: subtract from the loss a coefficient times the entropy of the policy's own tokens, with gradient.
 
     loss = policy loss - c_k · (entropy of own tokens with an advantage, averaged as their policy loss is)
 
 constant   c_k = entropy_coef
-by target  c_k = b_k where e_k <= target, else 0        b_1 = entropy_coef
-           b_(k+1) = b_k + delta where e_k < target, max(0, b_k - delta) where e_k > target
+by target  c_k = b_k if e_k <= target, else 0        b_1 = entropy_coef
+           b_(k+1) = b_k + delta if e_k < target, max(0, b_k - delta) if e_k > target
 
-e_k is the entropy of step k's attempts in nats a token, before the update: minus the mean log-prob of what was sampled, an unbiased
-estimate. The rule by target is Skywork-OR1's (arXiv 2505.22312, adaptive entropy control, with b_1 = 0, delta = 0.005 and a target of 0.2).
+e_k is the entropy of step k's attempts in nats a token, before the update: minus the mean log-prob of sampled tokens, an unbiased estimate.
+The rule by target is Skywork-OR1's (arXiv 2505.22312, adaptive entropy control, with b_1 = 0, delta = 0.005 and a target of 0.2).
 Departure: b does not fall below 0. Identity: entropy_coef 0 without a target.
 """
 
@@ -33,9 +33,10 @@ class EntropyBonusSettings:
     entropy_coef: float = 0.0
     """Coefficient; with a target, that of the first step."""
     target: float | None = None
-    """Nats a token: the bonus counts only where a step's attempts have less, and grows while they do; null keeps it constant."""
+    """Target entropy in nats per token: the bonus applies only to steps with less, and its coefficient adapts by `delta`; null = constant.
+    """
     delta: float = 0.005
-    """How much a step changes the coefficient, with a target."""
+    """Change of the coefficient per step, with a target."""
 
     def __post_init__(self) -> None:
         if self.entropy_coef < 0:
@@ -69,7 +70,7 @@ class EntropyBonus(Callback):
         return {"entropy_bonus/coef": self.run.learner.entropy_bonus}
 
     def after(self, entropy: float) -> float:
-        """Return c of the step whose attempts have this entropy; the next step's follows from it."""
+        """Return c of the step with this entropy, and update the next step's coefficient."""
         now, target = self.coefficient, self.settings.target
         if target is None:
             return now

@@ -1,16 +1,16 @@
-"""A gate against forgetting: practice rolls back where the model has lost too much of what it knew, or has moved too far.
+"""Gate against forgetting: roll back practice if the model has lost too much knowledge, or has moved too far.
 
     passes:  accuracy           >= (1 - max_accuracy_drop) · accuracy before practice
              perplexity         <= (1 + max_perplexity_rise) · perplexity before practice
-             KL(start || now)   <= max_divergence                                             where that is set
+             KL(start || now)   <= max_divergence                                             if it is set
 
 on the same questions, the same text (`etude.evaluation.retention`) and the same answers (`etude.evaluation.divergence`), so that the
-comparison is surer than either number is by its interval. The divergence is read on tasks that are practised on: it tells what questions
-and text are slow to show, since forgetting goes with it (Shenfeld et al. 2025, arXiv 2509.04259), and needs no old knowledge to ask for.
+comparison is more certain than the interval of either number. The divergence is computed on practice tasks: it rises before questions and
+text show forgetting, since forgetting goes with it (Shenfeld et al. 2025, arXiv 2509.04259), and needs no test of old knowledge.
 
-A model that passes is held. Where it fails, practice rolls back to the held one and goes on by `action`: as it was (`rollback`; with other
-random numbers, so on another path), at a lower learning rate, or with more replay. After `max_rollbacks` rollbacks, or at once by `stop`,
-practice ends with the held model. The last step is measured too, so that what a gated run ends with has passed.
+A model that passes is held. If it fails, practice rolls back to the held one and continues by `action`: unchanged (`rollback`; with other
+random numbers, so on another path), at a lower learning rate, or with more replay. After `max_rollbacks` rollbacks, or at once with `stop`,
+practice ends with the held model. The last step is measured too, so that the final model has passed.
 
 Identity: a gate that always passes.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from etude.training.practice_run import PracticeRun
 
 MEASURES = ("choice_accuracy", "perplexity", "forward_kl")
-"""What a gate goes by."""
+"""Measures that the gate compares."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ class GateSettings:
     every: int
     """Steps between measurements; the last step always has one."""
     max_accuracy_drop: float = 0.02
-    """Share of the accuracy before practice that may be lost, of the questions in retention.choices or, without any, of the 80 that ship,
-    of which two alone are more than 0.02."""
+    """Largest drop, as a share of the accuracy before practice, on the questions of retention.choices or, by default, the 80 that ship
+    (0.02 is less than two of them)."""
     max_perplexity_rise: float = 0.02
-    """Share by which the perplexity before practice may rise. It sees more than some hundred questions do: a model that was at
-    +9 % had lost 9 % of what it knew of other questions, while those that its gate asked said nothing (`LOG.md`, 2026-11-27)."""
+    """Largest rise, as a share of the perplexity before practice. More sensitive than some hundred questions: a model at +9 % had lost 9 %
+    of its knowledge of other questions, while the gate's questions showed nothing (`LOG.md`, 2026-11-27)."""
     max_divergence: float | None = None
-    """Nats an answer by which the model may have moved from where practice began, KL(start || now) on tasks that it practises on; null has
-    the gate go by old knowledge alone. How far practice moves a model goes by its task: the callback `divergence` tells it of a run that is
-    known to be sound."""
+    """Largest KL(start || now) on training tasks, in nats per answer; null = off. It depends on the task: measure it with the callback
+    `divergence` in a run that is known to be sound."""
     divergence_n: int = 64
-    """Tasks that are practised on of which an answer of the start tells that divergence."""
+    """Training tasks whose initial answers, one each, measure that divergence."""
     action: Literal["stop", "rollback", "lower_lr", "raise_replay"] = "rollback"
-    """What follows a rollback: the end of practice, another try, one at a lower learning rate, or one with more replay."""
+    """After a rollback: `stop` = end practice; `rollback` = try again; `lower_lr` = at a lower learning rate; `raise_replay` = with more
+    replay."""
     factor: float = 2.0
-    """What `lower_lr` divides the rate by, and `raise_replay` multiplies the ratio of replay by, at every rollback."""
+    """`lower_lr` divides the learning rate, `raise_replay` multiplies replay.ratio by this at every rollback; above 1."""
     max_rollbacks: int = 3
-    """Rollbacks after which practice goes on; the next one ends it."""
+    """Most rollbacks after which practice continues; the next one ends it."""
 
     def __post_init__(self) -> None:
         at_least("gate.every", self.every, 1)
@@ -74,7 +74,7 @@ class GateSettings:
 
 
 def passes(settings: GateSettings, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Tell whether the measures now are near enough to those before practice."""
+    """Return whether the current measures are close enough to those before practice."""
     keeps_knowledge = (
         "choice_accuracy" not in before or now["choice_accuracy"] >= (1 - settings.max_accuracy_drop) * before["choice_accuracy"]
     )
@@ -84,7 +84,7 @@ def passes(settings: GateSettings, before: Mapping[str, Any], now: Mapping[str, 
 
 
 class Gate(Callback):
-    """Measures every so many steps, holds what passes, and rolls back where it fails; its state is the number of rollbacks."""
+    """Measures at intervals, holds models that pass, and rolls back those that fail; its state is the number of rollbacks."""
 
     name, Settings, rolls_back = "gate", GateSettings, False
     panels = (
@@ -135,7 +135,7 @@ class Gate(Callback):
         return answers_of_start(run.engine, run.model, prompts, run.start_sampling(1, run.settings.rollout.max_new_tokens))
 
     def measure(self) -> dict[str, Any]:
-        """Measure the model as it is now."""
+        """Measure the current model."""
         from etude.evaluation.divergence import forward_divergence, from_rows
 
         now = self.run.known_row() if self.run.probe else {}

@@ -1,6 +1,6 @@
 """Add token advantages from an implicit process reward (PRIME, arXiv 2502.01456): a second model that learns which answers are right.
 
-The formulas and the departures stand in `etude.learn.implicit_reward`. Identity: a second model that has learned nothing.
+The formulas and the departures are in `etude.learn.implicit_reward`. Identity: a second model that has learned nothing.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImplicitRewardSettings:
-    """Implicit process reward."""
+    """Implicit process reward (PRIME)."""
 
     coef: float
-    """Weight of its advantage beside that of the outcome; PRIME's is 1."""
+    """Weight of its advantage, which is added to the outcome's; PRIME uses 1."""
     beta: float = 0.05
-    """How much a difference in log-likelihood counts."""
+    """Scale of log-likelihood differences, above 0."""
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(learning_rate=1e-5))
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class ImplicitRewardSettings:
 
 
 class ImplicitRewardCallback(Callback):
-    """Asks the second model before the update, and trains it after."""
+    """Computes token rewards before the update, and trains the second model after it."""
 
     name, Settings = "implicit_reward", ImplicitRewardSettings
     unit_rewards = "learns a probability"

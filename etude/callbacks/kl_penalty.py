@@ -1,8 +1,8 @@
-"""A KL penalty: the loss plus a coefficient times KL(now || start) on own tokens, start being the model that practice began with.
+"""KL penalty: add to the loss a coefficient times KL(now || start) on own tokens; start is the model at the start of practice.
 
     loss = policy loss + kl_coef · k3 estimate of KL(now || start)        (`etude.learn.losses.kl`)
 
-It is over the tokens of all groups, those without an advantage among them; attempts that are masked are left out. Identity: kl_coef 0.
+It covers the tokens of all groups, also those without an advantage; masked attempts are left out. Identity: kl_coef 0.
 """
 
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KLPenaltySettings:
-    """KL penalty against the model that practice began with."""
+    """KL penalty against the reference model (the model at the start of practice)."""
 
     kl_coef: float
-    """Coefficient (TRL's beta)."""
+    """Coefficient (TRL: beta), above 0."""
 
     def __post_init__(self) -> None:
         if self.kl_coef <= 0:
@@ -30,7 +30,7 @@ class KLPenaltySettings:
 
 
 class KLPenalty(Callback):
-    """Adds the anchor stream to the learner, and to every example the log-probs of the start."""
+    """Adds the anchor stream to the learner, and the start's log-probs to every example."""
 
     name, Settings = "kl_penalty", KLPenaltySettings
     excludes = (

@@ -1,18 +1,17 @@
-"""Lower the rewards of long attempts, and leave attempts out that were cut off (DAPO, arXiv 2503.14476).
+"""Length penalty: lower the rewards of long attempts, and leave truncated attempts out of the loss (DAPO, arXiv 2503.14476).
 
-With L the own tokens of an attempt, its end token among them, L_max the most that it may have and L_cache a buffer before that:
+Let L be the own tokens of an attempt with its end token, L_max their limit and L_cache a buffer before the limit:
 
 penalty  0                              L <= L_max - L_cache
          (L - (L_max - L_cache)) / L_cache      above, up to L_max
          1                              L > L_max
 
 Soft over-length punishment (eq. 13): advantages come from reward - penalty_weight · penalty. DAPO's rewards are -1 and 1, here they are 0
-and 1, so that at weight 1 a right answer of full length is worth a short wrong one, where DAPO's is worth the middle of the two: weight 0.5
-is the paper's proportion. The logged rewards stay. A group whose rewards are all equal may come to have a signal: its shorter answers are
-better.
+and 1, so that at weight 1 a right answer of full length is worth a short wrong one, while DAPO's is worth the middle of the two: weight 0.5
+is the paper's proportion. The logged rewards do not change. A group with equal rewards may get signal: its shorter answers are better.
 
-`mask_truncated_completions`, overlong filtering (section 3.4): an attempt that was cut off enters no loss, the KL penalty's among them,
-since it may have been right in the end. It counts in its group's statistics, and in the batch by which a loss is averaged, as in TRL.
+`mask_truncated_completions`, overlong filtering (section 3.4): a truncated attempt enters no loss, not even the KL penalty's, since it
+might have become right. It counts in its group's statistics, and in the batch size that averages a loss, as in TRL.
 
 Identity: buffer_tokens 0 (or penalty_weight 0) without the mask.
 """
@@ -33,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OverlongPenaltySettings:
-    """Penalty on long attempts."""
+    """Penalty on overlong attempts (DAPO)."""
 
     buffer_tokens: int = 0
-    """Last tokens of rollout.max_new_tokens in which a reward is lowered, the more the nearer the end (DAPO); 0 lowers none."""
+    """Last tokens of rollout.max_new_tokens over which the penalty rises linearly; 0 = off."""
     penalty_weight: float = 1.0
-    """How much a reward is lowered by an answer of full length: 1 is all that a verifier of 0 and 1 gives."""
+    """Penalty at full length; 1 = all that a verifier of 0 and 1 gives."""
     mask_truncated_completions: bool = False
-    """Whether attempts that were cut off at rollout.max_new_tokens enter no loss; they count in their group all the same (DAPO, TRL)."""
+    """Leave attempts that were cut off at rollout.max_new_tokens out of the loss; they still count in their group (DAPO, TRL)."""
 
     def __post_init__(self) -> None:
         at_least("overlong_penalty.buffer_tokens", self.buffer_tokens, 0)
@@ -121,5 +120,5 @@ class OverlongPenalty(Callback):
 
 
 def _lowered(reward: Reward, penalty: float) -> Reward:
-    """Return the reward on an attempt of one turn, whose reward counts for less; `score` stays, `turn_scores` decide advantages."""
+    """Return the lowered reward of an attempt with one turn; `score` stays, `turn_scores` determine advantages."""
     return replace(reward, turn_scores=(reward.score - penalty,)) if penalty and reward.score is not None else reward

@@ -1,7 +1,7 @@
-"""Rationalization (STaR, arXiv 2203.14465, sec. 3.2): tasks that no attempt got right get as many attempts again with the answer shown.
+"""Rationalization (STaR, arXiv 2203.14465, sec. 3.2): sample tasks without a right attempt again, as often, with the answer shown.
 
 The new attempts join their group as if the answer had not been shown (`etude.rollouts.hints`); imitation and preferences learn from them.
-A group in which nothing could be scored gets none.
+A group without any score gets none.
 """
 
 import time
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RationalizeSettings:
-    """Rationalization."""
+    """Rationalization (STaR): new attempts with the answer shown, if no attempt at a task is right."""
 
     hint: str = HINT
-    """How the answer is shown after the question."""
+    """Text after the question, with {answer}."""
 
     def __post_init__(self) -> None:
         if "{answer}" not in self.hint:
@@ -31,7 +31,7 @@ class RationalizeSettings:
 
     @property
     def phrase(self) -> str:
-        """What the model's card says of it."""
+        """The model card's phrase for it."""
         return "as many attempts again with the answer shown where none is right"
 
 

@@ -1,4 +1,4 @@
-"""Replay general text and answers beside practice, so that what they teach is not lost (`etude.learn.replay` has the formulas).
+"""Replay general text and answers during practice, so that what they teach is not lost (`etude.learn.replay` has the formulas).
 
 A file of text is read in pieces with their first token given; a file of questions gives answers to imitate. Identity: ratio 0.
 """
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """Replay of general text and answers beside practice."""
+    """Replay of general text and answers during practice."""
 
     path: list[str]
-    """Text files, read in pieces, JSONL with a column `text`, or files of questions with answers, which are imitated as demonstrations."""
+    """Text files, JSONL with a column `text`, or files of questions with answers, which are imitated as demonstrations."""
     ratio: float
-    """Replayed tokens for every own token sampled."""
+    """Replayed tokens per sampled own token, above 0."""
     nll_coef: float = 1.0
-    """Coefficient of their likelihood; 0 leaves the KL alone."""
+    """Coefficient of their negative log-likelihood; 0 = only the KL."""
     kl_coef: float = 0.0
-    """Coefficient of their divergence from the model that practice began with; 0 is off."""
+    """Coefficient of their KL divergence from the reference model (the model at the start of practice); 0 = off."""
     window_tokens: int = 128
-    """Length of the pieces that a text is read in."""
+    """Length of the pieces of a text, in tokens."""
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -53,7 +53,7 @@ class ReplaySettings:
 
 
 class ReplayCallback(Callback):
-    """Adds the replay stream, and to every update pieces that depend on the seed, the step and the update's number alone."""
+    """Adds the replay stream, and pieces to every update; these depend only on the seed, the step and the update's number."""
 
     name, Settings = "replay", ReplaySettings
     panels = (Panel("Replay", "nats per token", {"replay_nats": "replayed tokens"}),)
@@ -102,7 +102,7 @@ class ReplayCallback(Callback):
 
 
 def pieces_of(settings: ReplaySettings, tokenizer: Any, room: int, data: Path | None, measured: Sequence[Task]) -> "list[Example]":
-    """Return the pieces of all files, of at most `room` tokens, without questions that are measured, whatever choices stand after them."""
+    """Return the pieces of all files, of at most `room` tokens, without measured questions, whatever choices they have."""
     pieces = []
     for path in settings.path:
         if _is_text(path, data):
@@ -115,7 +115,7 @@ def pieces_of(settings: ReplaySettings, tokenizer: Any, room: int, data: Path | 
 
 
 def _is_text(path: str, data: Path | None) -> bool:
-    """Tell whether a file is a text: by its ending, or as rows of which the first has a column `text` and no question."""
+    """Return whether a file is a text: by its ending, or because its first row has a column `text` and no question."""
     if Path(path).suffix not in ENDINGS:
         return True
     _, row = next(iter(file_rows(find_file(path, data))))

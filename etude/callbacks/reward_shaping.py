@@ -1,6 +1,6 @@
-"""Shape the rewards that advantages come from: of right attempts, those count more that are unlike what the group does anyway.
+"""Shape the rewards from which advantages are computed: right attempts that are unlike the rest of the group count more.
 
-The formulas, their sources and the settings at which they equal no shaping stand in `etude.learn.shaping`.
+The formulas, their sources and the identity settings are in `etude.learn.shaping`.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RewardShapingSettings:
-    """Reward shaping by how ordinary an attempt is in its group."""
+    """Reward shaping: the more ordinary an attempt is in its group, the lower its reward."""
 
     method: str
-    """What is ordinary: by log-prob (`unlikeliness`), by pairs of tokens (`novelty`) or by embeddings (`novelty_embedding`)."""
+    """Measure of how ordinary an attempt is: by log-prob (`unlikeliness`), pairs of tokens (`novelty`) or embeddings (`novelty_embedding`).
+    """
     weight: float = 0.25
-    """The share of its lead on the group's worst attempt that the most ordinary one may lose; in [0, 1]."""
+    """Share of its lead over the group's worst attempt that the most ordinary one may lose, in [0, 1]."""
 
     def __post_init__(self) -> None:
         check_known("reward_shaping.method", self.method, SHAPING)

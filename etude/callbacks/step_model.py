@@ -1,7 +1,7 @@
 """A step model beside the policy: a learned value of unfinished answers (`etude.learn.step_model`), trained on every step's attempts.
 
-Of independent attempts it values the steps that `learn.advantage vineppo` compares, as far as it is to be trusted; a search asks it for the
-value of unfinished answers (`rollout.search.value step_model`). It is saved with the model.
+For independent attempts it values the steps that `learn.advantage vineppo` compares, as far as it is trusted; a search uses its values of
+unfinished answers (`rollout.search.value step_model`). It is saved with the model.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _ONE_PROMPT = "takes attempts for answers to one prompt, without the answer show
 
 
 class StepModelCallback(Callback):
-    """Predicts before the update, learns after it; its state is the head, an own backbone, and their optimizer."""
+    """Predicts before the update and learns after it; its state is the head, an own backbone, and their optimizer."""
 
     name, Settings = "step_model", StepModelSettings
     unit_rewards = "predicts a probability"

@@ -1,19 +1,19 @@
-"""Tasks that the policy writes in a step beside the tasks it was given: written, checked, solved, rewarded, and its writing rewarded.
+"""Tasks that the policy writes in a step in addition to the given ones: written, checked and solved, with rewards for writing and solving.
 
 svs        variational problem synthesis (SvS, arXiv 2508.14029, Alg. 1): from right attempts at a task whose share of right attempts lies
-           in `source_window` the policy writes variants, without seeing the task; the task's answer is theirs. An attempt at a variant is
-           right where the task's verifier says so; writing is rewarded with 1 where the share of right ones lies in `window`, else 0 (any
-           right one at all would reward a problem that tells its answer)
-proposer   the policy writes problems like those of the step; an answer is taken for right where `min_share` of the attempts give it
-           (`etude.rewards.majority_vote`), and with p the share that give the answer of most, writing is rewarded with learnability
-           4 p (1 - p), which is 1 where half agree and 0 where all do (p (1 - p) of Foster and Foerster 2025, arXiv 2502.12272, in [0, 1];
+           in `source_window`, the policy writes variants without seeing the task; the task's answer is theirs. The task's verifier scores
+           attempts at a variant; writing has reward 1 if the share of right ones lies in `window`, else 0 (rewarding any right attempt
+           would reward a problem that tells its answer)
+proposer   the policy writes problems like those of the step; an answer counts as right if `min_share` of the attempts give it
+           (`etude.rewards.majority_vote`). With p the share that give the majority answer, the reward of writing is learnability
+           4 p (1 - p), which is 1 if half agree and 0 if all do (p (1 - p) of Foster and Foerster 2025, arXiv 2502.12272, in [0, 1];
            R-Zero, arXiv 2508.05004, has 1 - 2 |p - 1/2|)
 
-A flawed problem (`etude.rollouts.synthetic.problems`) is solved by nobody, and its writing has reward 0. Attempts at the given tasks, at
-problems and at writing them are groups of one update. Departures from SvS: examples are shown, since small models do not write problems
-unasked; at most `sources` attempts are written from in a step, chosen by seed, so that a step costs what one can afford.
+A flawed problem (`etude.rollouts.synthetic.problems`) is not solved, and writing it has reward 0. Attempts at the given tasks, at problems
+and at writing them are groups of one update. Departures from SvS: examples are shown, since small models do not write problems without
+them; at most `sources` attempts per step are used, chosen by seed, to limit the cost of a step.
 
-Identity: a step without a source is the step without this callback.
+Identity: a step without a source equals a step without this callback.
 """
 
 import time
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """What problems are written from."""
+    """The source of a group of problems."""
 
     task: Task
-    """Whose answer, verifier and messages they have; of a proposer, an example of the kind, without an answer."""
+    """The task with the problems' answer, verifier and messages; for a proposer, an example of the kind, without an answer."""
     writing: Task
     shown: tuple[Task, ...]
-    """The tasks that a problem may be a copy of."""
+    """The tasks that a problem is compared with as possible copies."""
 
 
 @dataclass
@@ -65,13 +65,13 @@ class Writer:
     """Scores attempts at variants."""
     render: Callable[[Task], tuple[int, ...]]
     room_tokens: int
-    """How long a prompt may be for the longest answer or problem to follow."""
+    """Longest prompt that leaves room for the longest answer or problem."""
     seed: int
     measured: Collection[str]
     """Keys of the evaluation's items."""
 
     def add_to(self, batch: RolloutBatch) -> None:
-        """Add groups to a step: of each source the writing, then of each problem the attempts at it."""
+        """Add groups to a step: for each source the writing, then for each problem the attempts at it."""
         clock, step = time.perf_counter(), batch.step
         sources = self._sources(batch)
         written = self._sampled([source.writing for source in sources], self.how.problems, step, "write", is_writing=True)
@@ -95,7 +95,7 @@ class Writer:
         batch.num_synthetic = len(written) + len(solved)
 
     def _sources(self, batch: RolloutBatch) -> list[Source]:
-        """Return the step's, of those with room, as many as are wanted, by seed; its keys count the steps before."""
+        """Return the step's sources, sampled by seed among those with room; keys count the steps before."""
         how = self.how
         found = WAYS[how.method].sources(self, batch)
         fitting = [source for source in found if len(self.render(source.writing)) <= self.room_tokens]
@@ -103,7 +103,7 @@ class Writer:
         return [fitting[place] for place in sorted(order[: how.sources])]
 
     def variations(self, batch: RolloutBatch) -> list[Source]:
-        """Return one of each different right attempt at a task in the window, which is shown with right attempts at other tasks."""
+        """Return a source for each distinct right attempt at a task in the window; its examples are right attempts at other tasks."""
         right = [_right(group, row) for group, row in zip(batch.groups, batch.rewards, strict=True)]
         solved = [(group.task, own[0]) for group, own in zip(batch.groups, right, strict=True) if own]
         window, found = self.how.source_window, []
@@ -119,7 +119,7 @@ class Writer:
         return found
 
     def proposals(self, batch: RolloutBatch) -> list[Source]:
-        """By examples among the step's tasks; what is written has the first one's form, and no answer that anybody knows."""
+        """Return sources with examples among the step's tasks; problems have the form of the first example, and no known answer."""
         tasks = list({group.task.key: group.task for group in batch.groups}.values())
         found = []
         for number in range(self.how.sources):
@@ -129,7 +129,7 @@ class Writer:
         return found
 
     def _drawn(self, items: Sequence[Any], *names: object) -> list[Any]:
-        """As many as are shown, by seed."""
+        """Sample the examples to show, by seed."""
         order = sorted(range(len(items)), key=lambda place: seed_for(self.seed, *names, place))
         return [items[place] for place in order[: self.how.shots]]
 
@@ -144,7 +144,7 @@ class Writer:
         return sample_groups(self.engine, tasks, prompts, **sizes, names=(self.seed, step, kind))
 
     def _read(self, sources: Sequence[Source], written: Sequence[Group]) -> tuple[list[list[Task | None]], list[list[str]]]:
-        """Return the problem that each text states, None where it is flawed, and the flaw."""
+        """Return the problem of each text, None if it is flawed, and the flaw."""
         problems: list[list[Task | None]] = []
         flaws: list[list[str]] = []
         keys: set[str] = set()
@@ -169,19 +169,19 @@ class Writer:
         return [[next(flat) for _ in group.attempts] for group in solved]
 
     def _worth(self, row: Sequence[Reward]) -> float:
-        """Return the reward of having written a problem whose attempts were judged so."""
+        """Return the reward of writing a problem, from the rewards of the attempts at it."""
         return WAYS[self.how.method].worth(self.how, row)
 
 
 class Way(NamedTuple):
-    """One way to make problems."""
+    """A method of making problems."""
 
     sources: Callable[[Writer, RolloutBatch], list[Source]]
-    """What a step's problems may be written from."""
+    """Returns the sources of a step's problems."""
     judge: Callable[[Writer], "Verify"]
-    """What scores attempts at them."""
+    """Scores attempts at them."""
     worth: Callable[[SyntheticTasksSettings, Sequence[Reward]], float]
-    """The reward of having written a problem, by the rewards on the attempts at it."""
+    """Returns the reward of writing a problem, from the rewards of the attempts at it."""
 
 
 def _is_in_window(how: SyntheticTasksSettings, row: Sequence[Reward]) -> float:
@@ -190,7 +190,7 @@ def _is_in_window(how: SyntheticTasksSettings, row: Sequence[Reward]) -> float:
 
 
 def _learnability(how: SyntheticTasksSettings, row: Sequence[Reward]) -> float:
-    p = sum(reward.is_right for reward in row) / len(row)  # nothing where too few agree
+    p = sum(reward.is_right for reward in row) / len(row)  # 0 if too few agree
     return 4 * p * (1 - p)
 
 
@@ -200,17 +200,17 @@ WAYS = {
         Writer.proposals, lambda making: MajorityVoteReward(MajorityVoteSettings(min_vote_share=making.how.min_share)).judge, _learnability
     ),
 }
-"""By the name of `synthetic_tasks.method`."""
+"""By name of `synthetic_tasks.method`."""
 
 
 def _right(group: Group, row: Sequence[Reward]) -> list[Attempt]:
-    """Return the right attempts of a group that say something."""
+    """Return the right attempts of a group that give an answer."""
     pairs = zip(group.attempts, row, strict=True)
     return [attempt for attempt, reward in pairs if reward.is_right and attempt.text.strip() and vote(attempt.text, group.task)]
 
 
 def _counts(flaws: Sequence[str], scores: Sequence[Sequence[float]], rewards: Sequence[Sequence[Reward]]) -> dict[str, float]:
-    """Return what became of the problems: metrics of the step."""
+    """Return the step's metrics of the problems."""
     of = Counter(flaws)
     writing, known = [score for row in scores for score in row], [v.score for row in rewards for v in row if v.score is not None]
     counts: dict[str, float] = {"written": len(flaws), "valid": of[""], "rewarded": sum(score > 0 for score in writing)}
@@ -270,7 +270,7 @@ class SyntheticTasks(Callback):
         from etude.device.machine import max_prompt_tokens
         from etude.rollouts.prompts import render_prompt, without_control
 
-        def render(task: Task) -> tuple[int, ...]:  # what a model wrote stands in it
+        def render(task: Task) -> tuple[int, ...]:  # a model's text may spell control tokens
             return render_prompt(run.tokenizer, asking(task, without_control(run.tokenizer, task.question)))
 
         rollout, measured = run.settings.rollout, {task.key for task in run.data.measured}

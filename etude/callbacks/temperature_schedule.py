@@ -1,8 +1,8 @@
-"""Change the sampling temperature from `rollout.sampling.temperature` to `end` by equal amounts, from the first step to the last.
+"""Change the sampling temperature linearly from `rollout.sampling.temperature` to `end`, from the first step to the last.
 
     T_k = T_1 + (k - 1) / (steps - 1) · (end - T_1)        k = 1 .. steps
 
-Identity: an `end` that is the temperature of the first step.
+Identity: an `end` equal to the first step's temperature.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TemperatureScheduleSettings:
-    """Temperature schedule."""
+    """Linear temperature schedule."""
 
     end: float
     """Temperature of the last step; evaluation samples at that of the first."""
@@ -32,7 +32,7 @@ class TemperatureScheduleSettings:
 
 
 def sampling_at(first: Sampling, end: float, step: int, steps: int) -> Sampling:
-    """Return how step `step` of `steps`, counted from 1, samples.
+    """Return the sampling parameters of step `step` of `steps`, counted from 1.
 
     >>> [sampling_at(Sampling(), 0.5, step, 3).temperature for step in (1, 2, 3)]
     [1.0, 0.75, 0.5]
@@ -42,7 +42,7 @@ def sampling_at(first: Sampling, end: float, step: int, steps: int) -> Sampling:
 
 
 class TemperatureSchedule(Callback):
-    """Sets the temperature of the sampler, and of the learner, whose ratios are taken at it."""
+    """Sets the temperature of the sampler, and of the learner, which computes ratios at it."""
 
     name, Settings = "temperature_schedule", TemperatureScheduleSettings
     excludes = (

@@ -1,4 +1,4 @@
-"""End practice with the step in which it has sampled a number of tokens, whatever `steps` says."""
+"""End practice after the step in which a number of sampled tokens is reached, whatever `steps` says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class TokenBudgetSettings:
     """Token budget."""
 
     tokens: int
-    """Practice ends with the step in which it has sampled so many tokens, though there were more steps."""
+    """Practice ends after the step that reaches this many sampled tokens, even if steps are left."""
 
     def __post_init__(self) -> None:
         at_least("token_budget.tokens", self.tokens, 1)
 
     @property
     def phrase(self) -> str:
-        """What the model's card says of it."""
+        """The model card's phrase for it."""
         return f"until {self.tokens:,} tokens were sampled at the latest"
 
 

@@ -1,8 +1,8 @@
-"""Calibrate from which vote share on a majority is believed, on tasks with gold answers that are not practised on.
+"""Calibrate the vote share from which a majority is trusted, on tasks with gold answers that are not practised on.
 
-Every `every` steps the policy samples the labelled tasks; the smallest share s is taken such that of the majorities with a share of s or
-more `target_precision` are right (`etude.rewards.majority_vote.calibrated_vote_share`). After a rollback the tasks are asked again, since
-the share was that of a model that is no more. The share is a note of the step's batch, so that a resumed run asks nothing twice.
+Every `every` steps the policy samples the labelled tasks. The least share s is chosen at which `target_precision` of the majorities with a
+share of s or more are right (`etude.rewards.majority_vote.calibrated_vote_share`). After a rollback the tasks are sampled again, since the
+share was that of a discarded model. The share is a note of the step's batch, so that a resumed run samples nothing twice.
 """
 
 import time
@@ -30,14 +30,14 @@ Items = Sequence[tuple[Task, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class VoteCalibrationSettings:
-    """Calibration of the reward majority_vote."""
+    """Calibration of the vote share at which reward majority_vote trusts a majority."""
 
     n: int
-    """Tasks with gold answers, the first ones that no demonstration shows, which are not practised on."""
+    """Tasks with gold answers, the first ones that no demonstration shows; they are not practised on."""
     every: int = 10
-    """Steps between two calibrations."""
+    """Steps between calibrations."""
     target_precision: float = 0.5
-    """How often the majority has to be right among those that are believed."""
+    """Share of the trusted majorities that must be right, in [0, 1]."""
 
     def __post_init__(self) -> None:
         at_least("vote_calibration.n", self.n, 1)
@@ -47,7 +47,7 @@ class VoteCalibrationSettings:
 
 
 class VoteCalibration(Callback):
-    """Sets the least vote share of reward majority_vote; its state is the share."""
+    """Sets the least vote share of reward majority_vote; its state is that share."""
 
     name, Settings, rolls_back = "vote_calibration", VoteCalibrationSettings, False
     excludes = (
@@ -98,7 +98,7 @@ class VoteCalibration(Callback):
         batch.seconds["rollout_seconds"] += seconds
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
-        known = batch.notes.get(self.name) or {"min_share": batch.metrics["vote_calibration/min_vote_share"]}  # a run older than notes
+        known = batch.notes.get(self.name) or {"min_share": batch.metrics["vote_calibration/min_vote_share"]}  # runs older than notes
         self.share = known["min_share"]
         return {"vote_calibration/min_vote_share": self.share}
 
@@ -124,9 +124,9 @@ class VoteCalibration(Callback):
 
 
 def without_labelled(items: Items, n: int, shown: Collection[str]) -> tuple[Items, list[tuple[Task, tuple[int, ...]]]]:
-    """Return the n first different tasks whose keys are not `shown` in demonstrations, where the model knows better, and the other tasks.
+    """Return the first n distinct tasks whose keys are not `shown` in demonstrations, where the model knows better, and the other tasks.
 
-    Raises UserError where there are not enough.
+    Raises UserError if there are not enough.
     """
     unseen: dict[str, tuple[Task, tuple[int, ...]]] = {}
     for task, prompt in items:
@@ -144,7 +144,7 @@ def without_labelled(items: Items, n: int, shown: Collection[str]) -> tuple[Item
 
 
 def shares_and_truth(groups: Sequence[Group], judge: "Verify") -> list[tuple[float, bool]]:
-    """Return, for each group whose attempts give any answer, the majority's vote share and whether the majority is right."""
+    """Return (the majority's vote share, whether it is right) for each group with any answer."""
     found: list[tuple[float, str, Task]] = []
     for group in groups:
         votes = [vote(attempt.text, group.task) for attempt in group.attempts]

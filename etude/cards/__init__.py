@@ -1,1 +1,1 @@
-"""Model cards: what a saved model was made from and how, its results, and its use."""
+"""Model cards: a saved model's base model, training, results and use."""

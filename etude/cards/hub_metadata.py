@@ -1,6 +1,6 @@
 """Metadata at the top of a model card, which a model hub reads: base model, licence, data sets and evaluation results.
 
-It holds only what the hub can look up: a base model or data set of this machine is named in the card's text.
+It holds only names that the hub knows: a base model or data set of this machine is named in the card's text.
 """
 
 import re
@@ -52,7 +52,7 @@ def origin(model: str) -> tuple[str | None, str | None]:
         return BUNDLED_ORIGINS[model]
     place = Path(model).expanduser()
     if place.is_dir() and is_adapter(place):
-        with suppress(UserError):  # reported where the model is loaded
+        with suppress(UserError):  # reported when the model is loaded
             return origin(base_of_adapter(model, place))
     is_id = is_hub_id(model)
     card = try_to_load_from_cache(model, "README.md") if is_id else place / "README.md"

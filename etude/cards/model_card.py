@@ -1,7 +1,7 @@
-"""The card of a saved model, as a model hub shows it: what it was made from and how, its results, licence and use.
+"""The card of a saved model for a model hub: its base model, training, results, licence and use.
 
-Names come from outside (folders, files, families), so they are escaped: neither HTML nor Markdown in them takes effect. Paths of this
-machine are left out; a file is called by its name.
+Names are untrusted (folders, files, families), so HTML and Markdown in them are escaped. Paths of this machine are removed; only the name
+of a file is shown.
 """
 
 import re
@@ -46,11 +46,11 @@ class ModelCard:
     base: str
     """The model that the run began with."""
     story: str
-    """What was done with it; continues the sentence that its name begins."""
+    """What was done with it; continues the sentence that begins with its name."""
     results: str
     """Sections with tables."""
     data: str
-    """Whose licences hold, too."""
+    """The data, whose licences apply too."""
     closing: str
     datasets: Sequence[str | None] = ()
     evaluations: Sequence[EvalResult] = ()

@@ -21,7 +21,7 @@ def write_cards(run: Path, settings: PracticeSettings, result: Mapping[str, Any]
 
 
 def practice_card(settings: PracticeSettings, result: Mapping[str, Any]) -> ModelCard:
-    """Return the card of the model that a finished run saved."""
+    """Build the card of the model that a finished run saved."""
     known = f"\n\n## General knowledge\n\n{_known(result)}" if result.get("retention") else ""
     return ModelCard(
         recipe=result["recipe"],
@@ -37,7 +37,7 @@ def practice_card(settings: PracticeSettings, result: Mapping[str, Any]) -> Mode
 
 
 def prompt_example(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) -> PromptExample:
-    """Return how a run that began with this tokenizer prompts its model; the example is the first short question of one message."""
+    """Build the prompt example of a run that began with this tokenizer; its question is the first short one of a single message."""
     how, saved = generation_config_of(settings), told(tokenizer, settings).chat_template
     questions = (
         task.question for task in tasks if isinstance(task.prompt, str) or len(task.prompt) == 1 + (task.prompt[0]["role"] == "system")

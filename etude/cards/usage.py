@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LONGEST = 300
-"""Characters of a question that a card shows."""
+"""Maximum length of a question in a card, in characters."""
 
 
 @dataclass(frozen=True)

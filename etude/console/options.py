@@ -1,4 +1,4 @@
-"""Parse the options that commands share, before a command's settings are read."""
+"""Parses the options that commands share, before a command's settings are read."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,17 @@ from etude.errors import UserError
 from etude.outputs import check_output, is_result
 
 OPTIONS = {
-    "run": "--run DIR      the run folder (default runs/NAME)",
-    "data": "--data DIR     the folder of data sets (default: the variable ETUDE_DATA)",
-    "json": "--json FILE    write the result there too; - is standard output. A file that etude did not write is not replaced",
-    "page": "--page FILE    write a page there, as --json does",
-    "force": "--force        replace files that --json and --page name, whoever wrote them",
-    "track": "--track NAMES  trackers to tell too: tensorboard, wandb, trackio, ... (one, or several with commas)",
-    "resume": "--resume       go on with an unfinished run",
-    "dry_run": "--dry-run      print the resolved configuration, try one step for time, memory and disk, and stop",
+    "run": "--run DIR      run folder (default: runs/NAME)",
+    "data": "--data DIR     folder of data sets (default: the environment variable ETUDE_DATA)",
+    "json": "--json FILE    also write the result as JSON; - is standard output. A file that etude did not write is not replaced",
+    "page": "--page FILE    write an HTML page; - and existing files as for --json",
+    "force": "--force        replace existing files of --json and --page, whoever wrote them",
+    "track": "--track NAMES  log metrics to trackers, too: tensorboard, wandb, trackio, ... (separated by commas)",
+    "resume": "--resume       resume an unfinished run",
+    "dry_run": "--dry-run      print the resolved configuration, estimate time, memory and disk from one step, and stop",
 }
-EVERYWHERE = """  -q, --quiet    no progress: only what was asked for, and how a run ended
-  --verbose      what libraries log and their progress bars, and where in the code a mistake was found
+EVERYWHERE = """  -q, --quiet    no progress; only results, and how a run ended
+  --verbose      logs and progress bars of libraries, and tracebacks of errors
 """
 _FLAGS = ("force", "resume", "dry_run")
 _OTHER_WORDS = {
@@ -47,7 +47,7 @@ class Options:
 
 
 def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[str]]:
-    """Parse the shared options that a command takes; return them and the other arguments.
+    """Parse the shared options of a command; returns them and the other arguments.
 
     Raises UserError for a missing value, another spelling, a missing data folder and a `--json` file that must not be replaced.
     """

@@ -17,7 +17,7 @@ from etude.evaluation.rewards import tells_more
 from etude.tasks.feedback import shortened
 
 _WIDTH = 200
-"""Columns that a table may take; it takes what it needs, about 90, in a pipe or a narrow terminal too."""
+"""Maximum width of a table, in columns; it uses about 90, also in a pipe or a narrow terminal."""
 
 
 class Reporter(Protocol):
@@ -123,7 +123,7 @@ class Console:
 
 
 class ResultsOnly(Silent):
-    """Tells what was measured and how a run ended, and nothing on the way."""
+    """Prints only measurements and the end of a run, without progress."""
 
     def __init__(self, console: RichConsole | None = None) -> None:
         self._console = Console(console)
@@ -183,7 +183,7 @@ def _after_thought(row: Mapping[str, Any]) -> str:
 
 
 def _exceptions(row: Mapping[str, Any]) -> str:
-    """List what should be rare: truncated answers, answers without a score, repeated questions."""
+    """List exceptions: truncated answers, answers without a score, repeated questions."""
     cut = f", {row['truncated']:.1%} truncated" if row.get("truncated") else ""
     again = f", {row['repeated']} repeated questions" if row.get("repeated") else ""
     return cut + _without_score(row) + again
@@ -212,7 +212,7 @@ def _unscored(result: Mapping[str, Any]) -> str:
 
 
 def _rewards(row: Mapping[str, Any]) -> str:
-    """Format the mean rewards of an evaluation row, if they say more than its accuracies."""
+    """Format the mean rewards of an evaluation row, if they differ from its accuracies."""
     if not tells_more(row):
         return ""
     sampled = row.get("sampled_mean_reward")
@@ -297,6 +297,6 @@ def _share(row: Mapping[str, Any], name: str) -> str:
 
 
 def _of_samples(row: Mapping[str, Any]) -> str:
-    """Format the accuracies of several samples a task: majority and pass@k."""
+    """Format the accuracies of several samples per task: majority and pass@k."""
     k = num_samples(row)
     return f"{_share(row, f'majority_at_{k}')} majority@{k}, {_share(row, f'pass_at_{k}')} pass@{k}" if k else "-"

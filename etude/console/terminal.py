@@ -1,4 +1,4 @@
-"""Escape control characters of outside texts for a terminal: names of files, replies of servers and texts of models."""
+"""Escapes control characters of untrusted texts for a terminal: names of files, replies of servers and texts of models."""
 
 import logging
 import re

@@ -2,7 +2,7 @@
 
     etude practice quickstart --track tensorboard,wandb
 
-No run depends on a tracker: `metrics.jsonl` has all metrics.
+Runs do not depend on trackers: `metrics.jsonl` has all metrics.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ class TrackingReporter:
     """
 
     def __init__(self, inner: Reporter, names: Sequence[str], run: Path, configuration: Mapping[str, Any]) -> None:
-        """Use the trackers of these `names`; they start with the first number, so that a mistake in the input starts none.
+        """Use the trackers of these `names`; they start at the first number, so that wrong input starts none.
 
         `run` names the run, and TensorBoard's files go into its folder. Raises UserError for an unknown or missing tracker.
         """

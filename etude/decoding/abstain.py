@@ -1,4 +1,4 @@
-"""Abstention: give the majority answer only if the samples agree enough.
+"""Abstention: returns the majority answer only if the samples agree enough.
 
     agreement    the share of all samples that give the winning answer
     entropy      1 - H / log k, with H the entropy in nats of the samples' answers; an unreadable sample counts as an answer of its own
@@ -49,7 +49,7 @@ def _largest_clusters(pool: SamplePool, k: int, same: float) -> list[DecodedAnsw
 
 
 def vote_agreement(votes: Sequence[str | None]) -> float:
-    """Return 1 if all votes are equal, 0 if no two are; a text without a vote differs from all others.
+    """Return the agreement of votes: 1 if all are equal, 0 if no two are; a text without a vote differs from all others.
 
     >>> vote_agreement(["a", "a"]), vote_agreement(["a", None]), vote_agreement(["a", "a", "b", "b"])
     (1.0, 0.0, 0.5)

@@ -1,7 +1,7 @@
-"""Best of k by likelihood: the sample with the highest mean log-prob a token, at temperature 1 however it was sampled.
+"""Best of k by likelihood: the sample with the highest mean log-prob per token, at temperature 1 for any sampling settings.
 
-The mean, since a sum prefers short answers. It is the control that separates choosing among samples from joining them. Identity: k = 1 is
-one sample.
+It uses the mean, since a sum prefers short answers. This control separates choosing among samples from joining them. Identity: k = 1 is one
+sample.
 """
 
 from etude.decoding.sample_pool import DecodedAnswer, SamplePool

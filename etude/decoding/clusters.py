@@ -1,9 +1,9 @@
 """Clusters of answers with the same meaning, by the cosine of their embeddings: a text joins the first cluster whose first text is similar
 enough.
 
-Kuhn et al. 2023 (semantic entropy, arXiv 2302.09664) let an entailment model decide whether two answers mean the same. Departure: an
-embedding is cheaper and coarser. With all-MiniLM-L6-v2, "The capital of Australia is Canberra." and the same of Sydney have cosine 0.88,
-two wordings of the former 0.96, "Canberra" and its sentence 0.82. Identity: `same` 1 puts only equal texts together.
+Kuhn et al. 2023 (semantic entropy, arXiv 2302.09664) use an entailment model to decide whether two answers mean the same. Departure: an
+embedding is cheaper and coarser. With all-MiniLM-L6-v2, "The capital of Australia is Canberra." and the same sentence with Sydney have
+cosine 0.88, two wordings of the former 0.96, "Canberra" and its sentence 0.82. Identity: `same` 1 groups only equal texts.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
-"""Context-aware decoding: amplify the difference between predictions with and without evidence.
+"""Context-aware decoding: amplifies the difference between predictions with and without evidence.
 
     score(v) = (1 + strength) log p(v | evidence, question) - strength log p(v | question)        (Shi et al. 2024, NAACL,
                                                                                                  arXiv 2305.14739)
 
-The evidence is the task's `metadata["evidence"]`, put before the question. A task without evidence is answered plainly, with a note.
+The evidence is the task's `metadata["evidence"]`, placed before the question. A task without evidence gets plain decoding, with a note.
 Identity: strength 0 is plain decoding after the evidence.
 """
 
@@ -14,7 +14,7 @@ from etude.rollouts.prompts import render_prompt, without_control
 
 
 def context_contrast(pool: SamplePool, strength: float) -> list[DecodedAnswer]:
-    """Answer each question with the contrast of its evidence."""
+    """Answer each question by contrast with and without its evidence."""
     tokenizer, with_evidence = pool.engine.tokenizer, []
     for task, prompt in zip(pool.tasks, pool.prompts, strict=True):
         evidence = without_control(tokenizer, str(task.metadata.get("evidence") or "").strip())

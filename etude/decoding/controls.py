@@ -1,10 +1,10 @@
 """Controls of integrative decoding: inputs without the information of the question's own samples.
 
-    original       k wordings of the question, without samples: an ensemble alone
-    unrelated      samples of another question: a longer prompt alone
-    same_sample    one sample, k times: a second attempt alone
+    original       k wordings of the question, without samples: only an ensemble
+    unrelated      samples of another question: only a longer prompt
+    same_sample    one sample, k times: only a second attempt
 
-`best_logprob` chooses without joining. Identity: `original` with k = 1, the question as it is, is plain decoding.
+`best_logprob` chooses without joining. Identity: `original` with k = 1, the unchanged question, is plain decoding.
 """
 
 from etude.decoding.joint_inputs import JointInput, Layout, build_inputs, decode_jointly, with_question
@@ -36,7 +36,7 @@ WORDINGS = (
 
 
 def integrative_same_sample(pool: SamplePool, again: str = AGAIN, layout: Layout = "turns") -> list[DecodedAnswer]:
-    """Decode with the first sample in every input, which is one input (control)."""
+    """Decode with the first sample in every input, which is the same as one input (control)."""
     return decode_jointly(pool, build_inputs(pool, pool.samples(1), again, layout), product, 1)
 
 

@@ -1,11 +1,11 @@
-"""Decoding methods for plain transformers: what `model.generate(custom_generate=...)` takes.
+"""Decoding methods for plain transformers, as functions for `model.generate(custom_generate=...)`.
 
     questions = ["What is the capital of Australia?", "Who wrote Emma?"]
     inputs = tokenizer.apply_chat_template([[{"role": "user", "content": question}] for question in questions], ...)
     found = model.generate(**inputs, max_new_tokens=24, custom_generate=reliable("integrative", tokenizer, questions, k=4))
 
-The prompts are those of `generate`, padded on the left; the answer is sampled as its arguments say (greedily, or by `do_sample` with
-temperature, top_k, top_p and min_p), the samples as the settings of the method say. What comes back is prompts and answers, as from
+The prompts are those of `generate`, padded on the left. The arguments of `generate` set the sampling of the answer (greedy, or `do_sample`
+with temperature, top_k, top_p and min_p); the method's settings set that of its samples. The result has prompts and answers, like that of
 `generate`; a question without an answer has only padding after its prompt.
 """
 
@@ -26,11 +26,11 @@ from etude.errors import UserError
 from etude.tasks.task import Task
 
 Question = str | Sequence[dict[str, str]]
-"""Its text, or chat messages that end with the user's."""
+"""The text of a question, or chat messages that end with the user's."""
 
 
 def reliable(method: str, tokenizer: Any, questions: Sequence[Question], *, seed: int = 0, **settings: Any) -> Callable[..., torch.Tensor]:
-    """Return a `custom_generate` that answers these questions, one for each prompt; `settings` are those of `ReliableDecoding`.
+    """Create a `custom_generate` that answers these questions, one for each prompt; `settings` are those of `ReliableDecoding`.
 
     Raises UserError for wrong settings; when called, if prompts and questions differ in number.
     """

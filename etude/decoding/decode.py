@@ -1,4 +1,4 @@
-"""Decode questions by a method, a part of them at a time."""
+"""Decodes questions by a method, in parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,17 +35,16 @@ def decode(
     done: Callable[[list[DecodingResult]], None] | None = None,
     **asking: Any,
 ) -> list[DecodingResult]:
-    """Answer each task, given with its prompt, by a method that is on.
+    """Answer each task, given with its prompt, by an active method.
 
-    At least `num_samples` are sampled for each task, whatever the method reads. `done` receives each part as soon as it is answered.
-    `asking` has the arguments of `SamplePool` other than the samples. As many questions are decoded at once as the engine has positions
-    for.
+    Each task gets at least `num_samples` samples, even if the method needs fewer. `done` receives each part as soon as it is answered.
+    `asking` has the arguments of `SamplePool` other than the samples. The engine's positions limit how many questions are decoded at once.
     """
     again = visits(task.key for task, _ in items)
     method, longest = METHODS[how.method], max(len(prompt) for _, prompt in items)
     options, embed = how.options, load_embedder(how.embedder) if how.by_meaning else None
     each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
-    parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # at least two questions a part, if there are two
+    parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # at least two questions in a part, if there are two
     found: list[DecodingResult] = []
     for start, end in pairwise(len(items) * number // parts for number in range(parts + 1)):
         some = items[start:end]

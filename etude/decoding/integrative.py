@@ -1,13 +1,13 @@
-"""Integrative decoding: sample every token from the joint prediction of k inputs, each of which shows the model one of its own samples.
+"""Integrative decoding: samples every token from the joint prediction of k inputs, each with one of the model's own samples.
 
     r_1 .. r_k ~ p(. | x)
     q_j = [x ; r_j ; an instruction to answer again ; x]                                         (`etude.decoding.joint_inputs`)
     y_t = argmax_v sum_j log p(v | q_j, y_<t)                  (Cheng et al. 2025, ICLR, arXiv 2410.01556, by their code)
 
-`stop_agreed` is ours: samples are taken two at first, then twice as many, up to k. A question whose samples all give the same answer
-(`etude.tasks.votes`) gets the first of them, without more samples or inputs.
+`stop_agreed` is etude's addition: it takes two samples first, then doubles their number up to k. A question whose samples all give the same
+answer (`etude.tasks.votes`) gets the first of them, without further samples or inputs.
 
-Identity: inputs that are all the same are one (`etude.engine.joint`). `etude.decoding.controls` has its controls.
+Identity: equal inputs are the same as one (`etude.engine.joint`). `etude.decoding.controls` has its controls.
 """
 
 from etude.decoding.joint_inputs import Layout, build_inputs, decode_jointly
@@ -31,7 +31,7 @@ def integrative_mean_prob(
 
 
 def _unless_agreed(pool: SamplePool, k: int, again: str, layout: Layout, stop_agreed: bool, join: Join) -> list[DecodedAnswer]:
-    """Answer each question jointly, or with `stop_agreed` by what its first samples agree on."""
+    """Answer each question jointly, or with `stop_agreed` by the answer that its first samples agree on."""
     settled = _agreed(pool, k) if stop_agreed else {}
     left = [place for place in range(len(pool.tasks)) if place not in settled]
     samples = dict(zip(left, pool.samples(k, left), strict=True))

@@ -1,10 +1,10 @@
-"""Inputs for joint decoding: each shows the model one of its own answers and asks again; and their joint answer.
+"""Inputs for joint decoding, and their joint answer: each input shows the model one of its own answers and asks again.
 
     turns         the question; the sample, as the model's own answer; `again` and the question once more. The KV cache of question and
-                  sample is there from sampling, so only what follows them is computed
-    one_message   question, sample, `again` and question in one user message, as Cheng et al. 2025 (arXiv 2410.01556) do
+                  sample exists from sampling, so only the rest is computed
+    one_message   question, sample, `again` and question in one user message, like Cheng et al. 2025 (arXiv 2410.01556)
 
-Equal samples are one input of more weight. An empty sample, or one that leaves no room for an answer, makes no input; without any input
+Equal samples become one input with more weight. An empty sample, or one that leaves no room for an answer, is skipped; without any input
 there is no answer.
 """
 
@@ -32,7 +32,7 @@ def with_question(task: Task, question: str) -> Task:
 
 
 def build_inputs(pool: SamplePool, samples: Sequence[Sequence[Prefix]], again: str, layout: Layout) -> list[list[JointInput]]:
-    """Build for each question an input for each of its samples that is not empty."""
+    """Build an input for each non-empty sample of each question."""
     inputs: list[list[JointInput]] = []
     for task, prompt, opened, own in zip(pool.tasks, pool.prompts, pool.opened, samples, strict=True):
         speaking = [sample for sample in own if pool.sample(sample).text.strip()]

@@ -1,12 +1,13 @@
 """Candidates from layers: one answer for each set of layers, by contrast with it, and a rule that chooses one.
 
-Unleash-then-Eliminate (NeurIPS 2024, by its code) makes a caption for each early layer and keeps the one from which a segmentation model
-finds the region again. Here a set of neighbouring layers makes one, dynamically (`etude.decoding.layer_contrast`), and `choose` keeps
+Unleash-then-Eliminate (NeurIPS 2024, by its code) generates a caption for each early layer and keeps the one from which a segmentation
+model finds the region again. Here each set of neighbouring layers generates one, dynamically (`etude.decoding.layer_contrast`), and
+`choose` keeps
 
-    agreement     the answer of most candidates, counted as in `majority`; of several the likeliest
-    likelihood    the one with the highest mean log-prob a token under the model
-    cycle         the one from which the model recovers the question, by the mean log-prob of the question's tokens after asking which
-                  question has that answer. It favours answers that repeat words of the question: look at their length
+    agreement     the most frequent answer, counted as in `majority`; the likeliest one in a tie
+    likelihood    the answer with the highest mean log-prob per token under the model
+    cycle         the answer from which the model recovers the question, by the mean log-prob of the question's tokens after asking which
+                  question has that answer. It favours answers that repeat words of the question, so compare their lengths
 
 Identity: k = 1, one set of every other layer, is `layer_contrast_dynamic` over these; with strength 0 all candidates are plain decoding.
 """

@@ -1,4 +1,4 @@
-"""Layer contrast (DoLa): prefer tokens that the last layer finds likely and an earlier one does not.
+"""Layer contrast (DoLa): prefers tokens that are likely after the last layer and unlikely after an earlier one.
 
     score(v) = log p_N(v) - strength log p_M(v)     where p_N(v) >= plausible max_w p_N(w), else -inf         (DoLa, Chuang et al. 2024,
                                                                                                             ICLR, arXiv 2309.03883)
@@ -7,8 +7,8 @@
                code takes the mean; the argmax is the same)
     random     M is sampled from the candidates: the control
 
-DoLa's earlier layers go through the final norm; `final_norm=False` leaves it out, as Unleash-then-Eliminate does (NeurIPS 2024, by its
-code). No repetition penalty, which DoLa's code has by default. Identity: strength 0 is plain decoding, greedy or sampled.
+DoLa's earlier layers pass the final norm; `final_norm=False` skips it, like Unleash-then-Eliminate (NeurIPS 2024, by its code). There is no
+repetition penalty, which DoLa's code has by default. Identity: strength 0 is plain decoding, greedy or sampled.
 
 Shapes: B rows, J candidates, V vocabulary.
 """
@@ -72,10 +72,10 @@ class LayerContrast:
         return prompt_tokens + new_tokens
 
     def take_peak_bytes(self) -> None:
-        """Return None: what it holds is not measured."""
+        """Return None, since memory is not measured."""
 
     def contrasted(self, logits_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
-        """Subtract an earlier layer's log-probs from the logits; a random layer is seeded by a row's last token and its length."""
+        """Subtract an earlier layer's log-probs from the logits; random layers are seeded by a row's last token and length."""
         if self.strength == 0:
             return logits_BV
         final_BV = logits_BV.float().log_softmax(-1)
@@ -87,7 +87,7 @@ class LayerContrast:
         return scores_BV
 
     def _early(self, final_BV: torch.Tensor, lens: LogitLens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
-        """Return the log-probs after the layer that each row is contrasted with."""
+        """Return the log-probs after each row's contrast layer."""
         rows_B = torch.arange(len(final_BV), device=final_BV.device)
         if self.choice == "random":
             drawn_B = uniforms(tokens_B.cpu().numpy().astype(np.uint64), length_B.cpu().numpy())
@@ -142,7 +142,7 @@ class LayerContext:
 
 
 def divergence(first_BV: torch.Tensor, second_JBV: torch.Tensor) -> torch.Tensor:
-    """Return the Jensen-Shannon divergence [J, B] of distributions given by log-probs, in nats, from 0 to log 2."""
+    """Return the Jensen-Shannon divergence [J, B] of distributions given as log-probs, in nats, from 0 to log 2."""
     one_BV, other_JBV = first_BV.exp(), second_JBV.exp()
     mean_JBV = ((one_BV + other_JBV) / 2).clamp(min=torch.finfo(torch.float32).tiny).log()
     return (one_BV * (first_BV - mean_JBV) + other_JBV * (second_JBV - mean_JBV)).sum(-1) / 2
@@ -152,8 +152,7 @@ def divergence(first_BV: torch.Tensor, second_JBV: torch.Tensor) -> torch.Tensor
 def contrasted_logprobs(model: Any, how: LayerContrast, prompt: Tokens, completions: Sequence[Tokens]) -> list[tuple[float, ...]]:
     """Return the log-prob of every token of a prompt's completions under the contrasted distribution, normalised.
 
-    With strength 0 it is the model's own. A token that the contrast excludes has `NEVER`; sums with such tokens rank by their number
-    (`plausible` 0 excludes none).
+    With strength 0 it is the model's own. Excluded tokens have `NEVER`, so that sums rank by their number (`plausible` 0 excludes none).
     """
     found: dict[int, tuple[float, ...]] = {}
     for numbers, logits_NV, lens in batched_completion_logits(model, layer_numbers(model, how.layers), how.final_norm, prompt, completions):
@@ -170,9 +169,9 @@ def contrasted_logprobs(model: Any, how: LayerContrast, prompt: Tokens, completi
 def layer_contrast_static(
     pool: SamplePool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool
 ) -> list[DecodedAnswer]:
-    """Decode against one layer: the middle one, unless it is named.
+    """Decode against one layer, by default the middle one.
 
-    Raises UserError if more than one layer is named.
+    Raises UserError for more than one layer.
     """
     if len(layers) > 1:
         raise UserError(f"decoding.layers names {len(layers)}, but layer_contrast_static takes one: name one, or none for the middle")
@@ -182,14 +181,14 @@ def layer_contrast_static(
 def layer_contrast_dynamic(
     pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
 ) -> list[DecodedAnswer]:
-    """Decode against the layer furthest from the last one, of those named or of a set."""
+    """Decode against the layer furthest from the last one, among `layers` or a layer set."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm))
 
 
 def random_layer(
     pool: SamplePool, layers: Sequence[int], layer_set: Literal["low", "high"], strength: float, plausible: float, final_norm: bool
 ) -> list[DecodedAnswer]:
-    """Decode against a random one of these layers at every token (control)."""
+    """Decode against a random layer of these at every token (control)."""
     return _viewed(pool, LayerContrast(tuple(layers) or layer_set, strength, plausible, final_norm, "random"))
 
 

@@ -1,4 +1,4 @@
-"""Logit lens: next-token predictions after each layer, by applying the head to its states, normed or not (nostalgebraist 2020).
+"""Logit lens: next-token predictions after each layer, by applying the head to its states, with or without norm (nostalgebraist 2020).
 
 Layers are counted like transformers' hidden states: 0 is the embeddings, l the output of the l-th layer, the last one the model itself.
 Shapes: B rows, E hidden width, V vocabulary.
@@ -27,12 +27,12 @@ _TOGETHER = 512
 """Tokens of completions, and rows of the head, computed at once: logits of a large vocabulary are large."""
 
 _SAME = 0.05
-"""Mean difference of logits, in standard deviations, up to which norm and head reproduce the model's own."""
+"""Mean difference of logits, in standard deviations, up to which norm and head count as reproducing the model's own."""
 
 
 def last_of_rows(states_BTE: torch.Tensor) -> torch.Tensor:
     """Return the states [B, E] at the last position of every row."""
-    return states_BTE[:, -1].clone()  # a view would keep the states of all positions alive
+    return states_BTE[:, -1].clone()  # a view would keep the states of all positions in memory
 
 
 class LogitLens:
@@ -71,7 +71,7 @@ class LogitLens:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Record the layers while the model computes inside the context; what was recorded before is dropped."""
+        """Record the layers while the model computes inside the context; earlier records are dropped."""
         self._states = {}
         if self._forward:
             yield
@@ -83,17 +83,17 @@ class LogitLens:
             yield
 
     def keep(self, layer: int, states_BE: torch.Tensor) -> None:
-        """Record the output of a layer that is read, or of the last one; a computation in parts records parts."""
+        """Record the output of one of these layers, or of the last one; a computation in parts records parts."""
         if layer in self.layers or layer == len(self._blocks):
             self._states.setdefault(layer, []).append(states_BE)
 
     def states(self, layer: int) -> torch.Tensor:
-        """Return the states [B, E] after a layer, of the last computation."""
+        """Return the states [B, E] after a layer in the last computation."""
         parts = self._states[layer]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def said(self, states_NE: torch.Tensor) -> torch.Tensor:
-        """Return the logits [N, V] that follow from states of any layer."""
+        """Compute the logits [N, V] from states of any layer."""
         found: torch.Tensor = self._head(self._read(states_NE))
         return found
 
@@ -112,10 +112,10 @@ class LogitLens:
             yield self.said(states_JBE.flatten(0, 1)).float().log_softmax(-1).unflatten(0, states_JBE.shape[:2])
 
     def logprobs_of(self, tokens_B: torch.Tensor, head: torch.nn.Linear) -> torch.Tensor:
-        """Return the log-prob of one token a row, [J, B], computed with a copy of the head that may have a lower precision.
+        """Return the log-prob [J, B] of one token in each row, computed with a copy of the head that may have a lower precision.
 
-        It sums over the vocabulary, whose many roundings are small beside the sum. The logits of the token and of the likeliest one, which
-        may dominate the sum, keep the states' precision.
+        The copy is used for the sum over the vocabulary, in which rounding errors are small. The logits of the token and of the likeliest
+        one, which may dominate the sum, keep the states' precision.
         """
         found = []
         for states_JBE in self._some():
@@ -129,20 +129,20 @@ class LogitLens:
         return torch.cat(found)
 
     def _logit(self, read_NE: torch.Tensor, tokens_N: torch.Tensor) -> torch.Tensor:
-        """Return the logit of one token for each input of the head."""
+        """Compute the logit of one token for each input of the head."""
         found_N: torch.Tensor = (read_NE * self._embeddings.weight[tokens_N]).sum(-1)
         return found_N if self._embeddings.bias is None else found_N + self._embeddings.bias[tokens_N]
 
     def _some(self) -> Iterator[torch.Tensor]:
-        """Yield states [J, B, E] of some layers at a time."""
+        """Yield states [J, B, E] of several layers at a time."""
         at_once = max(1, _TOGETHER // len(self.states(self.layers[0])))
         for first in range(0, len(self.layers), at_once):
             yield torch.stack([self.states(layer) for layer in self.layers[first : first + at_once]])
 
     def check(self, logits_BV: torch.Tensor) -> None:
-        """Check that norm and head are all that follows the last layer, given the model's logits.
+        """Check, given the model's logits, that only norm and head follow the last layer.
 
-        Raises UserError if they are not.
+        Raises UserError otherwise.
         """
         found = self._head(self._norm(self.states(len(self._blocks)))).detach().float()
         distance = (found - logits_BV).abs().mean() / logits_BV.float().std()
@@ -163,7 +163,7 @@ class LogitLens:
 
 
 class LogitLensForward:
-    """The engine's own pass with a lens that reads its layers at the tokens whose logits are computed."""
+    """The engine's own forward pass with a lens that reads its layers at the tokens whose logits are computed."""
 
     def __init__(self, inner: FusedForward, lens: LogitLens) -> None:
         self.inner, self.lens, self.model = inner, lens, inner.model
@@ -202,7 +202,7 @@ def completion_logits(model: Any, prompt: Tokens, completion: Tokens) -> torch.T
 def batched_completion_logits(
     model: Any, layers: Sequence[int], final_norm: bool, prompt: Tokens, completions: Sequence[Tokens]
 ) -> Iterator[tuple[list[int], torch.Tensor, LogitLens]]:
-    """Yield completions of a prompt in batches: their numbers, the logits [N, V] that predict their tokens, concatenated, and a lens there.
+    """Yield completions of a prompt in batches: their numbers, the concatenated logits [N, V] that predict their tokens, and a lens.
 
     If all layers attend to all positions, the prompt is computed once.
     """
@@ -220,7 +220,7 @@ def batched_completion_logits(
             end += 1
         chosen, first = order[first:end], end
         rows = [torch.tensor([*before, prompt[-1], *completions[number][:-1]], device=device) for number in chosen]
-        tokens_BT = pad_sequence(rows, batch_first=True)  # padded on the right, where no token attends to it
+        tokens_BT = pad_sequence(rows, batch_first=True)  # padded on the right, to which no token attends
         starts = [row * tokens_BT.shape[1] + len(before) for row in range(len(chosen))]
         places = [
             torch.arange(start, start + len(completions[number]), device=device) for start, number in zip(starts, chosen, strict=True)
@@ -266,7 +266,7 @@ def logprobs_by_layer(model: Any, prompt: Tokens, completions: Sequence[Tokens],
 
 
 def head_copy(model: Any, dtype: torch.dtype) -> torch.nn.Linear | None:
-    """Copy the model's head in another precision; None if it has that precision, or if it is no plain linear layer."""
+    """Copy the model's head in another precision; returns None if it has that precision, or if it is not a plain linear layer."""
     head = model.get_output_embeddings()
     return None if type(head) is not torch.nn.Linear or head.weight.dtype == dtype else copy.deepcopy(head).to(dtype)
 
@@ -288,7 +288,7 @@ LayerChoice = tuple[int, ...] | LayerSet | LayerPart
 def layer_numbers(model: Any, layers: LayerChoice) -> tuple[int, ...]:
     """Resolve a choice of layers: every other layer of the `low` or `high` half, the `middle` one, or a part of all.
 
-    With a tied head the embeddings are left out, since they predict the last token itself. Raises UserError for more parts than layers.
+    With a tied head the embeddings are excluded, since they predict the last token itself. Raises UserError for more parts than layers.
     """
     number, is_tied = len(_blocks(model, model.get_decoder())), model.config.get_text_config().tie_word_embeddings
     match layers:

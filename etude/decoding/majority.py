@@ -1,7 +1,8 @@
-"""Self-consistency: the answer that most of k samples give (Wang et al. 2022, arXiv 2203.11171).
+"""Self-consistency: the most frequent answer of k samples (Wang et al. 2022, arXiv 2203.11171).
 
-Samples vote with what the task's verifier would read (`etude.tasks.votes`): numbers count by value, choices by letter, free text by its
-exact words. The first sample with the winning answer is given; its share of all k is the confidence. Without a vote there is no answer.
+Samples vote with the answer that the task's verifier would read (`etude.tasks.votes`): numbers count by value, choices by letter, free text
+by its exact words. The first sample with the winning answer is returned; its share of all k is the confidence. Without a vote there is no
+answer.
 Identity: k = 1 is one sample.
 """
 

@@ -1,4 +1,4 @@
-"""A question with all of its samples in one message, for methods that let the model compare them."""
+"""A question with all of its samples in one message, for methods in which the model compares them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A pool of questions that are answered together, and their samples, taken when a method first needs them and kept for the next."""
+"""A pool of questions that are answered together, with samples that are created on demand and shared by methods."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class DecodedAnswer:
     logprobs: tuple[float, ...] = ()
     """Log-probs of the tokens, under the distribution that they were sampled from."""
     agreement: tuple[float, ...] = ()
-    """Of a joint answer, for each token the share of inputs whose own likeliest token it was."""
+    """For each token of a joint answer the share of inputs whose own likeliest token it was."""
     confidence: float | None = None
     """Agreement of the samples in [0, 1], as the method measures it; None if it does not."""
     notes: tuple[str, ...] = ()
-    """What was left out, or why there is no answer."""
+    """What was omitted, or why there is no answer."""
 
     @staticmethod
     def of(completion: Completion, **more: object) -> "DecodedAnswer":
@@ -62,8 +62,8 @@ class SamplePool:
 
         `samples` is the sampling of samples, `sampling` that of answers. `room_tokens` is the longest input that leaves `max_new_tokens`.
         `logprobs` computes the model's own likelihoods. `heard` is called with each token of an answer that is decoded (not chosen) and the
-        question's index. `embed` embeds answers. Random numbers are keyed by `names`, the task, and how often it came before (`visits`, 0
-        unless given).
+        question's index. `embed` embeds answers. Random numbers are keyed by `names`, the task, and the number of its earlier `visits` (0
+        by default).
         """
         self.engine, self.tasks, self.prompts = engine, tasks, prompts
         self.max_new_tokens, self.room_tokens, self.sampling = max_new_tokens, room_tokens, sampling
@@ -129,12 +129,12 @@ class SamplePool:
         return self._viewed[view]
 
     def likelihoods(self, answers: Sequence[Sequence[tuple[int, ...]]]) -> list[list[float]]:
-        """Return the mean log-prob a token of each question's answers under the model."""
+        """Return the mean log-prob per token of each question's answers under the model."""
         pairs = [(prompt, tokens) for prompt, own in zip(self.prompts, answers, strict=True) for tokens in own]
         return self._means(pairs, map(len, answers))
 
     def recovered(self, answers: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Return the mean log-prob a token of each question, given a prompt that asks which question has such an answer."""
+        """Return the mean log-prob per token of each question, given a prompt that asks which question has this answer."""
         tokenizer, pairs = self.engine.tokenizer, list[tuple[tuple[int, ...], tuple[int, ...]]]()
         for task, own in zip(self.tasks, answers, strict=True):
             question = tuple(tokenizer(task.question, add_special_tokens=False)["input_ids"])

@@ -1,7 +1,7 @@
-"""Self-reflection: the model reads its k samples side by side and answers once more.
+"""Self-reflection: the model reads its k samples in one prompt and answers again.
 
-This is the baseline of integrative decoding (Cheng et al. 2025, arXiv 2410.01556), in our words. Empty samples are left out; if none is
-left, or the list leaves no room, there is no answer.
+This is the baseline of integrative decoding (Cheng et al. 2025, arXiv 2410.01556), with etude's wording. Empty samples are skipped; if none
+remains, or the list leaves no room, there is no answer.
 """
 
 from etude.decoding.joint_inputs import NOTHING

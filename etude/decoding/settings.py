@@ -1,4 +1,4 @@
-"""Settings of decoding methods; without torch, so that they are read and checked without it."""
+"""Settings of decoding methods; does not import torch, so that they are read and checked without it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -49,45 +49,41 @@ class ReliableDecoding:
     `random_layer`.
     """
     k: int = 4
-    """Samples of each question; for `layer_candidates` the sets of layers, for `integrative_original` the wordings."""
+    """Samples per question; for `layer_candidates` the sets of layers, for `integrative_original` the wordings."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
     """Sampling of these samples."""
     again: str = AGAIN
-    """The instruction after a sample, before the question is repeated."""
+    """Instruction after a sample, before the question is repeated."""
     layout: Layout = "turns"
-    """Where an input shows a sample: `turns`, as the model's own answer, whose KV cache is there from sampling; `one_message`, in the
-    user's message between the question and its repetition, as Cheng et al. 2025 do.
-    """
+    """Where an input shows a sample: `turns` = as the model's own answer, whose KV cache exists from sampling; `one_message` = in the
+    user's message, between the question and its repetition (Cheng et al. 2025)."""
 
     stop_agreed: bool = False
-    """Take samples two, four, ... up to k at a time, and answer a question as soon as all of its samples agree."""
+    """Sample two, four, ... up to k at a time, and stop a question as soon as all its samples agree."""
     layers: list[int] = field(default_factory=list)
-    """Layers that the last one is contrasted with, from 0, the embeddings; empty: those of `layer_set`, for `layer_contrast_static` the
-    middle one.
-    """
+    """Layers that the last one is contrasted with, from 0 (the embeddings); empty = those of `layer_set`, for `layer_contrast_static` the
+    middle one."""
     layer_set: Literal["low", "high"] = "high"
     """Every other layer of the lower or the upper half."""
     strength: float = 1.0
-    """The factor of the earlier layer's log-prob, or of the prediction without evidence, that is subtracted; 0 is plain decoding."""
+    """Factor of the subtracted log-prob (of the earlier layer, or of the prediction without evidence); 0 = plain decoding."""
     plausible: float = 0.1
-    """A layer contrast excludes tokens less likely than this share of the likeliest one; 0: none."""
+    """Layer contrast: exclude tokens below this share of the most likely one's probability, in [0, 1]; 0 = none."""
     final_norm: bool = True
-    """Whether an earlier layer's states pass the norm before the head."""
+    """Whether an earlier layer's states pass the final norm before the head."""
     choose: Choose = "agreement"
-    """Which of the `layer_candidates` is given: the answer of most of them, the likeliest under the model, or the one from which the model
-    best recovers the question.
-    """
+    """Which of the `layer_candidates` is returned: `agreement` = the answer of most; `likelihood` = the most likely under the model;
+    `cycle` = the one from which the model best recovers the question."""
 
     confidence: Confidence = "agreement"
-    """The confidence of `abstain`: the share of samples that give the winning answer; 1 minus the normalised entropy of the answers; or the
-    share of samples in the largest cluster of the same meaning, one of which is then the answer.
-    """
+    """Confidence for `abstain`: `agreement` = share of samples with the winning answer; `entropy` = 1 - normalised entropy of the answers;
+    `clusters` = share of samples in the largest cluster of the same meaning, one of which is then the answer."""
     min_confidence: float = 0.5
-    """With less confidence there is no answer; 0: there is always one."""
+    """Least confidence for an answer, in [0, 1]; 0 = always answer."""
     same: float = 0.9
-    """The cosine of embeddings from which two answers share a cluster."""
+    """Cosine similarity of embeddings from which two answers share a cluster, in [0, 1]."""
     embedder: str = "minilm"
-    """The embedding model: `minilm`, which ships in a package, a folder or a hub id."""
+    """Embedding model: `minilm`, which ships in a package, a folder or a hub id."""
 
     def __post_init__(self) -> None:
         check_known("decoding.method", self.method, ("none", *READS))

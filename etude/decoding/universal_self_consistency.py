@@ -1,8 +1,8 @@
 """Universal self-consistency: the model itself names the sample that agrees most with the others.
 
-Chen et al. 2023 (arXiv 2311.17311), in our words. Its choice is the first number in the reply. If that names no sample, or the list leaves
-no room, the first sample is given, with a note. A task's instruction says how to answer the question, so it is left out here. Identity: k =
-1 is one sample.
+Chen et al. 2023 (arXiv 2311.17311), with etude's wording. The choice is the first number in the reply. If that names no sample, or the list
+leaves no room, the first sample is returned, with a note. The task's instruction, which says how to answer the question, is omitted.
+Identity: k = 1 is one sample.
 """
 
 import re
@@ -36,7 +36,7 @@ def universal_self_consistency(pool: SamplePool, k: int) -> list[DecodedAnswer]:
 
 
 def named_answer(reply: str, number: int) -> int | None:
-    """Return the index, from 0, of the answer that a reply's first number names; None if there is no such answer.
+    """Return the index, from 0, of the answer named by a reply's first number; None if there is no such answer.
 
     >>> named_answer("Answer 3 is the most consistent one.", 4), named_answer("Answer 7", 4), named_answer("All agree", 4)
     (2, None, None)

@@ -11,20 +11,23 @@ _DEVICES = re.compile(r"auto|cpu|(?:cuda|mps)(?::\d+)?")
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how numbers are computed. Raises UserError for a device that does not exist."""
+    """Settings of the machine: device, precision, threads and batch sizes.
+
+    Raises UserError for an unknown device.
+    """
 
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`."""
+    """`auto`, `cpu`, `cuda`, or one such as `cuda:1`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the processor has instructions for it
+    """Precision of matrix products; weights and optimizer stay float32. `auto` = bfloat16 if the hardware has instructions for it
     (AMX-BF16, AVX512-BF16, ARM bf16, CUDA 8.0), else float32."""
     threads: int | None = None
-    """Processor threads. Default: as many as torch takes here (`OMP_NUM_THREADS`), on resume as many as the run began with. Another number
-    rounds differently, so that a run with the same seed gives other results."""
+    """CPU threads; null = torch's default (`OMP_NUM_THREADS`), on resume the number that the run began with. Another number rounds
+    differently, so that the same seed gives other results."""
     kv_cache_tokens: int = 32768
-    """The most cache positions (rows x length) that are decoded together."""
+    """Most cache positions (rows x length) that are decoded together."""
     max_tokens_per_microbatch: int = 2048
-    """The most positions in a micro-batch of an update."""
+    """Most positions in a micro-batch of an update."""
 
     def __post_init__(self) -> None:
         if self.threads is not None:

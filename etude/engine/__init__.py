@@ -1,1 +1,1 @@
-"""Engines: sample completions of prompts, with shared prefixes and a KV cache."""
+"""Engines, which sample completions of prompts with shared prefixes and a KV cache."""

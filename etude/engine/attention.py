@@ -1,9 +1,9 @@
 """Attention on a CPU over prompts that several rows share.
 
-A forward pass takes the tokens of all rows as one flat sequence and leaves keys, values and attention to a function, `Attend`. During the
-prefill this is causal attention within each prompt. During decoding every row has two segments: its prompt, which the samples of a group
-share, and the tokens that it has generated. The prompt is one product for all queries of a group, the generated segment another, and their
-softmaxes are joined by their normalisers (Juravsky et al. 2024, Hydragen, arXiv 2402.05099, section 3.1):
+A forward pass takes the tokens of all rows as one flat sequence and delegates keys, values and attention to a function, `Attend`. During
+the prefill this is causal attention within each prompt. During decoding every row has two segments: its prompt, shared by the samples of a
+group, and its generated tokens. The prompt is one product for all queries of a group, the generated segment another, and their softmaxes
+are joined by their normalisers (Juravsky et al. 2024, Hydragen, arXiv 2402.05099, section 3.1):
 
     o = s · o_own + (1 - s) · o_prompt,  s = sigmoid(a - b),  a, b: log Σ exp of the scores at the own and at the prompt's positions
 
@@ -36,7 +36,7 @@ class AllLayersAttend(Protocol):
 
 
 flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-"""The CPU kernel of `scaled_dot_product_attention`, called by its own name because it returns the normaliser too."""
+"""The CPU kernel of `scaled_dot_product_attention`, called directly because it also returns the normaliser."""
 
 
 def is_available(device: torch.device) -> bool:
@@ -47,7 +47,7 @@ def is_available(device: torch.device) -> bool:
 def attend_causal(
     queries_NHD: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor, lengths: Sequence[int], scale: float
 ) -> torch.Tensor:
-    """Return causal attention [N, H, D] within each of several sequences of these lengths, one after another."""
+    """Return causal attention [N, H, D] within each of the concatenated sequences of these lengths."""
     parts = zip(*(states.split(list(lengths)) for states in (queries_NHD, keys_NKD, values_NKD)), strict=True)
     read = []
     for queries, keys, values in parts:
@@ -59,9 +59,10 @@ def attend_causal(
 def attend_own(
     queries_BHD: torch.Tensor, keys_BKTD: torch.Tensor, values_BKTD: torch.Tensor, bias_B11T: torch.Tensor | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend from one token a row to keys of its own; returns the output [B, H, D] and the normaliser log Σ exp of the scores [B, H].
+    """Attend from one token of each row to the row's own keys; returns the output [B, H, D] and the normaliser log Σ exp of the scores
+    [B, H].
 
-    The heads that share keys are computed as that many positions of one head: one product instead of one for each head.
+    Heads that share keys are computed as positions of one head: one product instead of one for each head.
     """
     grouped_BKRD = queries_BHD.unflatten(1, (keys_BKTD.shape[1], -1))
     read, normaliser = flash(grouped_BKRD, keys_BKTD, values_BKTD, attn_mask=bias_B11T, scale=scale)
@@ -70,11 +71,11 @@ def attend_own(
 
 @dataclass(frozen=True)
 class RowLayout:
-    """The rows of a batch arranged by the prompt that they continue: G places for each of P prompts."""
+    """The rows of a batch, arranged by prompt: G places for each of P prompts."""
 
     prompts: int
     row_Q: torch.Tensor | None
-    """The row in each of the P·G places; spare places repeat row 0. None: the rows fill all places in order."""
+    """The row in each of the P·G places; unused places repeat row 0. None: the rows fill all places in order."""
     place_B: torch.Tensor
 
     @staticmethod
@@ -99,7 +100,7 @@ def attend_prompts(
     places: RowLayout,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `one_token`, over the prompt that each row continues, whose keys and values its rows share."""
+    """Attend like `attend_own`, to the prompt of each row, whose keys and values its rows share."""
     _, heads, width = queries_BHD.shape
     prompts, kv_heads = places.prompts, keys_PKTD.shape[1]
     placed = queries_BHD if places.row_Q is None else queries_BHD[places.row_Q]

@@ -17,7 +17,7 @@ from etude.kernels.decoding import DecodingKernels, kernels_for
 from etude.kernels.tables import BLOCK, GeneratedKV, KVStore, LayerTable, PrefixTable
 
 _ROWS = 8
-"""The most rows of a prompt that a thread computes together; in the prefill as many as make `_QUERIES` queries."""
+"""Maximum of a prompt's rows that a thread computes together; in the prefill as many as make `_QUERIES` queries."""
 
 _QUERIES = 32
 
@@ -29,8 +29,7 @@ class KVBlocks:
         self.kernels, self.rows, self.positions = kernels, rows, _whole(positions)
         self.stores: list[KVStore] = []
         self.hidden_RTE: torch.Tensor | None = None
-        """The hidden states that the LM head reads at each position, if they are kept: logits are computed from them again, since these are
-        a hundred times as large."""
+        """The LM head's input at each position, if it is kept. Logits are recomputed from it, since they are a hundred times as large."""
 
     def of(self, layer: int, like_NKD: torch.Tensor) -> KVStore:
         """Return the store of a layer, allocated at its first use. Raises NotImplementedError for a head width that kernels lack."""
@@ -42,13 +41,13 @@ class KVBlocks:
         return self.stores[layer]
 
     def keep_hidden(self, rows_N: torch.Tensor, positions_N: torch.Tensor, read_NE: torch.Tensor) -> None:
-        """Keep the hidden states that the LM head reads at these rows and positions."""
+        """Keep the LM head's input at these rows and positions."""
         if self.hidden_RTE is None:
             self.hidden_RTE = read_NE.new_empty(self.rows, self.positions, read_NE.shape[-1])
         self.hidden_RTE[rows_N, positions_N] = read_NE
 
     def empty_like(self, rows: int, positions: int) -> "KVBlocks":
-        """Allocate room for other rows of the same layers."""
+        """Allocate blocks for other rows of the same layers."""
         other = KVBlocks(self.kernels, rows, positions)
         other.stores = [KVStore.of(rows, store.kv_heads, other.positions, store.width, store.keys_RKTD.dtype) for store in self.stores]
         return other
@@ -110,7 +109,7 @@ def truncate(path: Segments, length: int) -> Segments:
 
 
 def last_hidden(path: Segments) -> torch.Tensor | None:
-    """Return the hidden state [E] that the LM head reads at the last position, if it was kept."""
+    """Return the LM head's input [E] at the last position, if it was kept."""
     blocks, place = path[-1].blocks, (path[-1].row, path[-1].length - 1)
     return None if blocks.hidden_RTE is None else blocks.hidden_RTE[place]
 
@@ -130,7 +129,7 @@ class BlockPrompts:
         """Compute the prompts; returns them, and the logits [P, V] after them. `after`: the segments that each prompt follows, which are
         copied, not computed.
 
-        Raises NotImplementedError where the kernels can't be used.
+        Raises NotImplementedError if the kernels can't be used.
         """
         parameter = next(forward.model.parameters())
         kernels = kernels_for(parameter.device, parameter.dtype)
@@ -178,15 +177,15 @@ class BlockPrompts:
 
 
 class BlockContext:
-    """Rows that continue prompts, each with a slot for what it generates, which stays in place while rows fork and end."""
+    """Rows that continue prompts. Each has a slot for its generated tokens, which stays in place while rows fork and end."""
 
     copies = False
 
     def __init__(self, prompts: BlockPrompts, prompt_B: torch.Tensor, own: KVBlocks) -> None:
-        """Begin rows. `prompt_B`: the prompt that each continues, ascending; `own`: the slots."""
+        """Create rows. `prompt_B`: the prompt of each, ascending; `own`: the slots."""
         self.prompts, self.prompt_B, self.own = prompts, prompt_B, own
         self.keeps_hidden = False
-        """Whether hidden states are kept too, from the first token on."""
+        """Whether hidden states are kept too, from the first token."""
         self.generated_B, self.slot_B = torch.zeros_like(prompt_B), torch.arange(len(prompt_B))
         self._is_protected_S = torch.zeros(own.rows, dtype=torch.bool)
         self._arrange()
@@ -196,12 +195,12 @@ class BlockContext:
 
     @property
     def length_B(self) -> torch.Tensor:
-        """The tokens of each row: its prompt's, and those that it has generated."""
+        """The length of each row: its prompt and its generated tokens."""
         return self._length_B + self.generated_B
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
-        """Go on with these rows: at most as many as there were samples at `begin`, which allocated room for all of their tokens."""
-        # a row that is named again forks: what it has generated is copied to a free slot
+        """Keep only these rows: at most as many as the samples of `begin`, which allocated room for all of their tokens."""
+        # a repeated row forks: its generated keys and values are copied to a free slot
         forks = torch.zeros_like(rows_B, dtype=torch.bool)
         forks[1:] = rows_B[1:] == rows_B[:-1]
         slot_B = self.slot_B[rows_B]
@@ -210,14 +209,14 @@ class BlockContext:
             self.own.repeat(slot_B[forks], free, int(self.generated_B.max()))
             slot_B[forks] = free
         self.slot_B, self.prompt_B, self.generated_B = slot_B, self.prompt_B[rows_B], self.generated_B[rows_B]
-        # prompts that no row continues are dropped when they are half of all
+        # drop unused prompts once they are half of all
         used, numbers_B = self.prompt_B.unique(return_inverse=True)
         if 2 * len(used) <= len(self.prompts.length_P):
             self.prompts, self.prompt_B = self.prompts.only(used), numbers_B
         self._arrange()
 
     def admit(self, prompts: BlockPrompts) -> None:
-        """Add a row for each of these prompts. So many completions must have ended, and their rows not be kept."""
+        """Add a row for each of these prompts. At least as many completions must have ended, without protected rows."""
         first = len(self.prompts.length_P)
         self.prompts = self.prompts.with_more(prompts)
         self.enter(torch.arange(first, len(self.prompts.length_P)))
@@ -230,20 +229,20 @@ class BlockContext:
         self._arrange()
 
     def protect(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Protect what these rows have generated after they leave; returns their slots, and how many tokens are in each."""
+        """Protect the slots of these rows from reuse after the rows end; returns the slots, and the number of tokens in each."""
         slots = self.slot_B[list(rows)]
         self._is_protected_S[slots] = True
         return slots.tolist(), self.generated_B[list(rows)].tolist()
 
     def _free(self, used_B: torch.Tensor, number: int) -> torch.Tensor:
-        """Return free slots. Raises ValueError where there are too few."""
+        """Return free slots. Raises ValueError if there are too few."""
         is_free = (~self._is_protected_S).index_fill(0, used_B, False).nonzero().flatten()
         if len(is_free) < number:
             raise ValueError(f"{number} more rows need a slot, but only {len(is_free)} are free")
         return is_free[:number]
 
     def _arrange(self) -> None:
-        """Compute what depends on which rows there are."""
+        """Rebuild the tables of the current rows."""
         self._rows_B = torch.arange(len(self))
         self._length_B = self.prompts.length_P[self.prompt_B]
         items = _items(self.prompt_B, _ROWS)
@@ -277,7 +276,7 @@ class TokenAttend:
 
 
 def _copied(paths: Sequence[Segments], positions: int) -> KVBlocks:
-    """Copy each path into a row with room for so many positions; at least one path is not empty."""
+    """Copy each path into a row with room for `positions` positions; at least one path is not empty."""
     blocks = next(path for path in paths if path)[0].blocks.empty_like(len(paths), positions)
     sources: dict[int, tuple[KVBlocks, list[tuple[int, int, int, int]]]] = {}
     for number, path in enumerate(paths):

@@ -8,5 +8,5 @@ from etude.engine.transformers import TransformersEngine
 
 
 def engine_at(device: Device, model: Any, tokenizer: Any, machine: Machine, view: View | None = None) -> PrefixEngine:
-    """Build an engine that samples from `model` on a device, in its precision; `view`: how it sees contexts, None: in full."""
+    """Build an engine that samples from `model` on a device, in its precision. `view`: its default view; None: the full cache."""
     return TransformersEngine(model, tokenizer, dtype=device.dtype, batch_tokens=machine.kv_cache_tokens, view=view)

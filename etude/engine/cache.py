@@ -1,7 +1,7 @@
 """A KV cache for decoding that writes in place instead of concatenating at every step.
 
-`preallocated_cache` is transformers' own cache for a model with its plain full-attention layers replaced by `PreallocatedLayer`; other
-kinds of layer (sliding windows, linear attention) stay transformers' own, so that every architecture keeps working.
+`preallocated_cache` is transformers' own cache with plain full-attention layers replaced by `PreallocatedLayer`. Other kinds of layer
+(sliding windows, linear attention) stay transformers' own, so that every architecture works.
 """
 
 import copy
@@ -19,12 +19,12 @@ _GROWTH_TOKENS = 64
 
 
 class PreallocatedLayer(DynamicLayer):
-    """A full-attention cache layer with room to spare; keys and values are views of the filled part, shape [B, H, T, D]."""
+    """A full-attention cache layer with spare capacity; keys and values are views of the filled part, shape [B, H, T, D]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.room_tokens = 0
-        """Capacity to allocate beyond the first prefill."""
+        """Positions to allocate beyond the first prefill."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
@@ -57,7 +57,8 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def cache_argument(model: Any) -> str:
-    """Return what the model's `forward` calls its cache: `cache` since transformers 5.24, before that it differed by architecture.
+    """Return the name of the cache argument of the model's `forward`: `cache` since transformers 5.24, before that it depended on the
+    architecture.
 
     Raises UserError for a model without one.
     """
@@ -66,7 +67,7 @@ def cache_argument(model: Any) -> str:
 
 @functools.cache
 def _cache_argument(kind: Any) -> str:
-    """As `cache_argument`, once for every architecture: it is called at every token."""
+    """Find `cache_argument` once for every architecture, since it is used at every token."""
     taken = inspect.signature(kind.forward).parameters
     for name in ("cache", "past_key_values", "cache_params"):
         if name in taken:
@@ -75,12 +76,12 @@ def _cache_argument(kind: Any) -> str:
 
 
 def attends(cache: Cache) -> bool:
-    """Tell whether a layer attends to earlier positions. Where none does (state-space models), a mask covers the new tokens alone."""
+    """Tell whether a layer attends to earlier positions. If none does (state-space models), a mask covers only the new tokens."""
     return any(type(layer) is not LinearAttentionLayer for layer in cache.layers)
 
 
 def preallocated_cache(config: PreTrainedConfig) -> Cache:
-    """Return an empty cache for a model of this configuration."""
+    """Create an empty cache for a model of this configuration."""
     cache = DynamicCache(config=config)
     cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if cache.layer_class_to_replicate is DynamicLayer:
@@ -89,7 +90,7 @@ def preallocated_cache(config: PreTrainedConfig) -> Cache:
 
 
 def _copy_of(layer: Any) -> Any:
-    """Copy the layer and its dictionaries: linear-attention layers keep their states in some, and reordering writes into them."""
+    """Copy a layer and its dictionaries, since reordering writes into those of linear-attention layers."""
     copied = copy.copy(layer)
     for name, value in vars(copied).items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What an engine returns: prefixes that can be extended, and finished completions."""
+"""Results of an engine: prefixes that can be extended, and finished completions."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,15 +14,14 @@ Logprobs = Callable[[Sequence[tuple[Tokens, Tokens]]], list[tuple[float, ...]]]
 
 @dataclass(frozen=True)
 class Stop:
-    """What ends a completion before its token limit."""
+    """Conditions that end a completion before its token limit."""
 
     tokens: frozenset[int] = frozenset()
     """Token ids that end it; the token is kept as the last one."""
     strings: tuple[str, ...] = ()
-    """Texts that end it, wherever they fall within tokens; the tokens that complete a text are kept."""
+    """Texts that end it, regardless of token boundaries; the tokens that complete a text are kept."""
     pause: re.Pattern[str] | None = None
-    """A pattern that ends a step: once the text that this extension sampled contains it, no more is sampled, but the prefix is not
-    finished."""
+    """A pattern that ends a step: sampling stops once the text of this extension contains it, but the prefix is not finished."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Completion:
     tokens: tuple[int, ...]
     """The sampled ids, an end token included."""
     logprobs: tuple[float, ...]
-    """Behaviour log-probs (natural) of `tokens` under the distribution they were sampled from."""
+    """Behaviour log-probs (natural) of `tokens`, under the distribution that they were sampled from."""
     text: str
     """Decoded, without special tokens and without a stop string."""
     finish: Finish
@@ -40,9 +39,9 @@ class Completion:
     key: int
     """The key of its random numbers."""
     policy_version: int
-    """Number of updates of the weights that sampled it."""
+    """Number of weight updates before it was sampled."""
     view: str = "full"
-    """Name of the view by which the engine saw the context; `full`: none."""
+    """Name of the view under which it was sampled; `full`: none."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ class JointCompletion:
     completion: Completion
     """Its log-probs are those of the joined distribution."""
     agreement: tuple[float, ...]
-    """For each token the share, by weight, of the prefixes whose own likeliest token it was."""
+    """For each token the weighted share of prefixes whose own likeliest token it was."""
 
 
 @dataclass
 class Prefix:
-    """Tokens whose keys and values an engine holds, so that they can be extended any number of times, until the weights are updated."""
+    """Tokens whose keys and values an engine holds. They can be extended any number of times, until the weights are updated."""
 
     tokens: tuple[int, ...]
     """All tokens: the prompt's, then own ones."""
@@ -65,9 +64,9 @@ class Prefix:
     own_logprobs: tuple[float, ...] = ()
     """Behaviour log-probs of the own tokens, which are the last `len(own_logprobs)` of `tokens`."""
     finish: Finish | None = None
-    """None while it may still be extended."""
+    """None while it can still be extended."""
     view: Any = field(default=None, repr=False)
-    """The view that it was opened by, by which it is extended; None: none."""
+    """The view under which it was opened and is extended; None: none."""
     cached: Any = field(default=None, repr=False)
     """The engine's handle on the keys and values; None when released."""
 

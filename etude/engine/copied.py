@@ -1,7 +1,7 @@
-"""Prompts whose keys and values are copied for every row, in transformers' own cache: for any architecture and device.
+"""Prompts whose keys and values are copied for every row, in transformers' own cache, for any architecture and device.
 
-`etude.engine.blocks` and `etude.engine.shared` hold a prompt once for all of its rows instead, on a CPU, for architectures whose layers all
-attend to all positions. All three give the same logits up to rounding. Shapes: as in `etude.engine.attention`.
+By contrast, `etude.engine.blocks` and `etude.engine.shared` hold a prompt once for all of its rows, on a CPU, for architectures whose
+layers all attend to all positions. All three give the same logits up to rounding. Shapes: as in `etude.engine.attention`.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class CopiedContext:
     model: Any
     cache: Cache
     mask_BT: torch.Tensor
-    """0 at padding, on the left."""
+    """0 at the left padding."""
     copies: ClassVar[bool] = True
 
     @staticmethod
@@ -42,7 +42,7 @@ class CopiedContext:
 
     @property
     def length_B(self) -> torch.Tensor:
-        """The tokens of each row."""
+        """The number of tokens of each row."""
         return self.mask_BT.sum(-1)
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:

@@ -1,4 +1,4 @@
-"""The decoding loop: one batch of completions, token by token, from a context."""
+"""The decoding loop: samples a batch of completions from a context, token by token."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -15,29 +15,29 @@ from etude.errors import UserError
 from etude.randomness import uniforms
 
 _COMPACT_BELOW = 0.75
-"""Where `Context.keep` copies, finished rows leave when fewer than this share of rows go on (and whenever a row forks)."""
+"""Where `Context.keep` copies, finished rows are removed when less than this share of rows is active (and whenever a row forks)."""
 
 
 @dataclass(frozen=True)
 class AdmittedPrompts:
-    """Prefilled prompts that join a batch while it is decoded."""
+    """Prefilled prompts that join a batch during decoding."""
 
     prompts: BlockPrompts
     logits_PV: torch.Tensor
     """The logits after them."""
     prefixes: Sequence[Prefix]
-    """Completions of them: at most as many as have ended."""
+    """Their completions: at most as many as have ended in the batch."""
     row_N: np.ndarray
     """The prompt that each completion continues."""
     keys: Sequence[int]
 
 
 Refill = Callable[[int], AdmittedPrompts | None]
-"""Takes the number of completions that go on; returns prompts that join them, or None."""
+"""Takes the number of active completions; returns prompts that join them, or None."""
 
 
 class DecodingBatch:
-    """A batch of completions that are decoded together: the tokens of each so far, and which go on."""
+    """A batch of completions that are decoded together: the tokens of each so far, and which are active."""
 
     def __init__(
         self,
@@ -54,17 +54,17 @@ class DecodingBatch:
     ) -> None:
         """Prepare to sample up to `n` more tokens for each prefix (one number for all, or one each).
 
-        `decode(tokens, shows_special)` gives the text of tokens. `on_complete` is called once for each prefix, as soon as it gets no more
-        tokens. `keeps`: hold the keys and values that a `BlockContext` computes, in `kept`.
+        `decode(tokens, shows_special)` returns the text of tokens. `on_complete` is called once for each prefix, as soon as it has ended.
+        `keeps`: keep the keys and values that a `BlockContext` computes, in `kept`.
 
         Raises ValueError if the numbers of prefixes, keys and limits differ.
         """
         self.until, self.sampling, self.decode, self.on_complete, self.keeps = until, sampling, decode, on_complete, keeps
         self.on_token = on_token
         self.num_computed = 0
-        """Tokens that the model has computed."""
+        """Number of tokens that the model has computed."""
         self.kept: list[Segment] = []
-        """For every completion the keys and values of its new tokens but for the last one, which was not computed; empty unless kept."""
+        """For every completion the keys and values of its new tokens except the last, which was not computed; empty unless `keeps`."""
         self._protected: dict[int, tuple[int, int]] = {}
         self.prefixes: list[Prefix] = []
         self.tokens: list[list[int]] = []
@@ -74,7 +74,7 @@ class DecodingBatch:
         self.keys_B = np.zeros(0, dtype=np.uint64)
         self.own_before_B = np.zeros(0, dtype=np.int64)
         self.most: list[int] = []
-        """The most new tokens of each."""
+        """The limit of new tokens of each."""
         self._admit(prefixes, keys, n)
 
     def _admit(self, prefixes: Sequence[Prefix], keys: Sequence[int], n: int | Sequence[int]) -> np.ndarray:
@@ -92,22 +92,22 @@ class DecodingBatch:
         return np.arange(first, len(self.prefixes))
 
     def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray, refill: Refill | None = None) -> None:
-        """Decode until every completion has ended. `row_N`: the row of `context` that each completion continues; those with the same tokens
-        so far share one.
+        """Decode until every completion has ended. `row_N`: the row of `context` that each completion continues; completions with the same
+        tokens so far share a row.
 
-        `refill` gives prompts that take the places of completions that ended, if the context is a `BlockContext`.
+        `refill` returns prompts that replace completions that ended, if the context is a `BlockContext`.
 
-        Raises UserError where the logits are not finite.
+        Raises UserError if the logits are not finite.
         """
         going_N, device = self._going(), logits_BV.device
         while True:
-            # sample the next token of each completion, by its own random number
+            # sample the next token of each completion with its own random number
             uniform_N = torch.from_numpy(uniforms(self.keys_B[going_N], self.own_before_B[going_N] + self._counts(going_N))).to(device)
             tokens_N, logprobs_N = sample(logits_BV, self.sampling, uniform_N, torch.from_numpy(row_N).to(device))
             sampled_N, logprobs = tokens_N.cpu().numpy(), logprobs_N.tolist()
             _check_finite(logprobs)
             self._record(going_N.tolist(), sampled_N.tolist(), logprobs)
-            # those that ended are handed out, and leave
+            # report the completions that ended, and remove them
             is_going_N = np.array([self._goes_on(i) for i in going_N.tolist()])
             self.hand_out(going_N[~is_going_N].tolist())
             if self.keeps and isinstance(context, BlockContext):
@@ -116,7 +116,7 @@ class DecodingBatch:
                 self.kept = self._kept(context) if self._protected else []
                 return
             going_N, row_N, sampled_N = going_N[is_going_N], row_N[is_going_N], sampled_N[is_going_N]
-            # rows fork where their completions sampled different tokens
+            # fork rows whose completions sampled different tokens
             more = refill(len(going_N)) if refill and isinstance(context, BlockContext) else None
             branches, branch_N = np.unique(np.stack([row_N, sampled_N], axis=1), axis=0, return_inverse=True)
             parents, next_tokens = branches[:, 0], branches[:, 1]
@@ -124,10 +124,10 @@ class DecodingBatch:
             if more or len(np.unique(parents)) < len(parents) or len(parents) < most:
                 context.keep(torch.from_numpy(parents).to(device), self._room(going_N) + 1)
                 row_N = branch_N.reshape(-1)
-            else:  # every row goes on as at most one; those that ended take any token along
+            else:  # no row forks; ended rows get an arbitrary token
                 next_tokens = np.zeros(len(context), dtype=sampled_N.dtype)
                 next_tokens[row_N] = sampled_N
-            # compute the tokens, and add the prompts that join
+            # compute the tokens, and add the new prompts
             logits_BV = context.next_logits(torch.from_numpy(next_tokens).to(device))
             self.num_computed += len(context)
             if more:
@@ -138,21 +138,21 @@ class DecodingBatch:
                 going_N = np.concatenate([going_N, self._admit(more.prefixes, more.keys, max(self.most))])
 
     def _going(self) -> np.ndarray:
-        """Return the numbers of the completions that go on."""
+        """Return the numbers of the active completions."""
         return np.array([i for i in range(len(self.prefixes)) if self._goes_on(i)], dtype=np.int64)
 
     def _goes_on(self, completion: int) -> bool:
         return self.finish[completion] is None and completion not in self.paused and len(self.tokens[completion]) < self.most[completion]
 
     def _room(self, going_N: np.ndarray) -> int:
-        """Return the most tokens that one of them may still get."""
+        """Return the largest number of tokens that one of them may still get."""
         return max(self.most[i] - len(self.tokens[i]) for i in going_N.tolist())
 
     def _counts(self, going_N: np.ndarray) -> np.ndarray:
         return np.array([len(self.tokens[i]) for i in going_N.tolist()])
 
     def _protect(self, context: BlockContext, completions: list[int], rows: list[int]) -> None:
-        """Protect the keys and values that these completions generated, since their rows leave."""
+        """Protect the keys and values of ended completions, whose rows are removed."""
         slots, lengths = context.protect(rows)
         self._protected |= dict(zip(completions, zip(slots, lengths, strict=True), strict=True))
 
@@ -163,7 +163,7 @@ class DecodingBatch:
         return [Segment(blocks, places.index(self._protected[i]), self._protected[i][1]) for i in range(len(self.prefixes))]
 
     def hand_out(self, places: Iterable[int]) -> None:
-        """Report completions that get no more tokens."""
+        """Report completions that have ended."""
         if self.on_complete:
             for place in places:
                 self.on_complete(place, self._result(place))

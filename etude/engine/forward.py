@@ -1,4 +1,4 @@
-"""The choice of the forward pass that a model is sampled with: the fastest of those that reproduce its logits, found by trying."""
+"""The choice of the forward pass for sampling: the fastest candidate that reproduces the model's logits in a test."""
 
 import logging
 from itertools import product
@@ -20,16 +20,16 @@ from etude.kernels.decoding import kernels_for
 log = logging.getLogger(__name__)
 
 _SAME = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
-"""Mean difference of logits, in their standard deviations, up to which they count as equal (measured: 1e-5 in float32, 0.01 in half)."""
+"""Mean difference up to which logits count as equal, in their standard deviations (measured: 1e-5 in float32, 0.01 in half)."""
 
 
 @torch.inference_mode()
 def find_forward(model: Any, working: Any) -> SharedPrefixForward | None:
-    """Return the forward pass that samples from `working`, a copy of `model` or itself. Candidates are tried on `model`, whose precision is
+    """Return the forward pass that samples from `working`, which is `model` or a copy. Candidates are tried on `model`, whose precision is
     higher.
 
-    None: use transformers' own cache, with a copy of the prompt for each sample. That is so on a GPU, where layers do not attend to all
-    positions, and where no candidate gives the model's logits, of which a warning says why.
+    None: use transformers' own cache, with a copy of the prompt for each sample. This happens on a GPU, if layers do not attend to all
+    positions, and if no candidate gives the model's logits; a warning then says why.
     """
     parameter, is_known = next(model.parameters()), next(working.parameters()).dtype in _SAME
     if not is_available(parameter.device) or parameter.dtype not in _SAME or not is_known:
@@ -44,7 +44,7 @@ def find_forward(model: Any, working: Any) -> SharedPrefixForward | None:
             continue
         try:
             distance = _distance(SharedPrefixForward(candidate(model), prompts), model)
-        except Exception as error:  # whatever an architecture does that a candidate does not support
+        except Exception as error:  # any error of an architecture that a candidate does not support
             reasons.append(f"{candidate.__name__}: {error}")
             continue
         if distance < _SAME[parameter.dtype]:
@@ -56,10 +56,9 @@ def find_forward(model: Any, working: Any) -> SharedPrefixForward | None:
 
 @torch.inference_mode()
 def check_copies(model: Any) -> None:
-    """Check that rows which decode together, forked and of different lengths, have the logits of whole passes.
+    """Check that rows decoded together, forked and of different lengths, have the logits of whole passes.
 
-    Raises UserError where they differ: for a model that keeps part of what it has read in its modules instead of its cache
-    (RecurrentGemma).
+    Raises UserError if they differ: for a model that keeps part of its state in its modules instead of its cache (RecurrentGemma).
     """
     same = _SAME.get(next(model.parameters()).dtype)
     if same is not None and (distance := _from_whole_passes(model)) > same:
@@ -70,7 +69,7 @@ def check_copies(model: Any) -> None:
 
 
 def _from_whole_passes(model: Any) -> float:
-    """Return the distance of copied contexts' logits from those of each row alone in one pass, in standard deviations."""
+    """Return the distance between the logits of copied contexts and those of single-row full passes, in standard deviations."""
     prompts, rows, given = [[3, 2, 1], [1, 2, 3, 4, 5]], [0, 0, 1], [[1, 2, 3], [3, 1, 2]]
     opened, first = CopiedContext.prefill(model, prompts, pad=0)
     context, places_B = opened.begin(torch.arange(2), 2, samples=len(rows)), torch.tensor(rows)
@@ -85,12 +84,12 @@ def _from_whole_passes(model: Any) -> float:
 
 
 def _distance(candidate: SharedPrefixForward, model: Any) -> float:
-    """Return how far a candidate's logits are from the model's own over some tokens, in standard deviations."""
+    """Return the distance between a candidate's logits and the model's own over some tokens, in standard deviations."""
     prompts = [[3, 2, 1], [1, 2, 3, 4, 5]]
     copied, expected = CopiedContext.prefill(model, prompts, pad=0)
     shared, found = candidate.prefill(prompts)
     pairs = [(expected, found)]
-    for rows in ([0, 1], [0, 0, 0, 1]):  # with few samples of each prompt, and with many
+    for rows in ([0, 1], [0, 0, 0, 1]):  # few samples of each prompt, and many
         opened: list[PrefilledPrompts] = [copied, shared]
         contexts: list[Context] = [each.begin(torch.arange(2), 2, samples=len(rows)) for each in opened]
         tokens = torch.tensor(rows) + 1

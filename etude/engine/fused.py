@@ -1,16 +1,16 @@
 """The forward pass of Llama-shaped models in fused operations.
 
 A decoding step of a small model is a thousand small operations; transformers' modules spend more time on norms, activations, masks and
-bookkeeping than on products. Here the activation, the gate and both residual sums are part of the products before them (oneDNN's
-post-operations, or in float32 a kernel's), queries, keys and values come from one product, and the tokens of all rows are one flat
-sequence. The numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings.
+bookkeeping than on products. Here the activation, the gate and both residual sums are fused into the products before them (oneDNN's
+post-operations, or in float32 a kernel's). Queries, keys and values come from one product, and the tokens of all rows are one flat
+sequence. The results are those of transformers' modules up to rounding, in bfloat16 with fewer roundings.
 
 Float32 weights are kept a second time in the layout of the kernel, if the machine's memory is large enough: products of 8 to 64 rows are
-1.3 to 1.7 times as fast, and a row's result does not depend on the other rows, to the bit. In half precision one kernel runs all layers of
-a decoding step of few rows, to the same bits.
+1.3 to 1.7 times as fast, and a row's result does not depend on the other rows, bit for bit. In half precision one kernel runs all layers of
+a decoding step of few rows, with the same bits.
 
-For the architectures of `LLAMA_SHAPED`; the engine compares it with transformers' own forward pass, in the master's precision, before it
-uses it.
+It supports the architectures of `LLAMA_SHAPED`. The engine compares it with transformers' own forward pass, in the master's precision,
+before using it.
 
 Shapes: N tokens, H query heads, K key/value heads, D head width, E hidden width.
 """
@@ -31,8 +31,8 @@ from etude.kernels.tables import LayerTable
 from etude.models.load import LLAMA_SHAPED
 
 _EVEN, _SIZES = 32, 8
-"""Tokens of packed products are padded to a multiple of `_EVEN`, and to one of `_SIZES` sizes between a power of two and the next:
-oneDNN compiles a program for every new size, in 5 to 10 ms.
+"""Packed products are padded to a multiple of `_EVEN` tokens, and to one of `_SIZES` sizes between a power of two and the next: oneDNN
+compiles a program for every new size, in 5 to 10 ms.
 """
 
 
@@ -54,7 +54,7 @@ class FusedForward:
         return type(model).__name__ in LLAMA_SHAPED and config.hidden_act == "silu" and not getattr(config, "pretraining_tp", 1) > 1
 
     def sync_weights(self) -> None:
-        """Lay out the model's weights for fused products; to be called when they have changed."""
+        """Lay out the model's weights for fused products; call it after they have changed."""
         self.offload_weights()
         has_room = _has_room_for(self.model)
         self._layers = [_Layer.of(layer, has_room) for layer in self.model.model.layers]
@@ -62,7 +62,7 @@ class FusedForward:
         self._few_rows = _by_one_kernel(self._layers, self.heads, self.kv_heads)
 
     def offload_weights(self) -> None:
-        """Free the layouts until then."""
+        """Free the layouts until the next `sync_weights`."""
         self._layers, self._few_rows = [], None
 
     def logits(
@@ -74,7 +74,7 @@ class FusedForward:
         keep_hidden: KeepHidden | None = None,
         keep_layer_output: KeepLayerOutput | None = None,
     ) -> torch.Tensor:
-        """Return the logits [M, V] after the chosen tokens. `keep_hidden` takes what the head reads of them, `keep_layer_output` the hidden
+        """Return the logits [M, V] after the chosen tokens. `keep_hidden` takes their last hidden states, `keep_layer_output` their hidden
         states after every layer.
         """
         read_ME = self._read(tokens_N, positions_N, attend, chosen_M, keep_layer_output)
@@ -94,15 +94,15 @@ class FusedForward:
         chosen_M: torch.Tensor,
         keep_layer_output: KeepLayerOutput | None,
     ) -> torch.Tensor:
-        """Return the hidden states [M, E] that the head reads of the chosen tokens."""
+        """Return the last hidden states [M, E] of the chosen tokens, which the head reads."""
         assert self._layers, "weights were offloaded"
         decoder, heads, both, rows = self.model.model, self.heads, self.heads + self.kv_heads, len(tokens_N)
-        # a decoding step of few rows: one kernel runs all layers
+        # a decoding step of few rows: run all layers by one kernel
         if self._few_rows and not keep_layer_output and isinstance(attend, AllLayersAttend) and rows <= attend.kernels.product_rows:
             x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
             attend.run(self._few_rows, x_NE, cos_ND, sin_ND)
             return self._normed(x_NE, decoder.norm)
-        # all else goes layer by layer, padded to a size that oneDNN knows
+        # otherwise run layer by layer, padded to a size that oneDNN has compiled
         spare = _spare(rows) if rows > _EVEN and self._layers[0].project.is_packed else 0
         x_NE, cos_ND, sin_ND = self._embedded(F.pad(tokens_N, (0, spare)), F.pad(positions_N, (0, spare)))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
@@ -132,7 +132,7 @@ class FusedForward:
         return x_NE, cos_TD[positions_N], sin_TD[positions_N]
 
     def _turns_up_to(self, position: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and sines [T, D] of all positions up to this one at least, computed once for twice as many as are needed."""
+        """Return cosines and sines [T, D] for at least all positions up to this one, computed for twice as many at a time."""
         if position >= len(self._turns_TD[0]):
             positions_1T = torch.arange(2 * position + 1, device=like.device)[None]
             cos_1TD, sin_1TD = self.model.model.rotary_emb(like, position_ids=positions_1T)
@@ -146,7 +146,7 @@ class FusedForward:
         return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
     def _rotated(self, layer: "_Layer", states_NSD: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> torch.Tensor:
-        """Apply rotary embeddings (and norms, where there are some) to queries and keys [N, H + K, D]."""
+        """Apply rotary embeddings (and norms, if any) to queries and keys [N, H + K, D]."""
         if self._kernels:
             weights = (layer.query_norm.weight, layer.key_norm.weight) if layer.query_norm else None
             epsilon = layer.query_norm.variance_epsilon if layer.query_norm else 0.0
@@ -162,13 +162,13 @@ class FusedForward:
 
 
 def _spare(rows: int) -> int:
-    """Return how many rows of padding a number of rows gets."""
+    """Return the number of padding rows for a number of rows."""
     return -rows % max(_EVEN, 2 ** (rows.bit_length() - 1) // _SIZES)
 
 
 @dataclass(slots=True)
 class _Layer:
-    """The modules and products of a layer: looking them up in the model at every step takes longer than some operations."""
+    """The modules and products of a layer, held here since looking them up in the model at every step takes longer than some operations."""
 
     input_norm: Any
     project: "_Product"
@@ -198,7 +198,7 @@ class _Layer:
         )
 
     def by_name(self) -> dict[str, torch.Tensor | None]:
-        """Return weights and biases by name, the products' in the layout for few rows; None for those that do not exist."""
+        """Return weights and biases by name, the products' in the layout for few rows; None for missing ones."""
         norms = {name: getattr(self, name) for name in ("input_norm", "query_norm", "key_norm", "post_norm")}
         found = {name: None if norm is None else norm.weight for name, norm in norms.items()}
         for name in ("project", "output", "gate", "up", "down"):
@@ -207,7 +207,7 @@ class _Layer:
 
 
 def _by_one_kernel(layers: Sequence[_Layer], heads: int, kv_heads: int) -> LayerTable | None:
-    """Return the layers for the kernel that runs all of them, or None where it can't."""
+    """Return the layers' table for the kernel that runs all of them, or None if it can't."""
     first, each = layers[0], [layer.by_name() for layer in layers]
     parts = [layer[name] for layer in each for name in ("project", "output", "gate", "up", "down")]
     if any(part is None for part in parts) or any(layer.scale != first.scale for layer in layers):
@@ -219,7 +219,7 @@ def _by_one_kernel(layers: Sequence[_Layer], heads: int, kv_heads: int) -> Layer
 
 
 class _Product:
-    """Linear layers of one input as one product, with the operation after it."""
+    """Linear layers of one input, computed as one product fused with the operation after it."""
 
     def __init__(self, *layers: Any, has_room: bool) -> None:
         """Lay out weights. `has_room`: whether float32 weights may be kept a second time."""
@@ -239,7 +239,7 @@ class _Product:
         return self._packed is not None
 
     def for_few_rows(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Return the weights in the kernel's layout, if they are kept in it, and the bias."""
+        """Return the weights in the kernel's layout, if any, and the bias."""
         few = self._packed.few if self._packed else None
         return (few[1], self._packed.bias) if few and self._packed else (None, None)
 
@@ -259,7 +259,7 @@ class _Product:
 
 
 class _Panels:
-    """Plain float32 layers of one input as one product, in the kernel's layout."""
+    """Plain float32 layers of one input, computed as one product in the kernel's layout."""
 
     def __init__(self, kernels: DecodingKernels, weights: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._kernels, self._weights, self._bias = kernels, weights, bias
@@ -269,14 +269,14 @@ class _Panels:
 
 
 def _has_room_for(model: Any) -> bool:
-    """Tell whether the machine's memory holds the weights three times: as they are, in the kernel's layout, and for all else. The memory
-    that is free now must not decide, since the two layouts round differently. True where the system does not report its memory."""
+    """Tell whether the machine's memory holds the weights three times: plain, in the kernel's layout, and for everything else. Currently
+    free memory must not decide, since the two layouts round differently. True if the system does not report its memory."""
     total = memory_bytes()
     return total is None or 3 * sum(parameter.nbytes for parameter in model.parameters()) <= total
 
 
 def _in_panels(layers: Sequence[Any]) -> _Panels | None:
-    """Lay out layers for the float32 kernel; None where it can't compute them."""
+    """Lay out layers for the float32 kernel; returns None if it can't compute them."""
     if any(type(layer) is not torch.nn.Linear for layer in layers) or len({layer.bias is None for layer in layers}) > 1:
         return None
     kernels = kernels_for(layers[0].weight.device, layers[0].weight.dtype)

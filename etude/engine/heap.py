@@ -2,7 +2,7 @@
 
 A batch's keys and values are dozens of tensors of 10 to 30 MB. glibc maps blocks of this size from the system until the first of them is
 freed. Then it raises its threshold (mallopt(3), M_MMAP_THRESHOLD, up to 32 MB) and allocates them on its heap, where freed blocks are not
-found again. A threshold that is set does not move.
+reused. An explicit threshold does not change.
 """
 
 import ctypes
@@ -10,10 +10,10 @@ import os
 import platform
 
 _MAPPED_FROM_BYTES = 8 << 20
-"""Smaller blocks stay on the heap, whose pages are in memory already: learning makes many of up to 6 MB (SmolLM2-135M)."""
+"""Smaller blocks stay on the heap, whose pages are in memory already: training allocates many of up to 6 MB (SmolLM2-135M)."""
 
 _KEPT_FREE_BYTES = 128 << 20
-"""Free memory at the end of the heap that is kept; the default, 128 KiB, moves with the other threshold."""
+"""Free memory to keep at the end of the heap; the default, 128 KiB, changes with the other threshold."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -21,7 +21,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def pin_malloc_thresholds() -> None:
     """Set glibc's mmap and trim thresholds for the whole process: large blocks are mapped, and returned as soon as they are freed.
 
-    Does nothing without glibc, and where the environment sets one of the thresholds.
+    Does nothing without glibc, or if the environment sets one of the thresholds.
     """
     own = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in own) or "threshold" in os.environ.get("GLIBC_TUNABLES", ""):

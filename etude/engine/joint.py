@@ -1,12 +1,12 @@
-"""Joint decoding: the next-token distributions of several inputs are joined, and the sampled token is appended to all of them.
+"""Joint decoding: joins the next-token distributions of several inputs, and appends the sampled token to all of them.
 
-The decoding loop sees a group of inputs as one row (`etude.engine.decoding`). With w_j the inputs' weights, which sum to 1:
+The decoding loop treats a group of inputs as one row (`etude.engine.decoding`). With w_j the inputs' weights, which sum to 1:
 
     product      log p(v) = sum_j w_j log p(v | input_j) - log Z      (the joint argmax of integrative decoding, Cheng et al. 2025, arXiv
                                                                        2410.01556, which sums: the same token where it is the likeliest)
     mean         log p(v) = log sum_j w_j p(v | input_j)
 
-Both are a single input's own distribution where all inputs are the same: the identity, at every temperature.
+Both equal a single input's own distribution if all inputs are the same: the identity, at every temperature.
 
 Shapes: B inputs of G groups, V vocabulary.
 """
@@ -21,7 +21,7 @@ from etude.kernels.decoding import kernels_for
 
 
 def product(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
-    """Return the weighted mean of log-probs, up to a constant: logits suffice, since log Z_j is the same for all tokens."""
+    """Return the weighted mean of log-probs up to a constant; logits suffice, since log Z_j is the same for all tokens."""
     kernels = kernels_for(logits_BV.device, logits_BV.dtype)
     if kernels:
         return kernels.weighted_sums(logits_BV, group_B, weight_B, groups)
@@ -42,24 +42,24 @@ JOINS: dict[str, Join] = {"product": product, "mean": mean}
 
 
 class JointContext:
-    """A context whose rows are groups of another's."""
+    """A context whose rows are groups of another context's rows."""
 
     def __init__(self, context: Context, group_B: torch.Tensor, weight_B: torch.Tensor, join: Join) -> None:
-        """Join rows by group. `group_B`: the group of each row, from 0 on, any number of rows each; a group's weights sum to 1."""
+        """Join rows by group. `group_B`: the group of each row, counted from 0; a group's weights sum to 1."""
         self.context, self.group_B, self.weight_B, self.join = context, group_B, weight_B, join
         self.number_G = list(range(int(group_B.max()) + 1))
-        """The first number of each group: finished groups leave, and the others move up."""
+        """The original number of each group, since finished groups are removed."""
         self.computed_tokens = 0
         self._choices: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        """For each step: the group of every row (by first number), the row's own likeliest token, and its weight."""
+        """For each step: the group of every row (by original number), the row's own likeliest token, and its weight."""
 
     @staticmethod
     def of(
         context: Context, row_N: np.ndarray, weights: Sequence[Sequence[float]], join: Join, room_tokens: int, device: torch.device
     ) -> tuple["JointContext", torch.Tensor]:
         """Group a context's rows. `row_N`: the row of each input, one group after another; `weights`: theirs, by group. Returns the joint
-        context, and the row of `context` that each of its rows was: an input that is in a group twice is one row, one that is in two groups
-        is two rows.
+        context, and the original row of `context` for each of its rows: an input that is in a group twice is one row, one that is in two
+        groups is two rows.
         """
         group_N = np.repeat(np.arange(len(weights)), [len(own) for own in weights])
         distinct, place_N = np.unique(np.stack([row_N, group_N], axis=1), axis=0, return_inverse=True)
@@ -77,7 +77,7 @@ class JointContext:
         return len(self.number_G)
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
-        """Go on with these groups, ascending, each once. Raises ValueError for a group that is named twice."""
+        """Keep only these groups, ascending. Raises ValueError for a repeated group."""
         if len(rows_B.unique()) < len(rows_B):
             raise ValueError("a group has one answer: name it twice for two")
         place_G = torch.full((len(self),), -1, device=rows_B.device).index_copy_(0, rows_B, torch.arange(len(rows_B), device=rows_B.device))
@@ -91,15 +91,15 @@ class JointContext:
         return self.joined(self.context.next_logits(tokens_B[self.group_B]))
 
     def joined(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """Join the rows' logits [B, V]; returns the groups' [G, V]. Also notes each row's likeliest token, for `agreement`."""
+        """Join the rows' logits [B, V]; returns the groups' [G, V]. Also records each row's likeliest token, for `agreement`."""
         number_B = torch.tensor(self.number_G, device=self.group_B.device)[self.group_B]
         kernels = kernels_for(logits_BV.device, logits_BV.dtype)
-        # torch finds the largest of bfloat16 at a third of the speed
+        # torch's maximum of bfloat16 has a third of the speed
         best_B = kernels.best(logits_BV) if kernels else logits_BV.float().max(-1).indices
         self._choices.append((number_B, best_B, self.weight_B))
         return self.join(logits_BV, self.group_B, self.weight_B, len(self))
 
     def agreement(self, number: int, tokens: Sequence[int]) -> tuple[float, ...]:
-        """Return, for each token of a group (by its first number), the share by weight of the rows whose own likeliest token it was."""
+        """Return, for each token of a group (by original number), the weighted share of rows whose own likeliest token it was."""
         pairs = zip(tokens, self._choices, strict=False)  # other groups may have more steps
         return tuple(float(weight_B[(number_B == number) & (best_B == token)].sum()) for token, (number_B, best_B, weight_B) in pairs)

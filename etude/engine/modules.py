@@ -1,4 +1,4 @@
-"""The forward pass of any transformers model, by its own modules, with attention left to an `Attend`.
+"""The forward pass of any transformers model by its own modules, with attention delegated to an `Attend`.
 
 Transformers' `AttentionInterface` passes the queries, keys and values of every layer, under the name `NAME`. Architectures whose attention
 needs more than these raise NotImplementedError. Shapes: as in `etude.engine.attention`.
@@ -16,14 +16,14 @@ from etude.engine.protocols import KeepHidden
 from etude.models.heads import head_on_positions
 
 NAME = "etude_attend"
-"""Transformers' name for attention that is left to an `Attend`."""
+"""Transformers' name for attention that is delegated to an `Attend`."""
 
 
 class ModulesForward:
     """Logits by transformers' own modules, with an `Attend` in place of their cache and attention."""
 
     head = None
-    """None: an architecture may change logits after its head, so that hidden states alone do not give them."""
+    """None: an architecture may change logits after its head, so hidden states are not sufficient."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -43,7 +43,7 @@ class ModulesForward:
         keep_hidden: KeepHidden | None = None,
     ) -> torch.Tensor:
         """Return the logits [M, V] after the chosen tokens; no hidden states are kept."""
-        no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is
+        no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # four dimensions, so that transformers passes it on unchanged
         with _leaving_attention(self.model), head_on_positions(self.model, chosen_M):
             found = self.model(
                 input_ids=tokens_N[None], attention_mask=no_mask, position_ids=positions_N[None], use_cache=False, attend=attend

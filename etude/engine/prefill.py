@@ -1,4 +1,4 @@
-"""The prefill: prompts computed one after another in a flat sequence, without padding. Shapes: as in `etude.engine.attention`."""
+"""The prefill: computes prompts concatenated into a flat sequence, without padding. Shapes: as in `etude.engine.attention`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from etude.engine.attention import Attend
 from etude.engine.protocols import Forward
 
 _PREFILL_TOKENS = 2048
-"""Prompt tokens that are computed together, so that what lies between two layers stays in the processor's cache."""
+"""Number of prompt tokens computed together, so that activations between layers stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class PackedPrompts:
-    """Prompts that are computed together, one after another without padding."""
+    """Prompts that are computed together, concatenated without padding."""
 
     lengths: list[int]
     prompt_N: torch.Tensor
-    """Number of the prompt that a token belongs to, counted over all parts."""
+    """Number of each token's prompt, counted over all parts."""
     position_N: torch.Tensor
 
 
@@ -29,8 +29,8 @@ def compute_prompts(
     attend_of: Callable[[PackedPrompts], Attend],
     first_P: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """Compute the prompts in parts; returns the logits [P, V] after them. `attend_of` gives an `Attend` for a part, which also keeps keys
-    and values. `first_P`: the positions of the prompts' first tokens, 0 unless given.
+    """Compute the prompts in parts; returns the logits [P, V] after them. `attend_of` returns an `Attend` for a part, which also stores
+    keys and values. `first_P`: the positions of the prompts' first tokens; 0 by default.
     """
     logits = []
     first_P = first_P or [0] * len(prompts)
@@ -45,7 +45,7 @@ def compute_prompts(
 
 
 def _parts(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Cut sequences into parts of up to `_PREFILL_TOKENS` tokens, all about as long, or of one sequence; yields first and end of each."""
+    """Split sequences into parts of about equal length, of up to `_PREFILL_TOKENS` tokens or one sequence; yields first and end of each."""
     total = sum(lengths)
     most = -(-total // -(-total // _PREFILL_TOKENS)) + max(lengths) // 2
     cuts, tokens = [0], 0

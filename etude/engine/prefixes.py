@@ -1,7 +1,7 @@
-"""The keys and values of prefixes: an opened prompt has a row of its batch, an extended prefix the segments that were generated after it.
+"""Prefix caching: an opened prompt has a row of its batch's KV cache, an extended prefix has segments generated after it.
 
-Only what the kernels keep (`etude.engine.blocks`) can be extended from several batches, or after generated tokens. Other prefixes are
-computed anew.
+Only prefixes kept by the kernels (`etude.engine.blocks`) can be extended from several batches, or after generated tokens. Other prefixes
+are computed again.
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ class Generated:
 
     path: Segments | None
     """Keys and values of its tokens. Those of the last token are computed when the prefix is first extended, unless it was cut out of a
-    longer one. None: not kept, so that all are computed.
+    longer one. None: not kept, so all are computed again.
     """
     logits_V: torch.Tensor | None = None
-    """The logits after it, once it was extended."""
+    """The logits after it, once it has been extended."""
 
 
 def is_one_batch(prefixes: Sequence[Prefix]) -> bool:
-    """Tell whether these are prompts that were opened together, without own tokens."""
+    """Tell whether these prefixes are prompts that were opened together, without own tokens."""
     batches = {id(prefix.cached.batch) if isinstance(prefix.cached, PrefilledRow) else None for prefix in prefixes}
     return len(batches) == 1 and None not in batches
 
@@ -58,7 +58,7 @@ def segments_of(prefix: Prefix) -> Segments:
 
 
 def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
-    """Return the prefix after its first own tokens, one at least; nothing is computed. Raises ValueError for a number out of range."""
+    """Return the prefix after its first own tokens (at least 1), without computing. Raises ValueError for a number out of range."""
     if not 0 < num_own_tokens <= len(prefix.own_logprobs):
         raise ValueError(f"num_own_tokens must be from 1 to {len(prefix.own_logprobs)}, got {num_own_tokens}")
     tokens = prefix.tokens[: len(prefix.tokens) - len(prefix.own_logprobs) + num_own_tokens]
@@ -71,11 +71,11 @@ def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
 
 
 def batch_prefixes(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray, int]:
-    """Copy the segments of prefixes into one batch. Returns rows that continue them by up to `n` tokens, each distinct prefix once; the
-    logits [B, V] after them; the row of each prefix; and the number of tokens that were computed: the last of each prefix that is extended
-    for the first time, unless it was cut out of a longer one. `keeps`: keep hidden states, so that prefixes can be cut out of these.
+    """Copy the segments of prefixes into one batch. Returns one row for each distinct prefix, with room for `n` tokens; the logits [B, V]
+    after the rows; the row of each prefix; and the number of computed tokens: the last token of each prefix that is extended for the first
+    time, unless it was cut out of a longer one. `keeps`: keep hidden states, so that prefixes can be cut out of the results.
     """
-    # in the order of what is known: neither last token nor logits, the last token alone, both
+    # sort by what is known: neither last token nor logits, only the last token, both
     distinct = {id(prefix): prefix for prefix in prefixes}.values()
     ordered = sorted(distinct, key=_known)
     number = {id(prefix): row for row, prefix in enumerate(ordered)}
@@ -83,7 +83,7 @@ def batch_prefixes(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keep
     joined = BlockPrompts.of(forward, [segments_of(prefix) for prefix in ordered])
     context = BlockContext(joined, torch.arange(len(new)), joined.blocks.empty_like(max(len(prefixes), len(ordered)), n))
     context.keeps_hidden = keeps
-    # the logits: by computing last tokens, by the LM head from hidden states, as they are kept
+    # logits: compute the last token, or apply the LM head to its hidden state, or take the stored logits
     logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in new]))] if new else []
     cut_out = [prefix for prefix in ordered if _known(prefix) == (True, False)]
     if cut_out:
@@ -95,7 +95,7 @@ def batch_prefixes(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keep
 
 
 def _known(prefix: Prefix) -> tuple[bool, bool]:
-    """Tell whether its last token was computed, and whether the logits after it are known."""
+    """Tell whether the last token of a prefix was computed, and whether the logits after it are known."""
     return length_of(segments_of(prefix)) == len(prefix.tokens), _logits_of(prefix) is not None
 
 
@@ -107,7 +107,7 @@ def _hidden_of(prefix: Prefix) -> torch.Tensor:
 
 
 def deduplicate(prefixes: Sequence[Prefix]) -> list[Prefix]:
-    """Replace each prefix by the one of the same tokens of which most is known."""
+    """Replace each prefix by the one with the same tokens that has most of them computed."""
     first: dict[tuple[int, tuple[int, ...]], Prefix] = {}
     for prefix in sorted(prefixes, key=_known, reverse=True):
         first.setdefault((len(prefix.own_logprobs), prefix.tokens), prefix)
@@ -115,8 +115,8 @@ def deduplicate(prefixes: Sequence[Prefix]) -> list[Prefix]:
 
 
 def keep_segments(after: Sequence[Prefix], before: Sequence[Prefix], segments: Sequence[Segment], logits: Sequence[torch.Tensor]) -> None:
-    """Give each extended prefix the segments of the one `before` it and the segment that was computed for it. Where this begins with the
-    last token of `before`, `before` keeps that token and the logits after it too, so that they are not computed again.
+    """Give each extended prefix the segments of the one `before` it plus its newly computed segment. If that segment begins with the last
+    token of `before`, then `before` also keeps this token and the logits after it, so that they are not computed again.
     """
     paths = [segments_of(prefix) for prefix in before]
     for longer, path, segment in zip(after, paths, segments, strict=True):

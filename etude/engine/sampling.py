@@ -1,9 +1,9 @@
-"""Sample next tokens from logits, without sorting the vocabulary unless top-p needs it.
+"""Sampling of next tokens from logits; the vocabulary is only sorted for top-p.
 
-The distribution sampled from is softmax(logits / temperature) restricted, in this order, to the `top_k` most likely tokens, to the
-smallest set whose mass reaches `top_p` (Holtzman et al. 2020, arXiv 1904.09751), and to tokens at least `min_p` times as likely as the
-best one (Nguyen et al. 2024, arXiv 2407.01082), then renormalised. The log-prob returned is that of this distribution: the behaviour
-log-prob. Temperature 0 is greedy: the log-prob is then the model's own at temperature 1, since a point mass says nothing.
+The distribution is softmax(logits / temperature) restricted, in this order, to the `top_k` most likely tokens, to the smallest set whose
+mass reaches `top_p` (Holtzman et al. 2020, arXiv 1904.09751), and to tokens at least `min_p` times as likely as the best one (Nguyen et al.
+2024, arXiv 2407.01082), then renormalised. The returned log-prob is that of this distribution: the behaviour log-prob. Temperature 0 is
+greedy decoding: the log-prob is then the model's own at temperature 1, since that of a point mass is always 0.
 Identity: temperature 1, top_p 1, top_k 0, min_p 0 is the model's distribution.
 
 Shapes: B rows of logits, N samples, V vocabulary, K blocks of W tokens.
@@ -19,15 +19,15 @@ _BLOCK = 256
 """Tokens in a block of the two-level inverse CDF."""
 
 _ROWS = 8
-"""Rows of logits that are turned into weights together."""
+"""Rows of logits that are converted into weights together."""
 
 
 def sample(
     logits_BV: torch.Tensor, sampling: Sampling, uniform_N: torch.Tensor, row_N: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sample N tokens; returns them with their behaviour log-probs. `uniform_N` in [0, 1) decides a sample (unused when greedy). `row_N`
-    names its row of logits, any number of samples for each; one for each row in order unless given. A row whose logits are not finite gives
-    a log-prob that is not finite, and a token that means nothing.
+    """Sample N tokens; returns them with their behaviour log-probs. `uniform_N`: the random numbers in [0, 1) (unused in greedy decoding).
+    `row_N`: the row of logits of each sample; by default one sample for each row in order. A row whose logits are not finite gives a
+    log-prob that is not finite, and an arbitrary token.
     """
     row_N = torch.arange(len(logits_BV), device=logits_BV.device) if row_N is None else row_N
     temperature = 1.0 if sampling.is_greedy else sampling.temperature
@@ -43,7 +43,7 @@ def sample(
 
 
 def _weights(logits_BV: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return exp(logits / temperature - top) and the top [B] of each row, in float32; a few rows at a time, to stay in processor caches."""
+    """Return exp(logits / temperature - max) and the max [B] of each row, in float32, few rows at a time to stay in processor caches."""
     weights_BV = torch.empty(logits_BV.shape, dtype=torch.float32, device=logits_BV.device)
     top_B1 = weights_BV.new_empty(len(logits_BV), 1)
     rows = _ROWS if logits_BV.device.type == "cpu" else max(1, len(logits_BV))
@@ -73,7 +73,7 @@ def restrict(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 
 def inverse_cdf(weights_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
-    """Return the token of row `row_N` at which the cumulative share of the weights passes `uniform_N`: first its block, then its place."""
+    """Return the token of row `row_N` at which the cumulative share of the weights passes `uniform_N`; its block is found first."""
     rows, vocabulary = weights_BV.shape
     padding = -vocabulary % _BLOCK
     blocks_BKW = (torch.nn.functional.pad(weights_BV, (0, padding)) if padding else weights_BV).view(rows, -1, _BLOCK)
@@ -86,4 +86,4 @@ def inverse_cdf(weights_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.
     place_N1 = torch.searchsorted(inside_NW.cumsum(-1), (target_N1 - before_N1).clamp(min=0), right=True)
     last_N1 = _BLOCK - 1 - (inside_NW > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding must not pick a token of weight 0
     tokens_N1 = block_N1 * _BLOCK + torch.minimum(place_N1, last_N1)
-    return tokens_N1.clamp(max=vocabulary - 1).squeeze(-1)  # weights that are NaN lead anywhere
+    return tokens_N1.clamp(max=vocabulary - 1).squeeze(-1)  # NaN weights may give any index

@@ -1,4 +1,4 @@
-"""Settings of sampling; free of torch, so that settings are read and checked without it."""
+"""Settings of sampling; does not import torch, so that settings are read and checked without it."""
 
 from dataclasses import dataclass
 from math import inf
@@ -6,21 +6,24 @@ from math import inf
 from etude.errors import UserError
 
 LEAST_TEMPERATURE = 0.001
-"""The lowest temperature: with less, logits divided by it overflow float32; 0 is greedy."""
+"""The lowest temperature besides 0 (greedy decoding): with less, logits divided by it overflow float32."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The distribution that tokens are sampled from. Raises UserError for values out of range."""
+    """Sampling parameters.
+
+    Raises UserError for values out of range.
+    """
 
     temperature: float = 1.0
-    """0 is greedy."""
+    """0 = greedy decoding, else at least 0.001."""
     top_p: float = 1.0
-    """Keep the smallest set of tokens with this mass; in (0, 1], 1 keeps all."""
+    """Sample from the smallest set of tokens with this probability mass, in (0, 1]; 1 = off."""
     top_k: int = 0
-    """Keep this many of the likeliest tokens; 0 keeps all."""
+    """Sample from the k most likely tokens; 0 = off."""
     min_p: float = 0.0
-    """Keep tokens at least this share of the likeliest one's probability; in [0, 1), 0 keeps all."""
+    """Sample from tokens with at least this share of the most likely one's probability, in [0, 1); 0 = off."""
 
     def __post_init__(self) -> None:
         if self.temperature != 0 and not LEAST_TEMPERATURE <= self.temperature < inf:

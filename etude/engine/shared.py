@@ -1,7 +1,7 @@
-"""Prompts whose keys and values are held once for all rows that continue them, by torch's operations.
+"""Prompts whose keys and values are held once for all rows that continue them, with torch operations.
 
 Attention over the prompt and over a row's generated tokens are two products, joined by their normalisers (`etude.engine.attention`). This
-is the slower and simpler way; `etude.engine.blocks` does it by kernels. Shapes: as in `etude.engine.attention`.
+is simpler and slower than the kernels of `etude.engine.blocks`. Shapes: as in `etude.engine.attention`.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from etude.engine.prefill import PackedPrompts, compute_prompts
 from etude.engine.protocols import Forward
 
 _SHARE_FROM = 2
-"""Rows of a prompt, on average, from which reading the prompt once for all of them is faster (SmolLM2-135M, 2 cores)."""
+"""Mean number of rows for each prompt from which sharing the prompt is faster (SmolLM2-135M, 2 cores)."""
 
 
 class _LayerStores:
-    """Keys and values [B, K, T, D] of every layer, in stores that are allocated once, with room for more rows and positions."""
+    """Keys and values [B, K, T, D] of every layer, in preallocated stores with room for more rows and positions."""
 
     def __init__(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> None:
-        """Prepare stores. `dtype`: the precision they are kept in; None: that of the keys and values."""
+        """Prepare stores. `dtype`: their precision; None: that of the keys and values."""
         self.rows, self.capacity, self.dtype = rows, capacity, dtype
         self.stores: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -42,7 +42,7 @@ class _LayerStores:
             store[: len(rows_B), :, :length] = store[rows_B, :, :length]
 
     def copy(self, rows_B: torch.Tensor, start: int, *, rows: int, capacity: int) -> "_LayerStores":
-        """Copy these rows' positions from `start` on into stores of another size."""
+        """Copy the positions of these rows from `start` to the end into stores of another size."""
         copied, length = _LayerStores(rows, capacity, self.dtype), self.capacity - start
         for pair in self.stores:
             keys, values = (copied._store_like(store) for store in pair)
@@ -83,7 +83,7 @@ class SharedPrompts:
         return SharedPrompts(forward, layers, length_P), logits_PV
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "SharedContext":
-        """Return rows that continue these prompts. With few samples for each prompt the rows get copies of it, which is faster."""
+        """Create rows that continue these prompts. With few samples for each prompt, rows get copies of it, which is faster."""
         longest, rows = int(self.length_P[rows_B].max()), max(samples, len(rows_B))
         skipped = self.layers.capacity - longest
         if samples < _SHARE_FROM * len(rows_B):
@@ -107,7 +107,7 @@ class SharedPrompts:
 
 
 class SharedContext:
-    """Rows that share the keys and values of their prompt, and have their own of generated tokens. Without prompts, all are their own."""
+    """Rows that share their prompt's keys and values, and hold those of generated tokens. With `prompts` None, rows hold all of theirs."""
 
     copies = True
 
@@ -120,27 +120,27 @@ class SharedContext:
         own: _LayerStores,
         filled: int,
     ) -> None:
-        """Begin rows. `prompt_B`: the prompt of each, ascending; `length_B`: tokens of each; `filled`: positions used in `own`."""
+        """Create rows. `prompt_B`: the prompt of each, ascending; `length_B`: tokens of each; `filled`: positions used in `own`."""
         self.forward, self.prompts, self.prompt_B, self.length_B, self.own, self.filled = forward, prompts, prompt_B, length_B, own, filled
         self._own_starts_at = filled
-        """Positions of `own` from here on are generated; those before are a prompt's, padded on the left."""
+        """The first generated position of `own`; earlier ones hold the prompt, padded on the left."""
         self._arrange()
 
     def __len__(self) -> int:
         return len(self.prompt_B)
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
-        """Go on with these rows: at most as many as there were samples at `begin`, which allocated room for all of their tokens."""
+        """Keep only these rows: at most as many as the samples of `begin`, which allocated room for all of their tokens."""
         self.own.keep(rows_B, self.filled)
         self.prompt_B, self.length_B = self.prompt_B[rows_B], self.length_B[rows_B]
         if self.prompts:
             used, numbers_B = self.prompt_B.unique(return_inverse=True)
-            if 2 * len(used) <= len(self.prompts.length_P):  # prompts that no row continues still cost time
+            if 2 * len(used) <= len(self.prompts.length_P):  # unused prompts still cost time
                 self.prompts, self.prompt_B = self.prompts.only(used), numbers_B
         self._arrange()
 
     def _arrange(self) -> None:
-        """Compute what depends on which rows there are: their layout by prompt, and the biases of padding."""
+        """Rebuild the layout of the current rows by prompt, and the biases of padding."""
         dtype, prompts = next(self.forward.model.parameters()).dtype, self.prompts
         self._rows_B = torch.arange(len(self.prompt_B))
         self._places = RowLayout.of(self.prompt_B, len(prompts.length_P)) if prompts else None
@@ -167,7 +167,7 @@ class SharedContext:
 
 
 def _bias(length_B: torch.Tensor, width: int, more: int, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return a bias [B, 1, 1, width + more] of scores, -inf at the padding on the left of `width` positions; None without padding."""
+    """Return a bias [B, 1, 1, width + more] of scores, -inf at the left padding of `width` positions; None without padding."""
     if bool((length_B == width).all()):
         return None
     is_padding = torch.arange(width + more) < (width - length_B)[:, None]

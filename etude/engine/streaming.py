@@ -1,10 +1,10 @@
-"""Text that is written while its tokens are sampled."""
+"""Writes text while its tokens are sampled."""
 
 from collections.abc import Callable, Sequence
 
 
 class TextStreamer:
-    """Writes what can no longer change: whole characters, and nothing that may turn out to be the beginning of a stop string."""
+    """Writes only text that can no longer change: whole characters, without a possible beginning of a stop string."""
 
     def __init__(self, text_of: Callable[[Sequence[int]], str], write: Callable[[str], None], stop: Sequence[str] = ()) -> None:
         self._text_of, self._write, self._stop = text_of, write, stop
@@ -19,7 +19,7 @@ class TextStreamer:
             self._write_up_to(text[: _certain(text, self._stop)])
 
     def end(self, text: str) -> None:
-        """Write what is not written yet of the whole answer. If another answer was chosen in the end, it gets a line of its own."""
+        """Write the rest of the final answer. If a different answer was chosen in the end, write it on a new line."""
         if not text.startswith(self.written):
             self._write("\n")
             self.written = ""
@@ -32,7 +32,7 @@ class TextStreamer:
 
 
 def _certain(text: str, stop: Sequence[str]) -> int:
-    """Return how many characters stay whatever follows: up to a stop string, or to where one may have begun.
+    """Return how many characters are final: those before a stop string, or before a possible beginning of one.
 
     >>> _certain("It is 4\\n", ["\\n\\n"]), _certain("4\\n\\nQ", ["\\n\\n"]), _certain("It is 4", [])
     (7, 1, 7)

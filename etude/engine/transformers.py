@@ -1,10 +1,10 @@
-"""The default engine: any decoder-only transformers model that keeps in its cache what it has read, on a CPU or a GPU.
+"""The default engine: runs any decoder-only transformers model whose whole state is in its cache, on a CPU or a GPU.
 
-A prompt is computed once however many samples it gets. `open` prefills distinct prompts; `extend` decodes all samples as one batch, and on
-a CPU reads a prompt once for all of its samples (`etude.engine.blocks`). Samples with the same tokens so far share a row, which forks where
-they differ. Finished rows leave, and waiting prompts take their places (continuous batching). Random numbers are keyed by completion and
-position (`etude.randomness`), so that a completion does not depend on what is sampled beside it: in float32 up to rounding of the matrix
-products; in bfloat16 another batch shape can flip a token.
+Each prompt is computed once for all of its samples. `open` prefills distinct prompts. `extend` decodes all samples as one batch; on a CPU
+it reads a prompt once for all of its samples (`etude.engine.blocks`). Samples with the same tokens so far share a row, which forks where
+they differ. Waiting prompts replace finished rows (continuous batching). Random numbers are keyed by completion and position
+(`etude.randomness`), so a completion does not depend on the rest of its batch: in float32 up to rounding of the matrix products; in
+bfloat16 another batch shape can flip a token.
 
 The contract of the public methods is `etude.engine.protocols.PrefixEngine`.
 """
@@ -44,7 +44,7 @@ from etude.models.load import end_tokens, max_positions
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25
-"""Share of a batch's completions that must be finished before others take their places: prompts are computed faster several at a time."""
+"""Share of a batch's completions that must be finished before waiting prompts join: several prompts at a time are computed faster."""
 
 
 class TransformersEngine:
@@ -60,20 +60,20 @@ class TransformersEngine:
         view: View | None = None,
     ) -> None:
         """Prepare to sample from `model`. `dtype`: the precision of the working copy; float32 without adapters samples from `model` itself.
-        `batch_tokens`: the most cache positions (rows x length) that are decoded together. `view`: how contexts are seen, unless a call
-        names another view; None: in full.
+        `batch_tokens`: the maximum of cache positions (rows x length) decoded together. `view`: the default KV cache policy of all calls;
+        None: the full cache.
 
-        Raises UserError for a model that takes no cache, or keeps part of what it has read outside of it.
+        Raises UserError for a model that takes no cache, or keeps part of its state outside of it.
         """
         pin_malloc_thresholds()
         self.tokenizer = tokenizer
         self.batch_tokens, self.view = batch_tokens, view
         self.policy_version = 0
         self.computed_tokens = 0
-        """Tokens that the model has computed so far, of prompts and of completions."""
+        """Number of tokens that the model has computed so far, in prompts and completions."""
         base = base_of(model)
         self.positions = max_positions(base)
-        """The most tokens of a prompt and its completion together."""
+        """Maximum length of a prompt and its completion together, in tokens."""
         cache_argument(base)  # raises for a model that takes no cache
         self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)
         self._model: PreTrainedModel = self._copy.model if self._copy else base
@@ -86,7 +86,7 @@ class TransformersEngine:
         self._is_offloaded = False
 
     def offload_weights(self) -> None:
-        """Free the memory of weights that `sync_weights` makes anew. Nothing can be sampled until then."""
+        """Free the memory of weights that `sync_weights` recreates. Sampling is not possible until then."""
         self._is_offloaded = True
         if self._copy:
             self._copy.offload_weights()
@@ -94,7 +94,7 @@ class TransformersEngine:
             self._shared.forward.offload_weights()
 
     def sync_weights(self, policy_version: int) -> None:
-        """Take over the master's weights after an update. Prefixes of earlier versions can't be extended any more."""
+        """Load the master's weights after an update. Prefixes of earlier versions can no longer be extended."""
         self.policy_version, self._is_offloaded = policy_version, False
         if self._copy:
             self._copy.sync_weights()
@@ -114,6 +114,7 @@ class TransformersEngine:
             raise ValueError("a prompt needs at least one token")
         for prefix in after or ():
             self._check_held(prefix)
+        # compute only the tokens after the cached ones, where those can be reused
         paths = [segments_of(prefix) for prefix in after or () if not view]
         before = [prefix.tokens for prefix in after] if after else [()] * len(prompts)
         inputs = [(*given, *prompt) for given, prompt in zip(before, prompts, strict=True)]
@@ -143,9 +144,9 @@ class TransformersEngine:
     ) -> list[Prefix]:
         """Sample up to `n` more own tokens for each prefix (`PrefixEngine.extend`).
 
-        `refill` gives prompts to decode in the places of completions that ended; they come after the others in what is returned. With
-        `keeps` nothing is computed again when what is returned is extended. Where the kernels can't keep prompts (`etude.engine.blocks`),
-        all of it is; under a view that evicts it is then read as a prompt, of which another part is kept than of generated tokens.
+        `refill` returns prompts that replace completions that ended; their results come last. With `keeps`, extending the results computes
+        nothing again. Where the kernels can't keep prompts (`etude.engine.blocks`), all tokens are computed again; under an evicting view
+        they are then read as a prompt, of which another part is kept than of generated tokens.
         """
         self._check_loaded()
         for prefix in prefixes:
@@ -153,6 +154,7 @@ class TransformersEngine:
         if keeps and refill:
             raise ValueError("keys and values are kept of what does not make room for others: keeps or refill, not both")
         prefixes = prefixes if is_one_batch(prefixes) or all(map(segments_of, prefixes)) else self._reopen(prefixes)
+        # check the token limits
         decoding = DecodingBatch(prefixes, n, until, sampling, keys, self._decode, on_complete, keeps=keeps, on_token=on_token)
         room = max(decoding.most)
         if min(decoding.most) == 0 < room:
@@ -160,6 +162,7 @@ class TransformersEngine:
         if room == 0:
             decoding.hand_out(range(len(prefixes)))
             return self._extended(decoding)
+        # decode from one row for each distinct prefix
         before = deduplicate(prefixes)
         context, logits_BV, row_N = self._begin(before, room, keeps)
         decoding.run(context, logits_BV, row_N, refill)
@@ -184,8 +187,8 @@ class TransformersEngine:
     ) -> list[JointCompletion]:
         """Sample one answer of up to `n` tokens to each group of prefixes (`PrefixEngine.extend_joint`).
 
-        A prefix that stands in a group twice counts twice and is computed once. Random numbers are those of a prompt with the same key, so
-        that the answer to a group of one is what `generate` gives.
+        A prefix that is in a group twice counts twice and is computed once. Random numbers are those of a prompt with the same key, so the
+        answer to a group of one equals the result of `generate`.
         """
         self._check_loaded()
         if not all(groups):
@@ -194,6 +197,7 @@ class TransformersEngine:
         for prefix in flat:
             self._check_alive(prefix)
         flat = flat if is_one_batch(flat) or all(map(segments_of, flat)) else self._reopen(flat)
+        # decode each group as one row, over the joined distributions of its prefixes
         context, logits_BV, row_N = self._begin(deduplicate(flat), n, False)
         weights = weights or [[1 / len(group)] * len(group) for group in groups]
         joint, rows_B = JointContext.of(context, row_N, weights, join, n, self._device)
@@ -205,7 +209,7 @@ class TransformersEngine:
         return [JointCompletion(replace(each, view="joint"), joint.agreement(number, each.tokens)) for number, each in enumerate(found)]
 
     def _begin(self, prefixes: Sequence[Prefix], n: int, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray]:
-        """Return rows that continue these prefixes, each distinct one once, the logits [B, V] after them, and the row of each prefix."""
+        """Create one row for each distinct prefix; returns the rows, the logits [B, V] after them, and the row of each prefix."""
         if is_one_batch(prefixes):
             distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
             rows, source = torch.from_numpy(distinct).to(self._device), prefixes[0].cached.batch
@@ -220,17 +224,17 @@ class TransformersEngine:
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether what prefixes have in common is held once for all that are extended from it."""
+        """Whether the cache holds a common prefix once for all of its extensions."""
         return self._shared is not None and not self.view
 
     def cut(self, prefix: Prefix, num_own_tokens: int) -> Prefix:
-        """Return the prefix as it was after its first `num_own_tokens` own tokens, one at least. Where a forward pass keeps no hidden
-        states (`etude.engine.modules`), its last token is computed again, once.
+        """Return the prefix after its first `num_own_tokens` own tokens (at least 1). Where a forward pass keeps no hidden states
+        (`etude.engine.modules`), its last token is computed again, once.
         """
         return replace(cut(prefix, num_own_tokens), view=prefix.view)
 
     def release(self, prefixes: Sequence[Prefix]) -> None:
-        """Free what is held of these prefixes; the last prefix of a batch frees the batch."""
+        """Free the cache of these prefixes; the last prefix of a batch frees the batch."""
         for prefix in prefixes:
             prefix.cached = None
 
@@ -258,12 +262,12 @@ class TransformersEngine:
         found: list[dict[int, Completion]] = [{} for _ in prompts]
         waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         while waiting:
-            # the longest prompts that wait, as many as fit into a batch with their samples
+            # prefill the longest waiting prompts, as many as fit into a batch with their samples
             count = self._chunk_size(len(prompts[waiting[0]]), num_samples, max_new_tokens, view)
             chunk, waiting[:] = waiting[:count], waiting[count:]
             wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
             opened = dict(zip(chunk, self.open([prompts[i] for i in chunk], view=view), strict=True))
-            # their samples, all at once unless one prompt alone has too many
+            # decode their samples, all at once unless one prompt has too many
             is_shared = self._shared is not None and not view
             rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, view, is_shared=is_shared)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
@@ -293,8 +297,8 @@ class TransformersEngine:
         return [_in_order(completions) for completions in found]
 
     def _chunk_size(self, longest: int, num_samples: int, max_new_tokens: int, view: View | None) -> int:
-        """Return how many prompts of up to this length fit into `batch_tokens` positions with their samples; one at least, whose samples
-        are then decoded in parts.
+        """Return how many prompts of up to this length fit into `batch_tokens` positions with their samples. It is at least 1: the samples
+        of a prompt that does not fit are decoded in parts.
         """
         if view:
             held = max(1, num_samples) * view.held_tokens(longest, max_new_tokens)
@@ -306,8 +310,8 @@ class TransformersEngine:
     def _refill_from(
         self, waiting: list[int], prompts: Sequence[Sequence[int]], keys: Sequence[Sequence[int]], part: list[tuple[int, int, int]]
     ) -> Refill:
-        """Return a function that takes waiting prompts, no longer than those that are decoded, as soon as a share of `_REFILL_FROM` of the
-        completions of `part` has ended; `part` grows by what joins it.
+        """Return a function that admits waiting prompts, which are not longer than the decoded ones, once a share of `_REFILL_FROM` of the
+        completions of `part` has ended. It appends the new samples to `part`.
         """
         capacity = len(part)
 
@@ -330,14 +334,14 @@ class TransformersEngine:
         return refill
 
     def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int, view: View | None, *, is_shared: bool) -> int:
-        """Return how many samples of one prompt fit into `batch_tokens`; a shared prompt takes its positions once."""
+        """Return how many samples of one prompt fit into `batch_tokens`; a shared prompt counts once."""
         if is_shared:
             return max(1, (self.batch_tokens - prompt_tokens) // max(1, max_new_tokens))
         held = view.held_tokens(prompt_tokens, max_new_tokens) if view else prompt_tokens + max_new_tokens
         return max(1, self.batch_tokens // held)
 
     def completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str] = ()) -> Completion:
-        """Return a prefix that gets no more tokens as a completion: its text ends before the first stop string."""
+        """Convert an ended prefix into a completion; its text ends before the first stop string."""
         text = self._decode(prefix.own_tokens)
         places = [text.find(string) for string in stop_strings if string in text]
         return Completion(
@@ -359,7 +363,7 @@ class TransformersEngine:
         return text
 
     def _extended(self, decoding: DecodingBatch) -> list[Prefix]:
-        """Return the prefixes that were decoded, of which nothing is held so far."""
+        """Return the decoded prefixes, without cached keys and values."""
         results = decoding.results()
         for prefix, before in zip(results, decoding.prefixes, strict=True):
             prefix.cached, prefix.view = Generated(None), before.view
@@ -371,7 +375,7 @@ class TransformersEngine:
         return self._shared.prefill(prompts) if self._shared else CopiedContext.prefill(self._model, prompts, self._pad)
 
     def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
-        """Prefill prefixes of several batches, or with own tokens, anew as one batch, each distinct row of tokens once."""
+        """Prefill prefixes of several batches, or with own tokens, again as one batch, each distinct token sequence once."""
         distinct, view = list(dict.fromkeys(prefix.tokens for prefix in prefixes)), prefixes[0].view
         if any(prefix.view != view for prefix in prefixes):
             raise ValueError("prefixes of different views can't be extended together: extend them one view at a time")

@@ -25,13 +25,13 @@ class WorkingCopy:
 
     @torch.no_grad()
     def sync_weights(self) -> None:
-        """Copy the master's weights, adapters merged."""
+        """Copy the master's weights, with adapters merged."""
         weights = merged_weights(self._master)
         _copy_weights(weights, self.model)
         fill(self._packed, weights)
 
     def offload_weights(self) -> None:
-        """Free packed weights, which `sync_weights` makes anew."""
+        """Free packed weights, which `sync_weights` recreates."""
         for layer in self._packed.values():
             layer.clear()
 

@@ -1,1 +1,1 @@
-"""Evaluation: measure models on suites, with confidence intervals and trivial baselines, and write a run's report page."""
+"""Evaluation: measures models on suites, with confidence intervals and trivial baselines, and writes a run's report page."""

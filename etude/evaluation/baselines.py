@@ -1,4 +1,4 @@
-"""Trivial baselines: accuracies that simple rules reach without understanding a task. Every accuracy of a report is shown with them.
+"""Trivial baselines: accuracies of simple rules that do not understand a task. A report shows them with every accuracy.
 
 | name | answer |
 |---|---|
@@ -10,7 +10,7 @@
 | `list_as_given`, `list_reversed` | the question's list, as given or reversed, in the gold answer's format |
 | `first_choice` | A |
 
-A rule that does not apply to a task leaves it out, and counts as wrong there.
+A rule counts as wrong on tasks to which it does not apply.
 """
 
 import json
@@ -36,7 +36,7 @@ _COMMAS = re.compile(r"[^\s,]{1,80}(?:, ?[^\s,]{1,80}){2,500}")
 
 
 def trivial_answers(train_answers: Sequence[str], task: Task) -> dict[str, str]:
-    """Return the answer of each rule to a task; rules that do not apply are left out.
+    """Return the answer of each applicable rule to a task.
 
     >>> trivial_answers([], Task("Tom has 3 pens and buys 4. How many?", "7"))["sum"]
     '7'
@@ -55,17 +55,16 @@ class Baselines(NamedTuple):
     accuracies: dict[str, float]
     """The share of all tasks that each rule answers correctly, best first."""
     mean_rewards: dict[str, float]
-    """The mean reward of each rule that answers every task and always got a score, best first. Other rules would be averaged over other
-    tasks than a model.
+    """The mean reward of each rule with a score on every task, best first. Other rules would be averaged over other tasks than a model.
     """
 
 
 def trivial_baselines(
     train: Sequence[Task], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Reward]]
 ) -> Baselines:
-    """Evaluate every rule on the tasks; `verify` scores (text, task) pairs.
+    """Evaluate every rule on the tasks; `judge` scores (text, task) pairs.
 
-    Rules may use the answers of `train`. A rule that applies to no task is left out. An answer without a score counts as wrong.
+    Rules may use the answers of `train`. A rule that applies to no task is skipped. An answer without a score counts as wrong.
     """
     known = [task.answer for task in train if task.answer is not None]
     most_frequent = [Counter(known).most_common(1)[0][0]] if known else []
@@ -108,7 +107,7 @@ def _list_rules(task: Task) -> dict[str, str]:
 
 
 def _first_list(question: str) -> list[str]:
-    """Return the items of the question's first list in brackets or after a colon, or of its first run with two commas or more."""
+    """Return the items of the question's first list in brackets or after a colon, or of its first sequence with at least two commas."""
     found = [match for pattern in (_BRACKETED, _AFTER_COLON) if (match := pattern.search(question))]
     match = min(found, key=lambda match: match.start()) if found else _COMMAS.search(question)
     if match is None:

@@ -2,8 +2,8 @@
 
 ece     sum over ten bins of equal width of |mean confidence - share right| by the bin's share of answers (expected calibration error,
         Guo et al. 2017, arXiv 1706.04599)
-aurc    the mean over coverages 1/n, 2/n, ..., 1 of the share wrong among so many of the surest answers, the area under the curve of
-        risk by coverage; answers of the same confidence enter at once, each as wrong as they are on average
+aurc    the area under the risk-coverage curve: the mean over coverages 1/n, 2/n, ..., 1 of the share of wrong answers among the most
+        confident ones; answers of the same confidence enter together, each with their mean error
 """
 
 from collections.abc import Sequence

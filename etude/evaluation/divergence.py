@@ -1,12 +1,11 @@
-"""How far practice moved a model on the new task, as seen from where it began: KL(start || now).
+"""Forward KL divergence of a model from the start of practice, on the new task: KL(start || now).
 
-    mean over answers y that the model which practice began with samples of  log pi_start(y) - log pi_now(y)      in nats an answer
+    mean over answers y sampled from the start model of  log pi_start(y) - log pi_now(y)      in nats per answer
 
-an unbiased estimate; both are read by the same pass at the sampling temperature. RL's Razor (Shenfeld et al. 2025, arXiv 2509.04259) finds
-that forgetting is a function of this number, whatever the method was. The answers are sampled before the first step and kept in the run
-folder: those to evaluation tasks for what a run tells in the end, those to tasks that it practises on for its gate, which decides in
-training and so reads nothing of the evaluation. The interval is over tasks. Identity: a model that
-was not moved has 0.
+This is an unbiased estimate; both terms come from the same pass at the sampling temperature. RL's Razor (Shenfeld et al. 2025, arXiv
+2509.04259) finds that forgetting is a function of this number for any method. The answers are sampled before the first step and saved in
+the run folder: those to evaluation tasks for the final result, and those to training tasks for the gate, which decides during training and
+so must not use the evaluation. The interval is over tasks. Identity: an unchanged model has 0.
 """
 
 from collections.abc import Sequence
@@ -24,12 +23,12 @@ from etude.learn.logprobs import completion_logprobs
 from etude.randomness import seed_for
 
 Answers = list[list[Example]]
-"""By task, with the start's log-probs as `reference_logprobs`."""
+"""Answers by task, with the start model's log-probs as `reference_logprobs`."""
 
 
 @dataclass(frozen=True)
 class StartSampling:
-    """How answers of the start are sampled and read."""
+    """How answers of the start model are sampled and scored."""
 
     num_samples: int
     max_new_tokens: int
@@ -41,7 +40,7 @@ class StartSampling:
 def answers_of_start(
     engine: PrefixEngine, model: Any, prompts: Sequence[tuple[int, ...]], how: StartSampling
 ) -> list[list[dict[str, Any]]]:
-    """Sample answers to each prompt of the model as it is now, with their log-probs under it, as rows of JSON."""
+    """Sample answers of the current model to each prompt, with their log-probs, as rows of JSON."""
     sizes = {"num_samples": how.num_samples, "max_new_tokens": how.max_new_tokens}
     found = sampled(engine, prompts, **sizes, sampling=how.sampling, seed=how.seed)
     return as_rows(with_start(model, found, how.dtype, how.sampling.temperature))
@@ -56,20 +55,20 @@ def sampled(
     sampling: Sampling,
     seed: int,
 ) -> Answers:
-    """Answers of an engine's model to each prompt."""
+    """Sample answers of an engine's model to each prompt."""
     keys = [[seed_for(seed, "start answers", place, sample) for sample in range(num_samples)] for place in range(len(prompts))]
     found = engine.generate(prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, sampling=sampling, keys=keys)
     return [[Example(prompt, each.tokens) for each in row if each.tokens] for prompt, row in zip(prompts, found, strict=True)]
 
 
 def with_start(model: Any, answers: Answers, dtype: torch.dtype, temperature: float) -> Answers:
-    """Return the answers with their log-probs under the model that gave them."""
+    """Add the log-probs under the model that sampled the answers."""
     values = iter(_logprobs(model, answers, dtype, temperature))
     return [[Example(each.prompt, each.completion, reference_logprobs=next(values)) for each in row] for row in answers]
 
 
 def forward_divergence(model: Any, answers: Answers, dtype: torch.dtype, temperature: float) -> dict[str, Any]:
-    """`forward_kl` of a model in nats an answer, with its interval (95 %) over tasks, their number and that of the answers."""
+    """Compute the `forward_kl` of a model in nats per answer, with its 95 % interval over tasks, and the numbers of tasks and answers."""
     values = iter(_logprobs(model, answers, dtype, temperature))
     by_task = [fmean([sum(each.reference_logprobs or ()) - sum(next(values)) for each in row]) for row in answers if row]
     low, high = mean_interval(by_task)
@@ -83,7 +82,7 @@ def forward_divergence(model: Any, answers: Answers, dtype: torch.dtype, tempera
 
 
 def as_rows(answers: Answers) -> list[list[dict[str, Any]]]:
-    """For a JSON file; floats are read back to the same bits."""
+    """Convert answers for a JSON file; floats are restored to the same bits."""
     return [
         [{"prompt": each.prompt, "completion": each.completion, "logprobs": each.reference_logprobs} for each in row] for row in answers
     ]

@@ -1,11 +1,11 @@
-"""How different a step's attempts are: what of richness there is to learn from, measured before any update.
+"""Diversity of a step's attempts, measured before the update.
 
-distinct_answers   share of a group's attempts that say different answers, as a vote reads them (`etude.tasks.votes.vote`)
-distinct_forms     share of a group's attempts that differ in form (`solution_form`)
-pass_at_K          chance that one of K attempts is right, K = 1, 2, 4, ... (`etude.evaluation.statistics.pass_curve`)
+distinct_answers   number of different answers in a group, as a vote reads them (`etude.tasks.votes.vote`), per attempt
+distinct_forms     number of different solution forms in a group (`solution_form`), per attempt
+pass_at_K          probability that one of K attempts is correct, K = 1, 2, 4, ... (`etude.evaluation.statistics.pass_curve`)
 
-Each is a mean over groups. A share is the number of different ones over the number of attempts: 1 / G where all G attempts are alike, 1
-where no two are. All cost a few string operations an attempt, and nothing of the model.
+Each is a mean over groups. The shares are 1 / G if all G attempts are alike, 1 if no two are. They cost a few string operations for each
+attempt, and no model computation.
 """
 
 import re
@@ -20,8 +20,8 @@ _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 
 
 def diversity(texts: Sequence[Sequence[str]], votes: Sequence[Sequence[str | None]], right: Sequence[Sequence[bool]]) -> dict[str, float]:
-    """The measures of groups of attempts, by their texts, votes and whether they are right; attempts without a vote have one answer in
-    common, none.
+    """Measure groups of attempts by their texts, their votes and whether they are correct; attempts without a vote count as one common
+    answer.
     """
     forms = [[solution_form(text) for text in group] for group in texts]
     measured = {"distinct_answers": distinct_share(votes), "distinct_forms": distinct_share(forms)}
@@ -29,7 +29,7 @@ def diversity(texts: Sequence[Sequence[str]], votes: Sequence[Sequence[str | Non
 
 
 def distinct_share(groups: Sequence[Sequence[str | None]]) -> float:
-    """Return how many different readings a group has for every one of it, on average over groups.
+    """Return the number of different entries per entry of a group, averaged over groups.
 
     >>> distinct_share([["a", "a", "b"], ["c", "c", "c"]])
     0.5
@@ -38,11 +38,11 @@ def distinct_share(groups: Sequence[Sequence[str | None]]) -> float:
 
 
 def solution_form(text: str) -> str:
-    """Return how a text goes about it, whatever it is about: every number is `#`, every word that begins with a capital letter `@`, and
-    space of any kind a single one; all else, words, marks and their order, counts.
+    """Reduce a text to the form of its solution: numbers become `#`, capitalised words `@`, and whitespace a single space; other words,
+    marks and their order are kept.
 
-    A sign belongs to its number unless it stands right behind another one or a bracket, as in `5-3`. Words that begin a sentence are masked
-    as names are.
+    A sign belongs to its number unless it directly follows another number or a bracket, as in `5-3`. Words that begin a sentence are masked
+    like names.
 
     >>> solution_form("Sam had 9 - 4 = 5 pencils."), solution_form("Ann had 12 - 10 = 2 pencils.")
     ('@ had # - # = # pencils.', '@ had # - # = # pencils.')

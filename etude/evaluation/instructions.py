@@ -1,10 +1,10 @@
-"""Instruction following: our own prompts, each with one rule that a function can check.
+"""Instruction following: prompts with one rule each that a function can check.
 
     Name three things that one may see in a forest. Write your answer in lowercase letters only.
 
-The idea is IFEval's (Zhou et al. 2023, arXiv 2311.07911, section 2: instructions that a program can verify). Departure: prompts and rules
-are our own, so no model was trained on them, and each prompt has one rule. An answer follows its rule or does not, whatever else it says;
-an empty answer follows none. Some rules are followed by chance, so compare models instead of reading absolute shares.
+The idea is from IFEval (Zhou et al. 2023, arXiv 2311.07911, section 2: instructions that a program can verify). Departure: prompts and
+rules were written for etude, so no model was trained on them, and each prompt has one rule. Only the rule counts, not the rest of the
+answer; an empty answer follows no rule. Some rules are followed by chance, so compare models instead of absolute shares.
 """
 
 import re
@@ -79,7 +79,7 @@ def _is_quoted(text: str, _: str) -> bool:
 
 
 def _has_sentences(text: str, number: str) -> bool:
-    """Check the number of sentences; unfinished text after the last one counts as one more."""
+    """Check the number of sentences; unfinished text after the last one counts as a sentence."""
     text = _NUMBERED.sub("", text)
     ends = [end.end() for end in _SENTENCE_END.finditer(text)]
     return len(ends) == int(number) and ends[-1] == len(text)
@@ -146,7 +146,7 @@ def _instruction(name: str, number: int) -> Instruction:
 
 
 def is_followed(text: str, instruction: Instruction) -> bool:
-    """Return whether an answer follows its instruction.
+    """Tell whether an answer follows its instruction.
 
     >>> is_followed("trees, moss and a deer.", Instruction("...", "lowercase", ""))
     True

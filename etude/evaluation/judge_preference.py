@@ -1,8 +1,7 @@
-"""Pairwise preference: a judge model compares two answers to each question. It suits answers that a verifier reads badly, such as long
-ones.
+"""Pairwise preference: a judge model compares two answers to each question, for answers that verifiers read badly, such as long ones.
 
-Each pair of different answers is judged in both orders (`etude.rewards.pairwise`). If the judge prefers a position in both, the pair is a
-tie. Equal answers are a tie too. A question does not count if one answer is missing or if the judge gives no verdict.
+Each pair of different answers is judged in both orders (`etude.rewards.pairwise`). If the judge prefers the same position in both, the pair
+is a tie. Equal answers are a tie too. A question does not count if an answer is missing or if the judge gives no reward.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +13,15 @@ from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 Compare = Callable[[Sequence[tuple[str, Task]]], Sequence[Reward]]
-"""Attempts (those at one task are compared with each other) → a verdict for each."""
+"""Attempts (those at one task are compared with each other) → a reward for each."""
 
 
 def judge_preference(tasks: Sequence[Task], before: Sequence[str], after: Sequence[str | None], compare: Compare) -> dict[str, Any]:
     """Return how often the judge prefers the second answer to each question over the first.
 
     `preferred` is that share, ties counting half (0.5: no better), with its 95 % bootstrap interval over questions; None if the judge read
-    no pair of different answers. `preferred_n` counts the questions that count, `preferred_unread` the pairs without a verdict, and
-    `preferred_order` is the share of the pairs read whose verdict changed with the order.
+    no pair of different answers. `preferred_n` is the number of these questions, `preferred_unread` that of pairs without a reward, and
+    `preferred_order` the share of the read pairs whose result changed with the order.
     """
     both = [(task, first, second) for task, first, second in zip(tasks, before, after, strict=True) if second is not None]
     asked = [(task, first, second) for task, first, second in both if first.strip() != second.strip()]

@@ -1,13 +1,13 @@
-"""Latent knowledge: does a model know answers that it does not give? Likelihoods by layer against samples and greedy answers.
+"""Latent knowledge: does a model know answers that it does not give? Compares likelihoods by layer with samples and greedy answers.
 
-    likelihood   the correct answer has a higher log-prob a byte than every wrong one (of several names of it, the likeliest counts)
-    chance       the same with another question's correct answer: the effect of the number of names, and of being an answer at all
+    likelihood   the correct answer has a higher log-prob per byte than every wrong one (the likeliest of its names counts)
+    chance       the same with another question's correct answer: the effect of the number of names, and of being any answer
     pass@k       at least one of k samples is correct
     greedy       the greedy answer is correct
     unsaid       at least one sample is correct and the greedy answer is not
-    leads        after which layers (logit lens) the correct answer has a higher log-prob than every wrong one. In early layers hardly any
-                 token is likelier than another, so an answer of few tokens a byte leads whether it is known or not. Only the difference
-                 from another question's correct answer after the same layer shows knowledge
+    leads        after which layers (logit lens) the correct answer has a higher log-prob than every wrong one. In early layers all tokens
+                 are about equally likely, so an answer with few tokens per byte leads even if it is unknown. Only the difference from
+                 another question's correct answer after the same layer shows knowledge
     lost         it leads after at least half of the layers and not at the end; compare with another question's answer, too
 
 A decoding method closes (its accuracy - greedy) / (pass@k - greedy) of the gap between samples and greedy answers.
@@ -25,7 +25,7 @@ class QuestionFacts:
     """The measurements of one question."""
 
     leads: tuple[bool, ...]
-    """After each layer, from the embeddings on, whether the correct answer leads; the last entry is the model itself."""
+    """Whether the correct answer leads after each layer, beginning with the embeddings; the last entry is the model itself."""
     elsewhere: tuple[bool, ...]
     """The same for another question's correct answer."""
     right_samples: int
@@ -33,12 +33,12 @@ class QuestionFacts:
 
     @property
     def leads_from(self) -> int | None:
-        """Return the layer from which on the correct answer leads to the end; None if it does not lead at the end."""
+        """Return the layer from which the correct answer leads until the end; None if it does not lead at the end."""
         return _first(self.leads)
 
 
 def _first(cases: Sequence[bool]) -> int | None:
-    """Return the first index from which on all cases are true, or None."""
+    """Return the first index from which all cases are true, or None."""
     failures = [place for place, is_so in enumerate(cases) if not is_so]
     first = failures[-1] + 1 if failures else 0
     return first if first < len(cases) else None
@@ -51,7 +51,7 @@ def _is_lost(leads: Sequence[bool]) -> bool:
 def measure_gap(found: Sequence[QuestionFacts], k: int) -> dict[str, Any]:
     """Aggregate all questions: shares with their 95 % intervals.
 
-    `leads_from` is the layer from which on, to the end, correct answers lead more often than another question's (paired test, lower end
+    `leads_from` is the layer from which, until the end, correct answers lead more often than another question's (paired test, lower end
     above 0; fewer questions give a later layer); None if they do not at the end.
     """
     n = len(found)

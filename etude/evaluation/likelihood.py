@@ -1,4 +1,4 @@
-"""Score questions by likelihood alone: multiple choice, open questions with an answer, and terms given their definition.
+"""Scores questions only by likelihood: multiple choice, open questions with an answer, and terms given their definition.
 
 A multiple-choice question is answered by the choice with the highest score. Three scores come from the same log-probs:
 
@@ -50,7 +50,7 @@ class LikelihoodResult:
 
 
 def question_from_task(task: Task) -> LikelihoodQuestion:
-    """Convert a task to a question, with its choices or with its answer alone.
+    """Convert a task to a question, with its choices or only with its answer.
 
     Raises UserError for a task without an answer.
     """
@@ -62,7 +62,7 @@ def question_from_task(task: Task) -> LikelihoodQuestion:
 
 
 def cloze_questions(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[LikelihoodQuestion]:
-    """Make multiple-choice questions from glossary rows (`term`, `definition`, optional `section`): the term and three others.
+    """Create multiple-choice questions from glossary rows (`term`, `definition`, optional `section`): the term and three others.
 
     The other terms are sampled, seeded by the term, from the same section, or from all sections if that has too few. Raises UserError if a
     column is missing or if there are fewer than four different terms.
@@ -90,7 +90,7 @@ def cloze_questions(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Likel
 
 
 def score_questions(questions: Sequence[LikelihoodQuestion], tokenizer: Any, logprobs: Logprobs, room: int) -> LikelihoodResult:
-    """Compute the log-prob of every choice after its question; a question longer than `room` tokens loses its beginning.
+    """Compute the log-prob of every choice after its question; questions longer than `room` tokens are truncated on the left.
 
     Raises UserError if only some questions have choices, for an empty choice, and for an answer longer than `room`.
     """

@@ -1,12 +1,12 @@
-"""Measure a model on a suite of tasks: greedy and sampled accuracy, pass@k, mean reward, parsable answers.
+"""Measures a model on a suite of tasks: greedy and sampled accuracy, pass@k, mean reward, parsable answers.
 
 Accuracy is the share of greedy answers that the verifier accepts (`Reward.is_right`), with a Wilson interval; answers without a score are
 counted and are not correct. The mean reward (`etude.evaluation.rewards`) is over the scored answers. pass@k is the unbiased estimate of
-Chen et al. 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks; `pass_curve` gives it for smaller k, too. majority@k is how
-often the most frequent answer of the same k samples (`etude.tasks.votes`) is correct (self-consistency, Wang et al. 2022, arXiv
-2203.11171): what a model could reach that only became surer of its own answers.
+Chen et al. 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks; `pass_curve` has it for smaller k, too. majority@k is the
+accuracy of the most frequent answer of the same k samples (`etude.tasks.votes`; self-consistency, Wang et al. 2022, arXiv 2203.11171): the
+accuracy of a model that only became more certain of its own answers.
 
-A repeated question gets samples of its own and counts in `repeated`. Its greedy answer is the same, so intervals, which treat it as another
+A repeated question gets its own samples and counts in `repeated`. Its greedy answer is the same, so intervals, which treat it as another
 question, are too narrow.
 """
 
@@ -70,7 +70,7 @@ class OtherAnswer:
     """None: no answer."""
     sampled_tokens: int
     confidence: float | None = None
-    """In [0, 1]; None if the method gives no confidence."""
+    """In [0, 1]; None if the method has no confidence."""
 
 
 def measure(
@@ -83,10 +83,10 @@ def measure(
 ) -> dict[str, Any]:
     """Measure a suite and return `{"suite", "row", "items"}`: its metrics, and every greedy answer with its score.
 
-    Each of the `ways` answers every task by another method. Its accuracy is reported with the paired gain over greedy; over the answers
-    that it gives, also their lengths (`etude.evaluation.text_counts`, of greedy answers to the same tasks too) and the calibration of its
-    confidence. A missing answer is not correct. For thoughts of fixed lengths (`etude.evaluation.thought_budgets`) the row has a list of
-    rows as `thought`, and each item the scores of its answers.
+    Each of the `ways` answers every task by another method. Its accuracy is reported with the paired gain over greedy decoding. For its
+    answers, also their lengths (`etude.evaluation.text_counts`, and those of greedy answers to the same tasks) and the calibration of its
+    confidence are reported. A missing answer is not correct. For thoughts of fixed lengths (`etude.evaluation.thought_budgets`) the row has
+    a list of rows as `thought`, and each item the scores of its answers.
 
     Raises `TooManyUnscored` if more answers of one kind have no score than `how` allows.
     """
@@ -165,7 +165,7 @@ def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Verify) -> t
 
 
 _NOT_GIVEN = Reward(0.0, right_at=1.0)
-"""The reward of a missing answer: not correct, and in no mean reward."""
+"""The reward of a missing answer: not correct, and excluded from mean rewards."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _Way:
 
 
 def _other_way(name: str, suite: Suite, judge: Verify, answers: Sequence[OtherAnswer], greedy: Sequence[bool], said: Sequence[str]) -> _Way:
-    """Measure one other way of answering; `greedy` says which greedy answers are correct, `said` holds their texts."""
+    """Measure another way of answering; `greedy`: which greedy answers are correct, `said`: their texts."""
     given = [(answer.text, task) for answer, task in zip(answers, suite.tasks, strict=True) if answer.text is not None]
     judged = judge(given) if given else []
     rewards = iter(judged)
@@ -239,7 +239,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] | None = None) -> int:
-    """Return the index of the first of the most frequent (or heaviest) answers; None is no answer. 0 if there is none.
+    """Return the index of the first most frequent (or heaviest) answer; None is no answer. 0 if there is none.
 
     >>> majority(["7", "8", None, None, "7"]), majority([None, None])
     (0, 0)
@@ -256,7 +256,7 @@ def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] 
 def compare_measurements(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """Compare two measurements of one suite: paired tests of accuracy and of mean rewards (`compare_rewards`).
 
-    `leads` names the metric that tells the models apart.
+    `leads` names the metric that distinguishes the models.
     """
     right_before, right_after = (list(map(is_item_right, page["items"])) for page in (before, after))
     test = {"suite": before["suite"], "first": first, "second": second, **vars(paired_test(right_before, right_after))}

@@ -14,7 +14,7 @@ from etude.tasks.task import Task
 
 
 def nearest_answers(train: Sequence[Task], tasks: Sequence[Task]) -> list[str | None]:
-    """Return for every task the answer of the most similar training task that has one (the first of equals); None without such tasks.
+    """Return for every task the answer of the first most similar training task that has one; None without such tasks.
 
     >>> nearest_answers([Task("Who is Ann's son?", "Bob"), Task("What is 2 + 2?", "4")], [Task("Who is Eve's son?", "Tom")])
     ['Bob']

@@ -1,12 +1,12 @@
-"""Retention metrics: perplexity on a text and multiple-choice accuracy, both by likelihood alone.
+"""Retention metrics: perplexity on a text and multiple-choice accuracy, both only by likelihood.
 
-Nothing is sampled, so that the answer format that practice teaches plays no part.
+Nothing is sampled, so the answer format taught by practice has no effect.
 
     perplexity = exp(- mean log p(token | tokens before it in its window))
 
 A question is answered by the choice with the highest log-prob per byte after "Question: ...\\nAnswer:" (after acc_norm of
-lm-evaluation-harness, Gao et al. 2021, which counts characters). The text and the 80 questions of common knowledge in `old_knowledge/` are
-our own, so no model was trained on them. They detect severe forgetting; your own files detect what matters to you.
+lm-evaluation-harness, Gao et al. 2021, which counts characters). The text and the 80 questions of common knowledge in `old_knowledge/` were
+written for etude, so no model was trained on them. They detect severe forgetting; use your own files for the knowledge that you need.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class Probe:
 
 
 def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_tokens: int, text_tokens: int, room: int) -> Probe:
-    """Build a probe from the text's first `text_tokens`, in windows, and from multiple-choice tasks of at most `room` tokens."""
+    """Build a probe from windows of the text's first `text_tokens`, and from multiple-choice tasks of at most `room` tokens."""
     start, ids = leading_tokens(tokenizer), token_ids(tokenizer, text)[:text_tokens]
     own = window_tokens - len(start)
     windows = [(*start, *ids[begin : begin + own]) for begin in range(0, len(ids), own)]
@@ -61,7 +61,7 @@ def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_token
 
 
 def leading_tokens(tokenizer: Any) -> Tokens:
-    """Return the tokens that the tokenizer puts before every text; many add none."""
+    """Return the tokens that the tokenizer puts before every text, if any."""
     text, whole = token_ids(tokenizer, "x"), tuple(tokenizer("x")["input_ids"])
     return next(whole[:i] for i in range(len(whole)) if whole[i : i + len(text)] == text)
 
@@ -85,10 +85,10 @@ def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> ChoiceQue
 
 
 def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
-    """Measure a probe and return what an evaluation page keeps.
+    """Measure a probe and return the record for an evaluation page.
 
-    `probe` is its key. `row` has perplexity, text_tokens, choice_accuracy with its interval and choices_n. `nats` has the mean nats a token
-    of every window, `right` a 0 or 1 for every question.
+    `probe` is its key. `row` has perplexity, text_tokens, choice_accuracy with its interval and choices_n. `nats` has the mean nats per
+    token of every window, `right` a 0 or 1 for every question.
     """
     row: dict[str, Any] = {}
     found: dict[str, Any] = {"probe": probe.key, "row": row}
@@ -114,7 +114,7 @@ def _most_likely(question: ChoiceQuestion, scores: Sequence[float]) -> int:
 
 
 def compare_retention(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Compare two measurements of one probe: mean change in nats a token over windows, with its interval, and the paired test of the
+    """Compare two measurements of one probe: mean change in nats per token over windows, with its interval, and the paired test of the
     questions.
     """
     found: dict[str, Any] = {"first": first, "second": second}

@@ -3,9 +3,9 @@
     mean_reward          of the greedy answers; 95 % interval by `reward_interval`
     sampled_mean_reward  of the sampled answers; interval over tasks, each with the mean of its samples
 
-Answers without a score are in no mean (None is never 0), but they are not correct in an accuracy. If a verifier gives 0 or 1 with threshold
-1 and scores every answer, mean reward and accuracy are equal: then tables leave the mean reward out (`tells_more`); `result.json` always
-has it.
+Answers without a score are excluded from means (None is never 0), but they are not correct in an accuracy. If a verifier gives 0 or 1 with
+threshold 1 and scores every answer, mean reward and accuracy are equal: then tables omit the mean reward (`tells_more`); `result.json`
+always has it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _SAME = 1e-9
 
 
 def reward_row(rewards: Sequence[Reward], groups: Sequence[Sequence[Reward]] = (), prefix: str = "") -> dict[str, Any]:
-    """Return `mean_reward` of the rewards with its interval, which is over the means of `groups` if given; None if nothing has a score.
+    """Return the `mean_reward` with its interval, which is over the means of `groups` if given; None if nothing has a score.
 
     >>> reward_row([Reward(-5.0), Reward(15.0), Reward(None)])["mean_reward"]
     5.0
@@ -44,9 +44,9 @@ def reward_interval(rewards: Sequence[float]) -> tuple[float, float]:
 
 
 def tells_more(row: Mapping[str, Any]) -> bool:
-    """Return whether the mean reward of an evaluation row says more than its accuracy.
+    """Tell whether the mean reward of an evaluation row says more than its accuracy.
 
-    It does if the rewards of the scored answers, greedy or sampled, do not sum to the number of correct answers.
+    This is so if the rewards of the scored answers, greedy or sampled, do not sum to the number of correct answers.
     """
     greedy = _sums_differ(row.get("mean_reward"), row.get("accuracy"), row.get("n"), row.get("unscored"))
     sampled = row.get("sampled_mean_reward"), row.get("sampled_accuracy"), row.get("sampled_n"), row.get("sampled_unscored")
@@ -54,9 +54,9 @@ def tells_more(row: Mapping[str, Any]) -> bool:
 
 
 def leads_with_reward(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Return whether two rows of a suite are compared by their mean rewards.
+    """Tell whether two rows of a suite are compared by their mean rewards.
 
-    That is so if no greedy answer of either model is correct, or every one is, so that accuracy can't tell them apart, and if rewards say
+    This is so if no greedy answer of either model is correct, or every one is, so that accuracy can't distinguish them, and if rewards say
     more.
     """
     accuracies = [row.get("accuracy") for row in (before, after)]
@@ -64,13 +64,13 @@ def leads_with_reward(before: Mapping[str, Any], after: Mapping[str, Any]) -> bo
 
 
 def mean_score(rewards: Sequence[Reward]) -> float | None:
-    """Return the mean of the scores that are there; None without any."""
+    """Return the mean of the existing scores; None without any."""
     known = [reward.score for reward in rewards if reward.score is not None]
     return fmean(known) if known else None
 
 
 def compare_rewards(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Compare the mean rewards of two models' answers to the same items with paired tests, over items that both have one for.
+    """Compare the mean rewards of two models' answers with paired tests, over the items for which both have one.
 
     `reward_...` is of greedy answers (an item's `score`), `sampled_reward_...` of the means of sampled answers (its `sampled_reward`).
     """
@@ -84,7 +84,7 @@ def compare_rewards(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping
 
 
 def is_item_right(item: Mapping[str, Any]) -> bool:
-    """Return whether an evaluation item or a saved attempt is correct; rows older than thresholds are correct from a score of 1 on."""
+    """Tell whether an evaluation item or a saved attempt is correct; rows without a threshold are correct from a score of 1."""
     right = item.get("right")
     return bool(right) if right is not None else is_right(item.get("score"))
 

@@ -1,7 +1,7 @@
 """Baseline: the answer of training questions with the same wording, ignoring names and numbers: the accuracy of memorised templates.
 
-Every capitalised word and number of a question is replaced by its rank of first appearance; those of them that stand in the answer, too.
-Items of a family that differ only in names then share one form. A family with few forms can be memorised however many items it has.
+Every capitalised word and number of a question is replaced by its rank of first appearance, in the answer too. Items of a family that
+differ only in names then share one form. A family with few forms can be memorised even if it has many items.
 """
 
 import re
@@ -14,8 +14,8 @@ _NAMES = re.compile(r"[-+]?\d+(?:[.,]\d+)*|\b[A-Z]\w*")
 
 
 def same_wording_answers(train: Sequence[Task], tasks: Sequence[Task]) -> list[str | None]:
-    """Return for every task the most frequent answer of training tasks of the same form (the first of equals), in the task's own names;
-    None without one.
+    """Return for every task the (first) most frequent answer of training tasks of the same form, with the task's own names; None without
+    one.
 
     >>> same_wording_answers([Task("Ann is Bob's wife. Who is Bob?", "Ann's husband")], [Task("Eve is Jim's wife. Who is Jim?", "?")])
     ["Eve's husband"]
@@ -34,7 +34,7 @@ def same_wording_answers(train: Sequence[Task], tasks: Sequence[Task]) -> list[s
 
 
 def _form(question: str) -> tuple[str, list[str]]:
-    """Replace names and numbers by placeholders; return the form and the names in order of first appearance."""
+    """Replace names and numbers by placeholders; returns the form, and the names in order of first appearance."""
     names = list(dict.fromkeys(_NAMES.findall(question)))
     return _with_places(question, names), names
 

@@ -8,22 +8,22 @@ from etude.rollouts.thinking import Thoughts
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The suites that a model is measured on."""
+    """Evaluation: the suites that a model is measured on."""
 
     path: list[str] = field(default_factory=list)
-    """Files, one suite each, named by the stem."""
+    """Task files; each is a suite, named by its stem."""
     own: bool = True
     """Also measure on the evaluation split of the training source (a family, function or data set, or files with split_by)."""
     split: str = "test"
     """Name of that split."""
     n: int | None = None
-    """Tasks of each suite; all tasks of a file or data set unless given, 1,000 of a family or function."""
+    """Tasks per suite; null = all of a file or data set, 1,000 of a family or function."""
     pass_n: int = 200
-    """Tasks that are sampled for pass@k; 0: none."""
+    """Tasks that are sampled for pass@k; 0 = none."""
     num_samples: int = 8
-    """Samples of each of these tasks: the k."""
+    """Samples per task for pass@k: the k."""
     max_new_tokens: int | None = None
-    """Longest answer in tokens; rollout.max_new_tokens unless given."""
+    """Longest answer in tokens; null = rollout.max_new_tokens."""
     thought: Thoughts = field(default_factory=Thoughts)
 
     def __post_init__(self) -> None:
@@ -37,24 +37,25 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Retention:
-    """General knowledge: a text and multiple-choice questions that are measured with the suites, by likelihood.
+    """Retention probe: general knowledge, measured with the suites by the likelihood of a text and of multiple-choice answers.
 
-    Without files of yours they are those that ship: a page of common knowledge and 80 questions.
+    Default: the shipped page of common knowledge and 80 questions.
     """
 
     probe: bool = True
+    """Whether the probe is measured."""
     text: list[str] = field(default_factory=list)
     """Text files."""
     choices: list[str] = field(default_factory=list)
-    """Files of questions with choices."""
+    """Files of multiple-choice questions."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column names (question, choices, answer) to those of the files."""
+    """Maps our column names (question, choices, answer) to those of the files."""
     n: int | None = None
-    """Questions of each file; all unless given."""
+    """Questions per file; null = all."""
     text_tokens: int = 8192
-    """Tokens of the text at most."""
+    """Most tokens of the text."""
     window_tokens: int = 64
-    """Length of the windows of the text, each read without those before it."""
+    """Length of a text's windows in tokens; each is read without the ones before it."""
 
     @property
     def is_own(self) -> bool:

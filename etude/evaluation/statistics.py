@@ -2,15 +2,15 @@
 
 | question | function | source |
 |---|---|---|
-| how sure is an accuracy? | `wilson_interval` | Wilson, JASA 22 (1927) |
+| how certain is an accuracy? | `wilson_interval` | Wilson, JASA 22 (1927) |
 | how often does one of k samples succeed? | `pass_at_k`, `pass_curve` | Chen et al., arXiv 2107.03374, eq. 1 |
-| how sure is the mean of any numbers? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
+| how certain is a mean? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
 | are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
-| and where each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
+| and if each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
 | and by numbers of any range, such as rewards? | `paired_mean_test` | the same test; bootstrap |
-| do two numbers of the same runs go together? | `rank_correlation` | Spearman, Am. J. Psychol. 15 (1904) 72 |
+| are two numbers of the same runs correlated? | `rank_correlation` | Spearman, Am. J. Psychol. 15 (1904) 72 |
 
-Pure functions of counts and numbers. Whether an item that could not be scored counts as wrong or is left out is the caller's to say.
+All are pure functions of counts and numbers. The caller decides whether an item without a score counts as wrong or is excluded.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class PairedTest:
     difference_high: float
     """Upper end of Newcombe's interval for the difference."""
     p_value: float
-    """Two-sided exact McNemar: how likely so uneven a split is when either model is as likely to be the one that is right."""
+    """Two-sided exact McNemar test: the probability of so uneven a split if either model is equally likely to be the correct one."""
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -54,8 +54,8 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
         (p + z^2 / 2n  -/+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    It stays inside [0, 1] and has a width at 0 of n and at n of n, where the textbook interval has none. Without items (n = 0) it is (0,
-    1). Raises UserError for counts or a confidence out of range.
+    It stays inside [0, 1] and, unlike the textbook interval, has a width at 0 of n and at n of n. Without items (n = 0) it is (0, 1).
+    Raises UserError for counts or a confidence out of range.
 
     >>> [round(end, 3) for end in wilson_interval(8, 10)]
     [0.49, 0.943]
@@ -74,7 +74,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Estimate without bias the probability that at least one of k attempts is correct, from n attempts of which `correct` are.
+    """Estimate, without bias, the probability that at least one of k attempts is correct, from n attempts of which `correct` are correct.
 
         1 - C(n - correct, k) / C(n, k)        (Chen et al. 2021, eq. 1)
 
@@ -105,9 +105,9 @@ def pass_curve(groups: Sequence[Sequence[bool]]) -> dict[int, float]:
 
 
 def shares_interval(shares: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy over items that were answered several times each, given each item's share of correct answers.
+    """Return the 95 % interval of an accuracy over items with several answers each, given each item's share of correct answers.
 
-    If every share is 0 or 1, the bootstrap would have no width; then it is Wilson's interval, as if each item had been answered once.
+    If every share is 0 or 1, the bootstrap would have no width; then it is Wilson's interval, as if each item had one answer.
 
     >>> shares_interval([0.0] * 100)[1] > 0.03
     True
@@ -145,7 +145,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resample
 def paired_test(first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95) -> PairedTest:
     """Compare two models on the same items, in the same order: `first[i]` and `second[i]` say whether item i was answered correctly.
 
-    The p-value is McNemar's exact test, the interval Newcombe's. Their verdicts may differ slightly where p is close to 1 - confidence.
+    The p-value is McNemar's exact test, the interval Newcombe's. Their conclusions may differ if p is close to 1 - confidence.
     Raises UserError for lists of different lengths and for no items.
 
     >>> test = paired_test([True, False, False, False, False, False], [True, True, True, True, True, True])
@@ -209,7 +209,7 @@ def paired_mean_test(differences: Sequence[float]) -> PairedMeanTest:
     """Compare two models by the `differences` of their numbers, second minus first, on each item.
 
     The p-value is the probability that random signs give a mean at least as far from 0 (Fisher's randomisation test). With up to 14 items
-    that differ all signs are tried. Beyond that 20,000 sign vectors are sampled, and the given signs count as one more: the smallest
+    that differ, all signs are tried. With more, 20,000 sign vectors are sampled, and the given signs count as one more: the smallest
     p-value is 1 / 20,001.
 
     >>> test = paired_mean_test([0.5, 0.25, 0.5, 0.0])
@@ -237,7 +237,7 @@ def _flips_p_value(values: np.ndarray) -> float:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's rank correlation (Pearson's of the ranks, ties sharing their mean rank); 0 if one of both does not vary.
+    """Return Spearman's rank correlation (Pearson's of the ranks, ties with their mean rank); 0 if one of them is constant.
 
     >>> round(rank_correlation([1.0, 2.0, 3.0], [3.0, 1.0, 2.0]), 12)
     -0.5
@@ -295,7 +295,7 @@ def _newcombe_interval(both: int, only_first: int, only_second: int, n: int, con
 
 
 def _corrected_phi(both: int, only_first: int, only_second: int, n: int) -> float:
-    """Return the phi coefficient of the 2 x 2 table, 0 if a margin is empty; method 10 shrinks a positive one towards 0."""
+    """Return the phi coefficient of the 2 x 2 table; 0 if a margin is empty; method 10 shrinks a positive one towards 0."""
     neither = n - both - only_first - only_second
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
     if margins == 0:

@@ -1,7 +1,7 @@
-"""Count the words and details of a text, correct or not, so that no decoding method wins unnoticed by saying less.
+"""Counts the words and details of a text, correct or not, to reveal decoding methods that win by saying less.
 
 words    number of words
-details  number of distinct numbers, and of distinct capitalised words that do not begin a sentence: what can be wrong in a short answer
+details  number of distinct numbers, and of distinct capitalised words that do not begin a sentence: possible errors of a short answer
 """
 
 import re

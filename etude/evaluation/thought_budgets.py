@@ -1,4 +1,4 @@
-"""Thinking budgets: greedy accuracy after thoughts of fixed lengths, on the tasks of a suite."""
+"""Thinking budgets: greedy accuracy after thoughts of fixed lengths, on a suite's tasks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def measure_thought_budgets(
     how: Thoughts,
     judge: Callable[[Sequence[tuple[str, Task]]], list[Reward]],
 ) -> tuple[list[Row], list[list[float | None]]]:
-    """Measure greedy accuracy for each budget; return a row per budget, and for each task its scores by budget.
+    """Measure greedy accuracy for each budget; returns a row per budget, and for each task its scores by budget.
 
     Rows have `budget_tokens`, `accuracy` with its Wilson interval (answers without a score are not correct), `mean_reward` with its
     interval, the mean of the `own_tokens` that the model sampled, `extended`, the share of answers whose thought would have ended sooner,

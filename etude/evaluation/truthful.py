@@ -2,7 +2,7 @@
 
     truth = max over true answers of ROUGE-L(text, answer) - max over false answers of ROUGE-L(text, answer)
 
-and the same by the cosine of embeddings, as TruthfulQA's own similarity scores (Lin et al. 2022, arXiv 2109.07958), without a judge.
+and the same by the cosine of embeddings, like TruthfulQA's own similarity scores (Lin et al. 2022, arXiv 2109.07958), without a judge.
 ROUGE-L is the F1 of the longest common subsequence of words (Lin 2004). A text that is close to neither scores 0, which is not true. By
 likelihood: MC1, MC2 and MC3, the third after DoLa (Chuang et al. 2024, arXiv 2309.03883).
 """

@@ -2,9 +2,9 @@
 
     etude report RUN --pack run.zip
 
-It holds configuration, metrics, attempts, evaluations, result, card and a new report; checkpoints, weights and the command line stay out.
-What identifies the machine and its user is removed (`etude.export.redaction`). Links are not followed and damaged files are left out, with
-a warning. Texts of models and data sets are otherwise kept as they are: read them before you share the file.
+It holds configuration, metrics, attempts, evaluations, result, card and a new report, without checkpoints, weights and the command line.
+Data that identifies the machine and its user is removed (`etude.export.redaction`). Links are not followed, and damaged files are skipped
+with a warning. Other texts of models and data sets are unchanged: read them before you share the file.
 """
 
 import gzip
@@ -79,7 +79,7 @@ def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
 
 
 def _chosen(run: Path, left_out: list[str]) -> Iterator[Path]:
-    """Yield the files to pack, none of them through a link, which may lead to any file of the user."""
+    """Yield the files to pack, without links, which may lead to any file of the user."""
     folders = [path for folder in FOLDERS for path in sorted((run / folder).glob("*")) if path.suffix in (".json", ".gz")]
     for path in (*(run / name for name in FILES), *folders):
         if path.is_symlink() or (path.parent != run and path.parent.is_symlink()):
@@ -89,7 +89,7 @@ def _chosen(run: Path, left_out: list[str]) -> Iterator[Path]:
 
 
 def _write_settings(value: Any, target: Path, redaction: Redaction) -> None:
-    """Write a redacted settings file; one that could not be read is not written."""
+    """Write a redacted settings file, unless it could not be read."""
     if value is None:
         return
     if target.name == "environment.json" and isinstance(value, dict):
@@ -100,7 +100,7 @@ def _write_settings(value: Any, target: Path, redaction: Redaction) -> None:
 
 
 def _write_cleaned(path: Path, target: Path, redaction: Redaction, left_out: list[str]) -> None:
-    """Write a file of a run with every text in it redacted: inside of JSON, where line breaks and letters are escaped."""
+    """Write a file of a run with all texts redacted, in JSON inside of the strings, since characters in it are escaped."""
     if path.suffix in (".gz", ".jsonl"):
         with target.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw as file:
             for line in read_lines(path, left_out):

@@ -1,8 +1,8 @@
-"""Remove what identifies a machine and its user from a run's texts, and what lets a reader act for somebody.
+"""Removes data that identifies a machine and its user, and credentials, from a run's texts.
 
-A setting that is a path keeps only its last part, whether absolute, relative or of Windows. So does every path below the usual roots in a
-text, and every repetition of a setting's path. User names become `[user]`. What looks like a token of a known service, a password in an
-address or after its name, and a private key become `[secret]`. A token of an unknown form is not found.
+A setting that is a path, absolute, relative or of Windows, keeps only its last part. So does every path below the usual roots in a text,
+and every repetition of a setting's path. User names become `[user]`. Tokens of known services, passwords in an address or after their name,
+and private keys become `[secret]`. A token of an unknown form is not found.
 """
 
 import getpass
@@ -19,7 +19,7 @@ _ROOTS = (
 )
 _PART = r"""[^\s"'\\:,;<>|\]})/]+"""
 _NO_ENDING = "".join(rf"(?<!\.\w{{{letters}}})" for letters in range(1, 7))
-"""A space after a file's ending ends a path; elsewhere it may be part of a folder's name, which a slash follows."""
+"""A space after a file's ending ends a path; elsewhere it may be part of a folder's name, which is followed by a slash."""
 _PATH = re.compile(
     rf"(?<![\w./~-])(?:file://)?(?:~\w*|/(?:{_ROOTS})(?=/))(?:/+{_PART}(?:{_NO_ENDING} {_PART}){{0,3}}(?=/+[^\s/]))*(?:/+{_PART})/*"
 )
@@ -91,7 +91,7 @@ _COMMON = frozenset(
         ),
     )
 )
-"""Names that identify nobody, and words that are frequent in runs."""
+"""Names that do not identify a person, and frequent words of runs."""
 
 Clean = Callable[[str, str], str]
 """(text, its name) -> the redacted text."""
@@ -123,7 +123,7 @@ class Redaction:
 
 
 def walked(value: Any, clean: Clean, name: str = "") -> Any:
-    """Apply `clean` to every text in a JSON or YAML value, names of mappings included; items of a list have the list's name."""
+    """Apply `clean` to every text in a JSON or YAML value, including names of mappings; items of a list have the list's name."""
     if isinstance(value, str):
         return clean(value, name)
     if isinstance(value, dict):
@@ -154,7 +154,7 @@ def last_part(path: str) -> str:
 
 
 def _is_path(text: str, name: str) -> bool:
-    """Return whether a setting is a path: `org/name` is a hub id unless it exists on this machine."""
+    """Tell whether a setting is a path: `org/name` is a hub id unless it exists on this machine."""
     if len(text) > 4096 or "\n" in text or "://" in text.removeprefix("file://") or not re.search(r"[\\/]", text):
         return False
     if name in _PATH_SETTINGS or _BEGINS_AS_PATH.match(text) or _ENDS_AS_FILE.search(text):

@@ -1,1 +1,1 @@
-"""What etude computes by compiled code of its own on a CPU: vectors and blocks in headers, a stage's kernels in a file each."""
+"""Etude's own compiled code for CPUs: headers for vectors and blocks, and a file of kernels for each stage."""

@@ -1,10 +1,10 @@
-"""C++ kernels that are compiled on the machine that runs them, kept in the cache folder, and called with tensors.
+"""C++ kernels that are compiled on the local machine, stored in the cache folder, and called with tensors.
 
-Compiling takes a C++ compiler (`CXX`, else c++) and a few seconds, once. Without a compiler, or with `CXX` set to nothing, torch's
-operations compute the same, slower. Kernels share torch's threads: the symbols of OpenMP are those that torch has loaded.
+Compiling needs a C++ compiler (`CXX`, else c++) and a few seconds, once. Without a compiler, or with an empty `CXX`, torch operations
+compute the same more slowly. Kernels share torch's threads: they use the OpenMP symbols that torch has loaded.
 
-A library is machine code. Only one that belongs to this user or root is loaded (`etude.kernels.library_cache`), and only if it is
-undamaged: its name ends in its checksum. It is kept once it has been loaded and has every kernel; a damaged one is compiled anew.
+A library is machine code. It is loaded only if it belongs to this user or root (`etude.kernels.library_cache`) and is undamaged: its name
+ends in its checksum. It is stored after it was loaded and has every kernel; a damaged one is compiled again.
 """
 
 import ctypes
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 WIDTH = 16
-"""The most numbers of a vector (`W` in `vectors.h`): sizes that are computed in whole vectors are multiples of it."""
+"""Maximum number of values of a vector (`W` in `vectors.h`): sizes computed in whole vectors are multiples of it."""
 AT, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC")
 
 
 def at(tensor: torch.Tensor) -> int:
-    """Return the address of a tensor's numbers. The caller must hold the tensor as long as a kernel reads it."""
+    """Return the address of a tensor's data. The caller must hold the tensor while a kernel reads it."""
     return tensor.data_ptr()
 
 
@@ -45,8 +45,8 @@ def in_both(declared: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
 
 
 def library(source: str, declared: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
-    """Load the kernels of a source file in this folder, each declared with its arguments; None where they can't be compiled or loaded, of
-    which a warning says why, once."""
+    """Load the kernels of a source file in this folder, each declared with its arguments. Returns None, with one warning, if they can't be
+    compiled or loaded."""
     try:
         found = _loaded(source, list(declared))
     except (OSError, subprocess.SubprocessError) as error:
@@ -66,7 +66,7 @@ def _say(reason: str) -> None:
 def _loaded(source: str, kernels: Sequence[str]) -> ctypes.CDLL:
     """Load the library for this source, compiler and processor; compile it if there is no undamaged one.
 
-    Raises OSError or SubprocessError where it can't be compiled, loaded or trusted, or lacks one of the `kernels`.
+    Raises OSError or SubprocessError if it can't be compiled, loaded or trusted, or lacks one of the `kernels`.
     """
     compiler = os.environ.get("CXX", "c++").split()
     if not compiler:
@@ -81,7 +81,7 @@ def _loaded(source: str, kernels: Sequence[str]) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
         _run([*compiler, *_FLAGS, "-c", str(HERE / source), "-o", str(compiled)])
-        # linked without OpenMP's library, since a second one would bring threads of its own
+        # linked without OpenMP's library, since a second one would have its own threads
         _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
         found = _opened(linked, kernels)
         store_library(linked, folder, key)
@@ -102,7 +102,7 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-    """Return what the compiler's `-march=native` depends on."""
+    """Return the processor features on which the compiler's `-march=native` depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -112,7 +112,7 @@ def _processor() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line that the compiler or the loader said, or how the compiler ended."""
+    """Return the first line of the compiler's or loader's message, or the compiler's exit status."""
     told = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
     lines = [line.strip() for text in (told or "", str(error)) for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

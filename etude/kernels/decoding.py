@@ -1,7 +1,7 @@
 """The kernels of `decoding.cpp`: the decoding steps of small models.
 
 A decoding step has about a thousand operations between its matrix products, each a call, a pass over memory and a barrier for all threads.
-The kernels fuse them into a few. Shapes: as in `etude.engine.attention`; S heads of queries, keys and values side by side.
+The kernels fuse them into a few. Shapes: as in `etude.engine.attention`; S concatenated heads of queries, keys and values.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from etude.kernels.tables import BLOCK, GeneratedKV, KVStore, LayerTable, PageTa
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | None":
-    """Return the kernels for tensors of a precision; None where there are none, of which a warning says why, once."""
+    """Return the kernels for tensors of a precision. Returns None, with one warning, if there are none."""
     return _kernels().get(dtype) if device.type == "cpu" and dtype in DTYPES else None
 
 
@@ -36,7 +36,7 @@ class DecodingKernels:
         )
         is_half = name == "bfloat16"
         self.numbers: int = found.numbers_of_vector()
-        """Numbers in a vector of this processor."""
+        """Number of values in a vector of this processor."""
         self._product: Any = getattr(found, f"product_{name}")
         self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
@@ -44,7 +44,7 @@ class DecodingKernels:
         self._layers_over_pages: Any = found.layers_over_pages_bfloat16 if is_half else None
         self._chunks = Chunks()
         self.product_rows = 256 if is_half and found.has_tiles() else 4 if is_half else 0
-        """The most rows for which `product`, and so `layers`, is no slower than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
+        """Maximum rows for which `product`, and so `layers`, is no slower than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
 
     def rms_norm(self, x_NE: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
         """Compute x / √(mean x² + ε) · weight, rounded once."""
@@ -101,7 +101,7 @@ class DecodingKernels:
     def product(
         self, x_NE: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None, then: str, other: torch.Tensor | None
     ) -> torch.Tensor:
-        """Compute then(x Wᵀ + b, other), rounded once. `weights`: as laid out by `in_blocks`, or by `in_panels` in float32; `then`: of
+        """Compute then(x Wᵀ + b, other), rounded once. `weights`: laid out by `in_blocks`, or by `in_panels` in float32; `then`: of
         `THEN`."""
         outputs, width = weights.shape
         found = x_NE.new_empty(*x_NE.shape[:-1], outputs)
@@ -110,7 +110,7 @@ class DecodingKernels:
         return found
 
     def in_blocks(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """Lay out a bfloat16 weight [out, in] for `product`: outputs in blocks, as positions of keys are. None where it does not fit."""
+        """Lay out a bfloat16 weight [out, in] for `product`: outputs in blocks, like positions of keys. Returns None if it does not fit."""
         outputs, width = weight.shape
         if outputs % BLOCK or width % 32:
             return None
@@ -120,7 +120,7 @@ class DecodingKernels:
         return found
 
     def in_panels(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """Lay out a float32 weight [out, in] for `product`. None in half precision, and where it does not fit."""
+        """Lay out a float32 weight [out, in] for `product`. Returns None in half precision, and if it does not fit."""
         if self._panels is None or len(weight) % WIDTH:
             return None
         weight = weight.detach().contiguous()
@@ -140,7 +140,7 @@ class DecodingKernels:
     ) -> torch.Tensor:
         """Compute softmax attention [N, H, D] of every row over the first `seen_N` positions of its prompt, and over its own.
 
-        `items` [I, 3]: a prompt, and the first and the end of the rows that continue it, for which a thread reads it once.
+        `items` [I, 3]: a prompt, and the first and the end of the rows for which a thread reads it once.
         """
         queries_NHD = queries_NHD if queries_NHD.stride(-1) == 1 else queries_NHD.contiguous()
         rows, heads, width = queries_NHD.shape
@@ -161,7 +161,7 @@ class DecodingKernels:
         cos_ND: torch.Tensor,
         sin_ND: torch.Tensor,
     ) -> None:
-        """Run all layers of a decoding step; their output replaces `x_NE`: a token for each row, after `generated_N` of its own."""
+        """Run all layers of a decoding step, with a token for each row after `generated_N` own tokens; the output replaces `x_NE`."""
         assert self._layers is not None
         prompts, own = prefixes.prompts[0], prefixes.own[0]
         places = *own.arguments[2:], *prompts.arguments[2:], at(prefixes.slot_N), at(generated_N), at(prefixes.seen_N), at(prefixes.items)
@@ -170,7 +170,7 @@ class DecodingKernels:
 
     def attend_slots(self, queries_BHRD: torch.Tensor, held: SlotTable, scale: float, *, sums: bool = False) -> torch.Tensor:
         """Compute softmax attention [B, H, R, D] of every row and head over its slots. `sums`: add to each slot the attention that it
-        received, the mean over the heads that share it.
+        received, averaged over the heads that share it.
         """
         rows, heads, share, width = queries_BHRD.shape
         queries_BND = queries_BHRD.flatten(1, 2)
@@ -183,12 +183,11 @@ class DecodingKernels:
     def best_pages(
         self, asked_BHRX: torch.Tensor, known_BHPX: torch.Tensor, full_B: torch.Tensor, reads_B: torch.Tensor, most: int
     ) -> torch.Tensor:
-        """Choose the pages to read: of the `full_B` first pages of each row the first one and those of the highest score, `reads_B` in all,
-        in order, [B, H, `most`], padded with 0.
+        """Select the pages to read [B, H, `most`] from the `full_B` first pages of each row: the first page and those of the highest score,
+        `reads_B` in all, in order, padded with 0.
 
-        The score of a page is the largest share that it has, over the queries of a head, in the softmax of their products with the
-        summaries of pages (X a multiple of `WIDTH`). Where summaries are words of sketches, 32 bits each, it is single keys that are scored
-        and chosen.
+        The score of a page is its largest share, over the queries of a head, in the softmax of their products with the summaries of pages
+        (X a multiple of `WIDTH`). If summaries are words of sketches, 32 bits each, single keys are scored and selected.
         """
         rows, heads, share, numbers = asked_BHRX.shape
         asked_BHRX, known_BHPX = asked_BHRX.float().contiguous(), known_BHPX.contiguous()
@@ -210,7 +209,7 @@ class DecodingKernels:
         unit_tokens: int | None = None,
     ) -> torch.Tensor:
         """Compute softmax attention [B, H, R, D] of every row and head over `reads_B` pages, by their places, and `open_B` tokens of its
-        open page. `unit_tokens`: read parts of pages of so many tokens; places count these.
+        open page. `unit_tokens`: size of the parts of pages that are read and that places count.
         """
         rows, heads, share, width = queries_BHRD.shape
         queries_BHRD, open_BH2TD, place_BHK = queries_BHRD.contiguous(), open_BH2TD.contiguous(), place_BHK.contiguous()
@@ -233,8 +232,8 @@ class DecodingKernels:
         sums: bool,
         keeps_queries: bool,
     ) -> torch.Tensor | None:
-        """Run all layers as `layers` does, over the slots of each layer. The new token, at position `seen_N` of its row, takes the last
-        slot, which is counted already. Returns the queries [L, N, H, D] of all layers if they are kept.
+        """Run all layers like `layers`, over the slots of each layer. The new token, at position `seen_N` of its row, takes the last slot,
+        which is already counted. Returns the queries [L, N, H, D] of all layers if they are kept.
         """
         assert self._layers_over_slots is not None
         _, _, heads, _, width = layers.sizes
@@ -247,8 +246,8 @@ class DecodingKernels:
     def layers_over_pages(
         self, x_NE: torch.Tensor, layers: LayerTable, held: Sequence[PageTable], cos_ND: torch.Tensor, sin_ND: torch.Tensor
     ) -> None:
-        """Run all layers as `layers` does, over the pages of each layer's table. The new token, which is counted already, becomes the last
-        of its row's open page.
+        """Run all layers like `layers`, over the pages of each layer's table. The new token, which is already counted, becomes the last of
+        its row's open page.
         """
         assert self._layers_over_pages is not None
         table = torch.cat([each.table for each in held])
@@ -258,7 +257,7 @@ class DecodingKernels:
     def sample(
         self, logits_BV: torch.Tensor, temperature: float, uniform_N: torch.Tensor | None, row_N: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample tokens as `etude.engine.sampling.sample` without top-k, top-p and min-p; greedily where `uniform_N` is None."""
+        """Sample tokens like `etude.engine.sampling.sample` without top-k, top-p and min-p; greedily if `uniform_N` is None."""
         logits_BV, row_N = logits_BV.contiguous(), row_N.contiguous()
         uniform_N = None if uniform_N is None else uniform_N.double().contiguous()
         tokens_N, logprobs_N = torch.empty(len(row_N), dtype=torch.long), torch.empty(len(row_N), dtype=torch.float32)
@@ -286,7 +285,7 @@ THEN = {"none": 0, "add": 1, "mul": 2, "swish": 3}
 
 @cache
 def _kernels() -> dict[torch.dtype, DecodingKernels]:
-    """Load the kernels once: they are needed at every token. Empty where there are none."""
+    """Load the kernels once, since they are needed at every token; empty if there are none."""
     store = [AT, AT, NUMBER]
     declared: dict[str, list[Any]] = {
         "put": [*store, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER],

@@ -1,7 +1,7 @@
-"""Memory in huge pages of 2 MiB, where the system has them (Linux): reading is faster, since fewer addresses are translated.
+"""Memory in huge pages of 2 MiB, on systems that have them (Linux): reading is faster, since fewer addresses are translated.
 
-For what is read at every step: weights and long contexts. On other devices and systems tensors are allocated as usual, and so are those
-that are smaller than a page.
+It is for data that is read at every step: weights and long contexts. On other devices and systems, and for tensors smaller than a page, the
+usual allocation is used.
 """
 
 import mmap
@@ -14,7 +14,7 @@ _LINE_BYTES = 64
 
 
 def zeros(*shape: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
-    """Allocate zeros, as `torch.zeros` does."""
+    """Allocate zeros, like `torch.zeros`."""
     size = dtype.itemsize * torch.Size(shape).numel()
     if (device and device.type != "cpu") or size < PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(shape, dtype=dtype, device=device)
@@ -22,7 +22,7 @@ def zeros(*shape: int, dtype: torch.dtype, device: torch.device | None = None) -
 
 
 def _mapped(size: int) -> memoryview:
-    """Map so many bytes from the beginning of a huge page on. The bytes before it are never touched, and the rest after the last whole huge
+    """Map `size` bytes from the beginning of a huge page. The bytes before it are never touched, and the rest after the last whole huge
     page is in small pages, so that no memory is wasted.
     """
     whole = mmap.mmap(-1, size + PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -33,14 +33,14 @@ def _mapped(size: int) -> memoryview:
 
 
 class Chunks:
-    """An arena: memory for tensors that are kept for long, allocated one after another from large chunks."""
+    """An arena: memory for long-lived tensors, allocated one after another from large chunks."""
 
     def __init__(self, chunk_bytes: int = 16 * PAGE_BYTES) -> None:
         self._chunk, self._used = torch.empty(0, dtype=torch.uint8), 0
         self._chunk_bytes = chunk_bytes
 
     def zeros(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
-        """Allocate zeros, as `torch.zeros` does. A chunk is freed when all of its tensors are; the last one stays."""
+        """Allocate zeros, like `torch.zeros`. A chunk is freed when all of its tensors are; the last one stays."""
         size = dtype.itemsize * torch.Size(shape).numel()
         if size >= self._chunk_bytes:
             return zeros(*shape, dtype=dtype)

@@ -2,9 +2,9 @@
 
 kernels/KEY-SUM.so   KEY names source, compiler and processor; SUM is the library's checksum
 
-A library runs with the rights of the user who loads it, so the folder and the library must belong to this user or to root, and nobody else
-may write them. Links are not followed. The folder's mode does not depend on the umask. The checksum finds damage (loading a truncated file
-crashes), not forgery: whoever can write the folder can write a checksum.
+A library runs with the rights of the user who loads it, so the folder and the library must belong to this user or to root, and must not be
+writable by others. Links are not followed. The folder's mode does not depend on the umask. The checksum detects damage (loading a truncated
+file crashes), not forgery: a user who can write the folder can write a checksum.
 """
 
 import hashlib
@@ -13,12 +13,12 @@ import stat
 from pathlib import Path
 
 _SHOWN_BY_SUM = 32
-"""Digits of the checksum in a name: 128 bits."""
+"""Number of digits of the checksum in a name: 128 bits."""
 
 
 def checked_folder(cache: Path) -> Path:
-    """Return the folder of libraries in `cache`; make it if there is none. Raises PermissionError where another user could write into it,
-    and OSError where nothing can be loaded from it.
+    """Return the folder of libraries in `cache`, which is created if missing. Raises PermissionError if another user could write into it,
+    and OSError if nothing can be loaded from it.
     """
     cache.mkdir(mode=0o755, parents=True, exist_ok=True)
     cache = cache.resolve()
@@ -35,14 +35,14 @@ def checked_folder(cache: Path) -> Path:
     if found.st_mode & 0o022:
         if found.st_uid != os.geteuid():
             raise PermissionError(f"others may write {folder}: set ETUDE_CACHE to a folder of your own")
-        folder.chmod(stat.S_IMODE(found.st_mode) & 0o755)  # files that others put there before are not this user's, and are not loaded
+        folder.chmod(stat.S_IMODE(found.st_mode) & 0o755)  # earlier files of other users are not loaded
     if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
         raise OSError(f"{folder} is mounted noexec: set ETUDE_CACHE to a folder from which programs can run")
     return folder
 
 
 def find_library(folder: Path, key: str) -> Path | None:
-    """Return the library of this key that belongs to this user or root and has its checksum; None if there is none."""
+    """Find the library of this key that belongs to this user or root and has a correct checksum; returns None if there is none."""
     for path in sorted(folder.glob(f"{key}-*.so")):
         found = path.lstat()
         is_trusted = stat.S_ISREG(found.st_mode) and _is_own(found) and not found.st_mode & 0o022

@@ -1,7 +1,7 @@
 """The kernel of `received.cpp`: the attention exp(q k scale - log Σ exp) that keys receive from a prompt, as sum or maximum over queries.
 
-Torch's operations write the scores of some queries to memory and read them again. Here they stay in a core's cache, and half precision is
-multiplied as it is. Shapes: as in `etude.kv_cache.attention`.
+Torch operations write the scores of some queries to memory and read them again. Here they stay in a core's cache, and half precision is
+multiplied without conversion. Shapes: as in `etude.kv_cache.attention`.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ Received = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, float, bool]
 
 
 def received_for(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> Received | None:
-    """Return the kernel for such queries and keys; None if there is none."""
+    """Return the kernel for these queries and keys; None if there is none."""
     fits = keys_TD.device.type == "cpu" and keys_TD.dtype in DTYPES and queries_RQD.dtype == keys_TD.dtype and keys_TD.shape[1] % 2 == 0
     kernel = _kernels().get(keys_TD.dtype) if fits else None
     if kernel is None:
@@ -26,8 +26,8 @@ def received_for(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> Received |
     def received(
         queries_RQD: torch.Tensor, keys_TD: torch.Tensor, normaliser_RQ: torch.Tensor, asked: int, scale: float, is_sum: bool
     ) -> torch.Tensor:
-        """Return what the first A (`asked`) of T keys receive from the last Q of T tokens: the sum over Q and R, or the maximum; float32
-        [A]."""
+        """Return the attention [A] that the first A (`asked`) of T keys receive from the last Q of T tokens: the sum over Q and R, or the
+        maximum, in float32."""
         queries_RQD, keys_TD, normaliser_RQ = queries_RQD.contiguous(), keys_TD.contiguous(), normaliser_RQ.float().contiguous()
         found_A = normaliser_RQ.new_empty(asked)
         sizes = *queries_RQD.shape[:2], *keys_TD.shape, asked
@@ -39,7 +39,7 @@ def received_for(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> Received |
 
 @cache
 def _kernels() -> dict[torch.dtype, Any]:
-    """Load the kernels once, by precision; empty where they can't be compiled."""
+    """Load the kernels once, by precision; empty if they can't be compiled."""
     argtypes = [AT, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, REAL, ctypes.c_bool, AT]
     found: ctypes.CDLL | None = library("received.cpp", in_both({"received": argtypes}))
     return {dtype: getattr(found, f"received_{name}") for dtype, name in DTYPES.items()} if found else {}

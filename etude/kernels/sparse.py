@@ -1,6 +1,6 @@
-"""The kernel of `sparse.cpp`: block-sparse attention of a prompt's queries over chosen blocks of keys.
+"""The kernel of `sparse.cpp`: block-sparse attention of a prompt's queries over selected blocks of keys.
 
-Torch's operations gather the blocks for each row of queries and write all of its scores to memory. Here a block's scores are turned into
+Torch operations gather the blocks for each row of queries and write all of its scores to memory. Here a block's scores are converted to
 weights and summed while they are in a core's cache. Shapes: as in `etude.kv_cache.sparse_prefill`.
 """
 
@@ -17,7 +17,7 @@ BlockSparse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, 
 
 
 def block_sparse_for(keys_TD: torch.Tensor, block_tokens: int) -> BlockSparse | None:
-    """Return the kernel for such keys and blocks; None if there is none."""
+    """Return the kernel for these keys and blocks; None if there is none."""
     fits = keys_TD.device.type == "cpu" and keys_TD.dtype == torch.float32 and keys_TD.shape[1] % WIDTH == 0 and block_tokens % WIDTH == 0
     found = _kernel() if fits else None
     if found is None:
@@ -26,7 +26,7 @@ def block_sparse_for(keys_TD: torch.Tensor, block_tokens: int) -> BlockSparse | 
     def read(
         queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, is_read_RMP: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Return causal attention [R, Q, D] of the last Q of T tokens over the chosen blocks."""
+        """Return causal attention [R, Q, D] of the last Q of T tokens over the selected blocks."""
         heads, number, width = queries_RQD.shape
         queries_RQD = queries_RQD if queries_RQD.stride(-1) == 1 else queries_RQD.contiguous()
         spare = -len(keys_TD) % block_tokens
@@ -45,7 +45,7 @@ def block_sparse_for(keys_TD: torch.Tensor, block_tokens: int) -> BlockSparse | 
 
 @cache
 def _kernel() -> Any:
-    """Load the kernel once; None where it can't be compiled."""
+    """Load the kernel once; returns None if it can't be compiled."""
     argtypes = [AT, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT]
     found: ctypes.CDLL | None = library("sparse.cpp", {"block_sparse_float32": argtypes})
     return found and found.block_sparse_float32

@@ -1,6 +1,6 @@
-"""Tables of addresses of what kernels read, in the layout of `decoding.cpp`.
+"""Tables of addresses for kernels, in the layout of `decoding.cpp`.
 
-A kernel gets addresses alone, so a table holds the tensors that it names. Shapes: as in `etude.engine.attention`.
+A kernel only gets addresses, so a table also holds the tensors. Shapes: as in `etude.engine.attention`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ import torch
 from etude.kernels.compiled import at
 
 SKETCHED = 16
-"""Keys whose sketches are stored together."""
+"""Number of keys whose sketches are stored together."""
 
 BLOCK = 32
-"""Positions of a block: two of the longest vectors of scores, since the processor's tiles take pairs."""
+"""Number of positions of a block: two of the longest vectors of scores, since the processor's tiles take pairs."""
 
 
 class KVStore:
@@ -25,14 +25,14 @@ class KVStore:
         self.keys_RKTD, self.values_RKTD = keys_RKTD, values_RKTD
         _, self.kv_heads, positions, self.width = keys_RKTD.shape
         self.arguments = at(keys_RKTD), at(values_RKTD), positions
-        """Addresses and size, as kernels take them; computed once, since they are needed at every layer of every step."""
+        """Addresses and size in the kernels' format; computed once, since they are needed at every layer of every step."""
 
     def states(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.keys_RKTD, self.values_RKTD
 
     @staticmethod
     def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "KVStore":
-        """Allocate an empty store: zeros, since masked positions must hold finite numbers."""
+        """Allocate an empty store of zeros, since masked positions must hold finite numbers."""
         return KVStore(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
 
 
@@ -41,16 +41,16 @@ class GeneratedKV:
     """The keys and values of generated tokens: the new token's, and the store of those before it."""
 
     keys_NKD: torch.Tensor
-    """Keys of the new token, which the kernel appends to the store, as it does its values."""
+    """Keys of the new token; the kernel appends them and the values to the store."""
     values_NKD: torch.Tensor
     store: KVStore
     slot_N: torch.Tensor
     """The slot of each row in the store."""
     generated_N: torch.Tensor
-    """Generated tokens before the new one."""
+    """Number of generated tokens before the new one."""
 
     def __post_init__(self) -> None:
-        self.keys_NKD, self.values_NKD = alike(self.keys_NKD, self.values_NKD)  # held here, since kernels get addresses alone
+        self.keys_NKD, self.values_NKD = alike(self.keys_NKD, self.values_NKD)  # held here, since kernels only get addresses
 
     def arguments(self) -> tuple[Any, ...]:
         strides = self.keys_NKD.stride()[:2]
@@ -66,8 +66,8 @@ def alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tenso
 
 @dataclass
 class SlotTable:
-    """The slots of a layer, of which each row and head has a segment: keys and values [S, D], positions of tokens in their rows (32 bits)
-    and the attention that they have received (float32), [S]; where each segment starts, and how many of its slots are in use, [B, H].
+    """The slots of a layer, with a segment for each row and head: keys and values [S, D]; positions of tokens in their rows (32 bits) and
+    the attention that they have received (float32), [S]; the start of each segment and the number of its used slots, [B, H].
     """
 
     keys_SD: torch.Tensor
@@ -87,10 +87,10 @@ class SlotTable:
 
 @dataclass
 class PageTable:
-    """The pages [.., 2, T, D] of a layer. For every row and head: the summaries of its full pages [B, H, P, X], where these are among the
-    pages [B, H, P], its open page [B, H, 2, T, D], and how often each was read [B, H, P + 1]. For every row: the number of full pages, of
-    tokens in the open one, and of full pages that it reads, [B]. With directions [B, H, D, X] the summaries are sketches, and single tokens
-    of full pages are read and counted instead of pages.
+    """The pages [.., 2, T, D] of a layer. For every row and head: the summaries of its full pages [B, H, P, X], their places in the pages
+    [B, H, P], its open page [B, H, 2, T, D], and the reads of each [B, H, P + 1]. For every row: the number of full pages, of tokens in the
+    open one, and of full pages that it reads, [B]. With directions [B, H, D, X] the summaries are sketches, and single tokens of full pages
+    are read and counted instead of pages.
     """
 
     pages_P2TD: torch.Tensor
@@ -130,8 +130,8 @@ class LayerTable:
     def __init__(
         self, each: Sequence[Mapping[str, torch.Tensor | None]], *, heads: int, kv_heads: int, width: int, epsilon: float, scale: float
     ) -> None:
-        """Make the table. `each`: a layer's tensors by the names of `FIELDS`."""
-        self._kept = each  # held here, since the kernel gets addresses alone
+        """Create the table. `each`: a layer's tensors by the names of `FIELDS`."""
+        self._kept = each  # held here, since the kernel only gets addresses
         first = each[0]
         hidden, gate = (len(part) for part in (first["input_norm"], first["gate"]) if part is not None)
         self.sizes = hidden, gate, heads, kv_heads, width

@@ -1,8 +1,7 @@
 """The kernels of `update.cpp`: the operations between the matrix products of an update, forward and backward.
 
-Residuals, weights of norms and all sums are float32; inputs of products have the update's precision. Shapes: N tokens, E
-hidden width, F width of the gate, S heads of queries, keys and values side by side ([H queries, K keys, K values]), D head width, M chosen
-tokens, V vocabulary.
+Residuals, weights of norms and all sums are float32; inputs of products have the update's precision. Shapes: N tokens, E hidden width, F
+width of the gate, S concatenated heads ([H queries, K keys, K values]), D head width, M chosen tokens, V vocabulary.
 """
 
 import ctypes
@@ -16,15 +15,15 @@ from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, in_both, librar
 
 @dataclass(frozen=True)
 class Trees:
-    """Rows of tokens, one after another, each a tree in preorder: a token is visible from itself up to the end of its branch."""
+    """Concatenated rows of tokens, each a tree in preorder: a token is visible from itself up to the end of its branch."""
 
     starts: torch.Tensor
     """The first token of each row, and the end of the last one."""
     ends_N: torch.Tensor
-    """The end of the tokens that attend to a token: the end of its row in a row without branches."""
+    """The end of the tokens that attend to each token: the end of its row in a row without branches."""
 
     def with_strangers(self, number: int) -> "Trees":
-        """Return these rows and one more, of so many tokens that each attend to themselves alone."""
+        """Return these rows and one more, of `number` tokens that each attend only to themselves."""
         ends = self.ends_N.new_tensor(range(len(self.ends_N) + 1, len(self.ends_N) + number + 1))
         return Trees(torch.cat([self.starts, self.starts[-1:] + number]), torch.cat([self.ends_N, ends])) if number else self
 
@@ -33,12 +32,12 @@ class Trees:
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "UpdateKernels | None":
-    """Return the kernels for an update of a precision; None where there are none, of which a warning says why, once."""
+    """Return the kernels for an update of a precision. Returns None, with one warning, if there are none."""
     return _kernels().get(dtype) if device.type == "cpu" and dtype in DTYPES else None
 
 
 class UpdateKernels:
-    """Operations on a CPU whose products are of one precision. Tensors are contiguous."""
+    """Operations on a CPU with products of one precision. Tensors are contiguous."""
 
     def __init__(self, found: ctypes.CDLL, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -72,7 +71,7 @@ class UpdateKernels:
         return found_NF
 
     def gated_backward(self, both_N2F: torch.Tensor, slope_NF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `gated` once more, and the gradients of [gate, up]."""
+        """Return the result of `gated` again, and the gradients of [gate, up]."""
         found_NF, found_N2F = torch.empty_like(slope_NF), torch.empty_like(both_N2F)
         self._call["gated_backward"](at(both_N2F), at(slope_NF), *slope_NF.shape, at(found_NF), at(found_N2F))
         return found_NF, found_N2F
@@ -110,7 +109,7 @@ class UpdateKernels:
     def chosen(
         self, logits_MV: torch.Tensor, targets_M: torch.Tensor, temperatures_M: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return, of softmax(logits / temperature), the log-probs of the targets, the entropies, and the normalisers log Σ exp."""
+        """Return the log-probs of the targets, the entropies, and the normalisers log Σ exp of softmax(logits / temperature)."""
         found, inverse_M = torch.empty(3, len(targets_M), dtype=torch.float32), (1 / temperatures_M).float()
         self._call["chosen"](at(logits_MV), *logits_MV.shape, at(inverse_M), at(targets_M), *map(at, found))
         return found[0], found[1], found[2]
@@ -125,7 +124,7 @@ class UpdateKernels:
         entropy: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         """Replace logits by their gradients, from those of the log-probs and, if `entropy` is given, from the entropies and their
-        gradients, each [M].
+        gradients [M].
         """
         inverse_M = (1 / temperatures_M).float()
         given = at(inverse_M), at(targets_M), at(normaliser_M), at(slope_M), *map(at, entropy or ())

@@ -1,3 +1,3 @@
-"""Training text for domain adaptation: load documents, select and filter them, remove near-duplicates and contamination, write passages,
-mix.
+"""Training text for domain adaptation: loads, selects and filters documents, removes near-duplicates and contamination, writes passages,
+and mixes sources.
 """

@@ -1,4 +1,4 @@
-"""Fill a token budget with the best documents of a corpus, without near-duplicates and contamination."""
+"""Fills a token budget with the best documents of a corpus, without near-duplicates and contamination."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from etude.knowledge.scoring import Scores
 from etude.tasks.task import canonical_words
 
 _LEAST_AT_ONCE = 500
-"""The least number of documents for which the corpus is read again."""
+"""Minimum number of documents for which the corpus is read again."""
 _GRADED_AT_ONCE = 64
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
 
 class BudgetFiller:
-    """Takes documents in an order of preference until a token budget is full, and remembers what it took before."""
+    """Takes documents in an order of preference until a token budget is full, without those that it took before."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class BudgetFiller:
         self._origins: dict[int, str] = {}
 
     def fill(self, order: np.ndarray, budget_tokens: int, path: Path, grading: DocumentGrader | None = None) -> dict[int, int]:
-        """Write the best documents of `order` to `path`; return the tokens of each by its index in the corpus.
+        """Write the best documents of `order` to `path`; returns the tokens of each by its index in the corpus.
 
         The corpus is read once for as many documents as should fill the budget, and again if near-duplicates and contamination left room.
-        Of two near-duplicates the first in the corpus stays, at the better rank. Documents that exceed the budget are dropped, lowest rank
-        first, as are those that alone are longer than it.
+        The first of two near-duplicates in the corpus stays, at the better rank. Documents over the budget are dropped, lowest rank first,
+        and so are single documents that are longer than the budget.
         """
         partial, tokens = path.with_name(path.name + ".partial"), dict[int, int]()
         rank = {int(place): number for number, place in enumerate(order)}
@@ -77,7 +77,7 @@ class BudgetFiller:
     def _filter_documents(self, wanted: set[int], rank: dict[int, int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the wanted documents that are neither near-duplicates nor contaminated, in the corpus's order.
 
-        The document that a near-duplicate resembles takes over its rank if that is better.
+        The original of a near-duplicate gets the better of the two ranks.
         """
         self.considered |= wanted
         words = tokens = 0

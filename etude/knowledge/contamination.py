@@ -1,9 +1,9 @@
-"""Contamination check: find documents that contain an evaluation question.
+"""Contamination check: finds documents that contain an evaluation question.
 
 A document leaks a question if at least `share` of the question's word 5-grams occur in it. The n-grams are short because questions are: a
-copy with every tenth word changed keeps about half of them, whereas the 13-grams that are usual for pages (Brown et al. 2020, appendix C)
-would all be gone. A blank (`____`) splits a question, since a text that fills the blank is no copy of it. A question without any 5-gram
-cannot be told from chance; `unchecked` names it.
+copy with every tenth word changed keeps about half of them, but none of the 13-grams that are usual for pages (Brown et al. 2020,
+appendix C). A blank (`____`) splits a question, since a text that fills the blank is not a copy of it. For a question without any 5-gram, a
+leak can't be distinguished from chance; `unchecked` names it.
 """
 
 from collections import Counter, defaultdict
@@ -49,7 +49,7 @@ class ContaminationCheck:
 
 
 def _of_question(text: str) -> set[NGram]:
-    """Return the n-grams of the parts between a question's blanks."""
+    """Collect the n-grams of the parts between a question's blanks."""
     parts: list[list[str]] = [[]]
     for word in canonical_words(text):
         if set(word) == {"_"}:

@@ -1,10 +1,10 @@
-"""Stream documents from files, folders and data sets, in pieces that can be scored one by one.
+"""Streams documents from files, folders and data sets, in pieces that can be scored one by one.
 
     for document in documents(Corpus(path=["books", "web.jsonl"]), data=Path("sets")): ...
 
-A text of more than `max_words` is cut between paragraphs, and a longer paragraph between words, so that one page on a subject is found in a
-book about another subject. Only the current row is in memory; JSON arrays and single text files are read whole. A row without text becomes
-a document without text, which the caller may count: one broken line does not end a corpus.
+A text of more than `max_words` is split between paragraphs, and a longer paragraph between words, so that one page on a subject is found in
+a book about another subject. Only the current row is in memory; JSON arrays and single text files are read completely. A row without text
+becomes a document without text, which the caller may count: one broken line does not end a corpus.
 """
 
 import gzip
@@ -35,12 +35,12 @@ class Document:
 
     text: str
     origin: str
-    """Origin of the text, `web.jsonl:12#3`: unique in a corpus; a file of a folder by the path that led there. For a text that was cut, the
-    number of the piece follows the #."""
+    """Origin of the text, `web.jsonl:12#3`, unique in a corpus; a file of a folder has its path there. For a split text, the number of the
+    piece follows the #."""
     heading: str = ""
     """The heading above the text."""
     label: str = ""
-    """A label from the data, such as the subject; it selects nothing and only measures the selection."""
+    """A label from the data, such as the subject; used only to measure the selection."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,20 @@ class Corpus:
 
     path: list[str] = field(default_factory=list)
     """Folders (all readable files in them, by name) and files: .txt, .md, .jsonl, .json, .csv, .tsv, .parquet, and .gz after the first
-    three; in the current folder or the data folder."""
+    three; in the current or the data folder."""
     dataset: str | None = None
     """A data set on the Hugging Face hub; it is streamed."""
     dataset_name: str | None = None
-    """The configuration of the data set, if it has several."""
+    """Configuration of the data set, if it has several."""
     dataset_split: str = "train"
     text_column: str = "text"
-    """The column of rows that holds the text."""
+    """Column with the text."""
     heading_column: str | None = None
-    """The column that holds a row's heading, such as title; no heading unless given."""
+    """Column with a row's heading, such as title; null = no heading."""
     label_column: str | None = None
-    """The column with a row's label, such as its subject, if there is one."""
+    """Column with a row's label, such as its subject; null = none."""
     max_words: int = 400
-    """Longer texts are cut."""
+    """Longest document in words; longer texts are split."""
 
     def check(self, name: str) -> None:
         """Raise UserError if the corpus names no source, or two."""
@@ -95,7 +95,7 @@ def _column_text(row: Mapping[str, Any] | None, column: str | None) -> str:
 
 
 def _replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which JSON can spell and no file can hold."""
+    """Replace lone surrogates, which are valid in JSON but not in a file."""
     return _SURROGATES.sub("\ufffd", text)
 
 
@@ -116,7 +116,7 @@ def _rows(corpus: Corpus, data: Path | None) -> Iterator[Row]:
 
 
 def list_files(corpus: Corpus, data: Path | None) -> list[tuple[str, Path]]:
-    """List the files of a corpus, each with the name that documents cite.
+    """List the files of a corpus, each with its name in document origins.
 
     Raises UserError for a path that is missing, unreadable, or named twice.
     """

@@ -1,10 +1,10 @@
-"""Find near-duplicates, texts that share most of their wording, without comparing all pairs.
+"""Finds near-duplicates, texts that share most of their wording, without comparing all pairs.
 
     J = shared word 5-grams / different word 5-grams of both texts      (Jaccard)
 
-MinHash LSH with 128 hashes (Broder 1997) proposes candidate pairs, and their n-grams are counted: a text that is left out has this J,
-except for collisions of 32-bit hashes. With b bands of r hashes a pair becomes a candidate with probability 1 - (1 - J^r)^b (Leskovec et
-al., Mining of Massive Datasets, section 3.4.2). r is the largest number at which that is at least 0.95 for a pair at the threshold: a false
+MinHash LSH with 128 hashes (Broder 1997) proposes candidate pairs, whose n-grams are then counted. So J of a removed text is exact, except
+for collisions of 32-bit hashes. With b bands of r hashes a pair becomes a candidate with probability 1 - (1 - J^r)^b (Leskovec et al.,
+Mining of Massive Datasets, section 3.4.2). r is the largest number for which this is at least 0.95 for a pair at the threshold: a false
 candidate costs a count, a missed pair stays in the data. MinHash and LSH are datasketch's. At similarity 1 only texts with the same words
 are duplicates.
 """
@@ -19,13 +19,13 @@ from etude.tasks.overlap import ngrams
 
 _HASHES = 128
 _WORDS = 5
-"""Length of the n-grams: pages that share a paragraph have many in common, pages on one subject few."""
+"""Length of the n-grams: pages with a common paragraph share many, pages on one subject few."""
 _FOUND = 0.95
-"""The least probability that a pair at the threshold becomes a candidate."""
+"""Minimum probability that a pair at the threshold becomes a candidate."""
 
 
 class NearDuplicateIndex:
-    """An index of the texts so far, which finds near-duplicates of a new one."""
+    """An index of earlier texts, which finds near-duplicates of a new one."""
 
     def __init__(self, similarity: float) -> None:
         from datasketch import MinHashLSH

@@ -1,8 +1,8 @@
-"""Grade the educational value of documents with a language model (LLM as a judge).
+"""Grades the educational value of documents with a language model (LLM as a judge).
 
 The model sees the beginning of a document, as quoted data, and gives a grade from 0 to 5 on the additive scale of FineWeb-Edu (Penedo et
-al. 2024, arXiv 2406.17557), which keeps grades of 3 or more. Grades are kept by text, so a resumed run asks nothing again. A reply that is
-missing or cannot be read is no grade; such a document is left out and counted.
+al. 2024, arXiv 2406.17557), which keeps grades of 3 or more. Grades are saved by text, so a resumed run repeats no request. A document
+whose reply is missing or unreadable is skipped and counted.
 
 Departure: the model grades every document that would be selected, instead of training a classifier on its grades.
 """
@@ -32,7 +32,7 @@ _SCALE = (
 _GRADE = re.compile(r"\bgrade[*_ ]{0,3}:[*_ ]{0,3}([0-9]+(?:\.[0-9]+)?)", re.IGNORECASE)
 
 _ENOUGH = 8
-"""So many documents without a single grade are no accident."""
+"""Number of documents without a single grade that counts as a failure of the model."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Grader(ChatModel):
 
     max_new_tokens: int = 16
     min_grade: int = 3
-    """A document with a lower grade is left out."""
+    """Least grade of a document that is kept, in [0, 5]."""
     max_characters: int = 3000
-    """Characters of a document that the model sees, from its beginning."""
+    """Most characters of a document that the model sees, from its beginning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,12 +71,12 @@ class DocumentGrader:
         self._grades: dict[str, int | None] = {row["text"]: row["grade"] for row in rows}
         self._used: dict[str, int | None] = {}
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, "".join(json.dumps(row) + "\n" for row in rows))  # without the line that a kill tore
+        write_atomically(kept, "".join(json.dumps(row) + "\n" for row in rows))  # drops the torn line of a killed run
 
     def passes(self, texts: Sequence[str]) -> list[bool]:
-        """Return whether each text has at least the minimal grade.
+        """Tell whether each text has at least the minimum grade.
 
-        Raises UserError if none of the first texts, when there are at least `_ENOUGH`, gets a grade.
+        Raises UserError if none of the first texts, of which there are at least `_ENOUGH`, gets a grade.
         """
         keys = [hashlib.blake2b(text.encode(), digest_size=12).hexdigest() for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._grades}
@@ -86,14 +86,14 @@ class DocumentGrader:
             raise UserError(self._none_of(replies))
         with self._kept.open("a", encoding="utf8") as file:
             for reply, (key, grade) in zip(replies, found.items(), strict=True):
-                if reply.text is not None:  # a missing reply is asked for again on resume
+                if reply.text is not None:  # a missing reply is requested again on resume
                     file.write(json.dumps({"text": key, "grade": grade}) + "\n")
         self._grades |= found
         self._used |= {key: self._grades[key] for key in keys}
         return [(grade := self._grades[key]) is not None and grade >= self.settings.min_grade for key in keys]
 
     def _none_of(self, replies: Sequence[Reply]) -> str:
-        """Describe what is wrong when none of many documents gets a grade."""
+        """Describe why none of many documents got a grade."""
         begin = f"grader.model {self.settings.model} gave none of the first {len(replies)} documents a grade"
         said = next((reply.text for reply in replies if reply.text is not None), None)
         if said is None:

@@ -27,7 +27,7 @@ class InverseDocumentFrequency:
         return InverseDocumentFrequency(len(texts), counts)
 
     def __call__(self, word: str) -> float:
-        """Return the IDF of a word in nats; 0 for a word that no document has, and for one that all have."""
+        """Return the IDF of a word in nats; 0 for a word in no document, and for one in all."""
         having = self.having.get(word, 0)
         return math.log(self.documents / having) if having else 0.0
 
@@ -38,7 +38,7 @@ class InverseDocumentFrequency:
 
     def shared_weight(self, one: set[str], other: set[str]) -> float:
         """Sum the IDF of the words that two texts have in common."""
-        return math.fsum(map(self, one & other))  # whatever the order of the set
+        return math.fsum(map(self, one & other))  # independent of the set's order
 
 
 def problem_words(task: Task) -> set[str]:
@@ -47,7 +47,7 @@ def problem_words(task: Task) -> set[str]:
 
 
 def match_tasks(knowledge: Sequence[Knowledge], tasks: Sequence[Task], idf: InverseDocumentFrequency) -> list[tuple[Knowledge, list[Task]]]:
-    """Assign each task to the piece of knowledge with which it shares most rare words; return the pieces that have tasks."""
+    """Assign each task to the piece of knowledge with which it shares most rare words; returns the pieces that have tasks."""
     words = [set(canonical_words(f"{each.heading} {each.text}")) for each in knowledge]
     of_piece: dict[int, list[Task]] = {}
     for task in tasks:
@@ -58,7 +58,7 @@ def match_tasks(knowledge: Sequence[Knowledge], tasks: Sequence[Task], idf: Inve
 
 
 def make_assignments(pieces: Sequence[tuple[Knowledge, Sequence[Task]]], most_tasks: int) -> list[Assignment]:
-    """Split each piece's tasks into assignments of at most `most_tasks` tasks, kinds of tasks mixed."""
+    """Split each piece's tasks into assignments of at most `most_tasks` tasks, with mixed kinds of tasks."""
     return [
         Assignment(knowledge, tuple(mixed[start : start + most_tasks]))
         for knowledge, tasks in pieces
@@ -68,7 +68,7 @@ def make_assignments(pieces: Sequence[tuple[Knowledge, Sequence[Task]]], most_ta
 
 
 def _alternate(tasks: Sequence[Task]) -> list[Task]:
-    """Order tasks with choices and open ones alternately, while there are both, so that a passage shows different uses."""
+    """Alternate tasks with choices and open ones as long as possible, so that a passage shows different uses."""
     kinds = [[task for task in tasks if choices_of(task)], [task for task in tasks if not choices_of(task)]]
     mixed = []
     for place in range(max(map(len, kinds), default=0)):

@@ -1,12 +1,12 @@
-"""Data mixture: fix beforehand which pieces of which source each training step reads.
+"""Data mixture: fixes in advance which pieces of which source each training step reads.
 
-A stage reads `tokens` in steps of about `tokens_per_step`, from its sources in proportion to their weights. The next piece always comes
-from the source that is furthest below its share,
+A stage reads `tokens` in steps of about `tokens_per_step`, from its sources in proportion to their weights. The next piece is always from
+the source that is furthest below its share,
 
     argmax over sources of  weight · (tokens read so far + the piece's)  -  tokens read of the source
 
-so the shares are right within one piece at every moment, whatever the lengths of pieces. A source gives all its pieces in an order of its
-own before any piece is repeated. The schedule depends on the sizes, the weights and the key alone, so a resumed run computes the same one.
+so the shares are right within one piece at every step, for any lengths of pieces. A source gives all its pieces, in an order of its own,
+before it repeats any. The schedule depends only on the sizes, the weights and the key, so a resumed run computes the same one.
 
 Documents are cut into windows. The first token of a window is predicted from the token before it, which precedes the window as context
 without loss; the first token of a document is predicted from the tokenizer's end of text. So every token of a document is trained on
@@ -106,7 +106,7 @@ def _endless(count: int, key: int) -> Iterator[int]:
 
 
 def passes(steps: Sequence[Sequence[Piece]], sizes: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """Return how many passes a schedule makes over each source, by tokens."""
+    """Return the number of passes of a schedule over each source, by tokens."""
     read = dict.fromkeys(sizes, 0)
     for step in steps:
         for piece in step:

@@ -1,12 +1,12 @@
 """Passages: training text that applies a piece of knowledge to solved problems.
 
 A passage joins several solved problems on one piece of knowledge. Each has a paragraph with its answer and the reason; a last paragraph
-says what they share and how each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). The writer is a function
+describes what they share and how each is special (TRAIT, 2024.emnlp-main.1162, where a large model writes them). The writer is a function
 (`etude.knowledge.writers`),
 
     writer(assignments) -> for each assignment the text, or the reason why there is none
 
-and its text is checked: it may not contradict a gold answer, contain an evaluation question, or repeat another passage. Rejected text is
+whose text is checked: it must not contradict a gold answer, contain an evaluation question, or repeat another passage. Rejected text is
 kept too, with the reason.
 
 Departure: problems are matched to a piece of knowledge by their words (`etude.knowledge.idf`), not by a model.
@@ -28,10 +28,10 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u201c\"(])")
 _LEAST_WORDS, _MOST_WORDS = 6, 60
 """Length of a sentence that may be a reason, in words."""
 _AT_ONCE = 32
-"""Assignments that a writer gets in one call; a kill loses at most this many."""
+"""Number of assignments in one call of a writer; a killed run loses at most these."""
 _LONGEST_SAID = 4000
 _WORDED_FREELY = 4
-"""Words from which on an answer to the verifier `exact` counts as free-form."""
+"""Number of words from which an answer of the verifier `exact` counts as free-form."""
 
 Row = dict[str, Any]
 """The assignment's `place` and `sources`, and its `text`, or `rejected` (the reason) with what it `said`."""
@@ -62,7 +62,7 @@ def split_sentences(line: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The piece of knowledge and the problems that a passage is to cover."""
+    """The piece of knowledge and the problems of one passage."""
 
     knowledge: Knowledge
     tasks: tuple[Task, ...]
@@ -78,29 +78,29 @@ class WriterOutput(NamedTuple):
     answers: tuple[str, ...] = ()
     """The answers that the writer found; empty if it copies the gold ones."""
     problem: str = ""
-    """Why nothing was written, in the same words for the same cause."""
+    """Why nothing was written; the same text for the same cause."""
     said: str = ""
-    """The rejected output, whole."""
+    """The complete rejected output."""
 
 
 Writer = Callable[[Sequence[Assignment]], Sequence[WriterOutput]]
 
 
 def answer_text(task: Task) -> str:
-    """Return the right answer as text; for multiple choice, the text of the choice."""
+    """Return the correct answer as text; for multiple choice, the text of the choice."""
     choices = choices_of(task)
     return choices[ord(task.answer) - ord("A")] if choices and task.answer else task.answer or ""
 
 
 def is_free_form(task: Task) -> bool:
-    """Return whether the gold answer is free-form: a sentence, or one that the verifier `words` compares."""
+    """Tell whether the gold answer is free-form: a sentence, or an answer of the verifier `words`."""
     gold = task.answer or ""
     is_sentence = answer_form(gold) == "text" and sum(word.isalpha() and len(word) > 1 for word in canonical_words(gold)) >= _WORDED_FREELY
     return task.verifier == "words" or (task.verifier == "exact" and is_sentence)
 
 
 def agrees_with_gold(said: str, task: Task, least: float) -> bool:
-    """Return whether an answer agrees with the gold one.
+    """Tell whether an answer agrees with the gold one.
 
     The task's verifier decides, which must be one of `CHEAP`; articles are ignored in a name. A free-form answer needs an F1 of words of at
     least `least`.
@@ -124,7 +124,7 @@ def compose(assignment: Assignment, written: WriterOutput) -> str:
 
 @dataclass
 class PassageBuilder:
-    """Has a writer write passages, and checks them."""
+    """Calls a writer for passages, and checks them."""
 
     writer: Writer
     leaks: ContaminationCheck
@@ -133,7 +133,7 @@ class PassageBuilder:
     """F1 of words at which a free-form answer agrees with the gold one."""
 
     def rows(self, assignments: Sequence[Assignment], kept: Sequence[Row] = ()) -> Iterator[Row]:
-        """Yield a row for every assignment that has none among the `kept` rows, which name its `place`."""
+        """Yield a row for every assignment without one in `kept`, by its `place`."""
         seen = NearDuplicateIndex(self.similarity)
         for row in kept:
             if "text" in row:

@@ -1,4 +1,4 @@
-"""Build a small corpus from Python's own documentation, as files for `etude adapt python`.
+"""Builds a small corpus from Python's own documentation, as files for `etude adapt python`.
 
     python -m etude.knowledge.python_reference DIR
 
@@ -6,7 +6,7 @@
     questions.jsonl    "What does shutil.move do?", with the first sentences of four functions of a module as choices; a column `module`
     glossary.jsonl     methods of built-in types (term) with the first sentence of their docstrings (definition), by type (section)
 
-The pages describe methods in other words than the methods' docstrings. Sources are parsed, never imported.
+The pages describe methods with other words than their docstrings. Sources are parsed, never imported.
 """
 
 import ast
@@ -25,7 +25,7 @@ from etude.randomness import seed_for
 Row = dict[str, Any]
 
 _LEAST_WORDS = 4
-"""Least words of a sentence that is asked for."""
+"""Minimum number of words of a sentence in a question."""
 _CHOICES = 4
 _TYPES = (str, bytes, bytearray, list, dict, set, frozenset, int, float)
 
@@ -47,7 +47,7 @@ def _topics() -> Iterator[Row]:
     """Yield the language reference, a page for each subject."""
     try:
         from pydoc_data.topics import topics
-    except ImportError:  # some distributions leave it out
+    except ImportError:  # not in some distributions
         return
     for name, text in sorted(topics.items()):
         yield {"title": name, "text": text.strip()}

@@ -1,13 +1,13 @@
-"""Quality filter: heuristic rules that a document must pass, each with a name; the first that fails is reported.
+"""Quality filter: named heuristic rules that a document must pass; the first failing rule is reported.
 
 After Gopher's rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1), which most web corpora use: too few or too many words, words too
-short or too long on average, too many symbols, too few words with a letter, too few stop words, lines that are nearly all bullets or cut
-off; and repetition: duplicate lines, and one word pair that makes up much of the text. Departures: the least number of words is 20 instead
-of 50, since pieces are short here; the replacement character, which stands for undecodable bytes, may be at most one character in a
+short or too long on average, too many symbols, too few words with a letter, too few stop words, lines that are nearly all bullets or
+truncated; and repetition: duplicate lines, and a word pair that makes up much of the text. Departures: the minimum number of words is 20
+instead of 50, since pieces are short here; the replacement character, which stands for undecodable bytes, may be at most one character in a
 thousand.
 
-`min_explaining` asks for text that teaches, by its wording: phrases that define, give a reason or an example. It is a cheap stand-in for a
-model's score of educational value (FineWeb-Edu, Penedo et al. 2024).
+`min_explaining` selects text that teaches, by its wording: phrases that define, or give a reason or an example. It is a cheap substitute
+for a model's score of educational value (FineWeb-Edu, Penedo et al. 2024).
 
 Identity: with empty `rules` every document with text passes.
 """
@@ -37,10 +37,11 @@ class Quality:
     """Settings of the quality filter."""
 
     rules: list[str] = field(default_factory=lambda: list(RULES))
-    """Names of rules; an empty list turns the filter off."""
+    """Names of rules; empty = no filter."""
     min_words: int = 20
+    """Least number of words of a document."""
     min_explaining: float = 0.0
-    """The least number of explaining phrases per sentence, on average; 0 asks for none."""
+    """Least number of explaining phrases per sentence, on average; 0 = off."""
 
     def check(self, name: str) -> None:
         """Raise UserError for an unknown rule and for numbers out of range."""
@@ -86,7 +87,7 @@ def _has_words_of_usual_length(text: str, words: list[str], quality: Quality) ->
 
 def _has_few_symbols(text: str, words: list[str], quality: Quality) -> bool:
     hashes, ellipses = text.count("#"), text.count("...") + text.count("\u2026")
-    return max(hashes, ellipses) <= 0.1 * len(words)  # of each, as Gopher counts them
+    return max(hashes, ellipses) <= 0.1 * len(words)  # each counted separately, as by Gopher
 
 
 def _has_letters(text: str, words: list[str], quality: Quality) -> bool:

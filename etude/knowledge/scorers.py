@@ -1,19 +1,19 @@
-"""Domain scorers: score how much a text belongs to the domain, by the name of a method. A higher score is more in-domain.
+"""Domain scorers by method: score how much a text belongs to the domain. A higher score is more in-domain.
 
     classifier   a linear classifier of hashed words and word pairs; the score is the log-odds of "domain" (TRAIT and DeepSeekMath select
                  with fastText, whose features these are; fastText is no longer maintained, so scikit-learn fits them)
     importance   the mean over a text's hashed n-grams of log p(n-gram | domain) - log p(n-gram | corpus): the importance weight of DSIR
-                 (Xie et al. 2023, arXiv 2302.03169), which sums them and resamples by it; here the best are taken, whatever their length
+                 (Xie et al. 2023, arXiv 2302.03169), which sums them and resamples by the sum; here the best are taken at any length
     perplexity   minus the nats per token under a language model: a likely text scores high (CCNet, Wenzek et al. 2020, with a model of
                  the domain)
     random       a random number for each text: the control
     all          0 for every text: the corpus is the domain
 
-The corpus that the first two are fitted against contains some in-domain text. So texts that a fit on the other half of the corpus
-classifies as in-domain are left out of the fit (as two-step methods of learning from positive and unlabelled texts do; Bekker & Davis
-2020). Log-odds of 0 are not the threshold: held-out examples set it.
+The first two are fitted against a corpus that contains some in-domain text. So texts that a fit on the other half of the corpus classifies
+as in-domain are excluded from the fit (as in two-step methods of learning from positive and unlabelled texts; Bekker & Davis 2020). The
+threshold is not log-odds of 0: held-out examples set it.
 
-A fitted scorer is only numbers, so that other processes read it from a file.
+A fitted scorer consists only of numbers, so that other processes can read it from a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from etude.randomness import seed_for
 _FEATURES = {"classifier": 2**20, "importance": 10_000}
 """Number of hash buckets of n-grams: enough for few collisions, and DSIR's own number."""
 _NORM = {"classifier": "l2", "importance": "l1"}
-"""Norm of a row: l2, so that a long text is not surer; l1, so that a score is a mean."""
+"""Norm of a row: l2, so that long texts do not get more extreme scores; l1, so that a score is a mean."""
 
 
 class Scorer(Protocol):
@@ -67,7 +67,7 @@ class LinearScorer:
 
 
 def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Sequence[str], found: float, seed: int) -> LinearScorer:
-    """Fit the scorer of a method in `FITTED`, with the threshold that a share `found` of the held-out examples reaches."""
+    """Fit the scorer of a method in `FITTED`, with the threshold reached by a share `found` of the held-out examples."""
     others: list[str] = []
     for half, other_half in ((corpus[::2], corpus[1::2]), (corpus[1::2], corpus[::2])):
         first = FITTED[method](domain, other_half, seed)
@@ -79,7 +79,7 @@ def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Seq
 
 
 def threshold_at_recall(scorer: Scorer, held_out: Sequence[str], found: float) -> float:
-    """Return the score that a share `found` of the held-out examples reaches."""
+    """Return the score reached by a share `found` of the held-out examples."""
     return float(np.quantile(scorer(held_out), 1 - found))
 
 
@@ -112,7 +112,7 @@ def fit_importance(domain: Sequence[str], corpus: Sequence[str], seed: int) -> L
 
 
 class RandomScorer:
-    """A scorer whose scores are random numbers that depend on the text alone: the control."""
+    """A scorer whose scores are random numbers that depend only on the text: the control."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

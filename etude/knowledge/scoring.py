@@ -1,10 +1,10 @@
-"""Score and filter every document of a corpus, in blocks, in several processes, resumable.
+"""Scores and filters every document of a corpus, in blocks, in several processes, resumable.
 
     blocks/000012.safetensors    for each document of block 12, in order: score, words, flaw, is_domain
 
-A block is a run of documents of about `block_bytes`. Its file appears by one rename, so a killed run goes on with the missing blocks and
-scores none twice. A block's file holds a hash of its documents: a corpus that changed is refused. Memory is that of a few blocks, and at
-the end one row of numbers for each document.
+A block is a sequence of documents of about `block_bytes`. Its file appears by one rename, so a killed run resumes with the missing blocks.
+A block's file holds a hash of its documents; a changed corpus is refused. Memory is that of a few blocks, and at the end one row of numbers
+for each document.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ class Block:
 
 
 def split_into_blocks(documents: Iterable[Document], block_bytes: int) -> Iterator[Block]:
-    """Split documents into runs of about `block_bytes`."""
+    """Split documents into blocks of about `block_bytes`."""
     held: list[Document] = []
     size = number = 0
     for document in documents:
@@ -115,7 +115,7 @@ def score_all(
             with _without_current_folder(), ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=given) as pool:
                 for block in missing():
                     waiting.append(pool.submit(_score_prepared, block))
-                    if len(waiting) > 2 * workers:  # what waits is in memory
+                    if len(waiting) > 2 * workers:  # waiting blocks are in memory
                         tell(waiting.popleft().result())
                 for future in waiting:
                     tell(future.result())
@@ -129,7 +129,7 @@ def score_all(
 
 @contextmanager
 def _without_current_folder() -> Iterator[None]:
-    """Keep interpreters that are started from importing from the current folder, which `python -c` looks at first."""
+    """Prevent started interpreters from importing from the current folder, which `python -c` searches first."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -144,10 +144,10 @@ _prepared: tuple[Scorer, Quality, Sequence[str], Path]
 
 
 def _prepare(parent: int, *parts: Any) -> None:
-    """Prepare a worker process: keep what every block needs, and end with the parent."""
+    """Prepare a worker process: store the shared arguments, and end with the parent."""
     global _prepared
     kill_with_parent(parent, signal.SIGTERM)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent says when it is over
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends the workers
     _prepared = parts  # type: ignore[assignment]
 
 

@@ -1,4 +1,4 @@
-"""Data selection: select a domain's documents from a general corpus, and general ones for replay.
+"""Data selection: selects a domain's documents from a general corpus, and general ones for replay.
 
     sample the corpus → fit a scorer (domain against corpus) → score and filter every document → take the best until the budget is full,
     without near-duplicates and contamination → take random general documents the same way
@@ -12,7 +12,7 @@ all documents above a threshold; here the best are taken up to `budget_tokens`, 
     replay.jsonl          the same for general documents
     selection.json        what was selected and left out, and why; precision and recall if labels mark the domain
 
-Every file appears by one rename; a killed run goes on and makes nothing twice. `selection.json` is written last.
+Every file appears by one rename; a killed run resumes without repeating work. `selection.json` is written last.
 """
 
 import hashlib
@@ -49,29 +49,29 @@ class Selection:
     """Settings of data selection."""
 
     method: str = "classifier"
-    """classifier, importance, perplexity, random (the control), or all (the whole corpus is in-domain)."""
+    """classifier, importance, perplexity, random (control), or all (the whole corpus is in-domain)."""
     budget_tokens: int = 1_000_000
-    """The most tokens to select."""
+    """Most tokens to select."""
     min_score: float | None = None
-    """Documents with a lower score are not selected. Default: the score that a share `found` of held-out examples reaches; no limit for
-    random and all."""
+    """Least score of a selected document; null = the score that a share `found` of held-out examples reaches, no limit for random and all.
+    """
     found: float = 0.95
-    """The share of held-out domain examples (a fifth is held out) that the default threshold keeps, that is, the intended recall."""
+    """Recall of that default: share of held-out domain examples (a fifth is held out) that it keeps, in (0, 1]."""
     samples: int = 2000
-    """The most documents of the domain and of the corpus that the scorer is fitted on."""
+    """Most documents of the domain and of the corpus that the scorer is fitted on."""
     quality: Quality = field(default_factory=Quality)
     similarity: float = 0.8
-    """A document with this Jaccard similarity (word 5-grams) to another one is left out; at 1 only one with the same words."""
+    """Jaccard similarity (word 5-grams) from which a near-duplicate is left out, in (0, 1]; 1 = only one with the same words."""
     leak_share: float = 0.5
-    """A document with this share of an evaluation question's n-grams is left out."""
+    """Documents with at least this share of an evaluation question's n-grams are left out, in (0, 1]."""
     replay_tokens: int = 0
-    """General text to keep for replay, sampled from what passes the rules and was not selected."""
+    """Tokens of general text to keep for replay, sampled from what passes the rules and was not selected; 0 = none."""
     domain_labels: list[str] = field(default_factory=list)
     """Values of `label_column` that mark in-domain documents; they measure the selection and select nothing."""
     workers: int = 1
-    """Processes that score; 0 scores in the main process."""
+    """Processes that score; 0 = score in the main process."""
     block_bytes: int = 4_000_000
-    """Bytes of text that are scored and kept at once."""
+    """Bytes of text that are scored and saved at once."""
 
     def check(self, name: str) -> None:
         """Raise UserError for an unknown method and for numbers out of range."""
@@ -107,11 +107,11 @@ def select(
     grading: DocumentGrader | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Select documents into `folder`, or go on there; return the content of `selection.json`.
+    """Select documents into `folder`, or resume there; returns the content of `selection.json`.
 
-    `domain` holds examples of the domain, `questions` (by name) what must not be in the text. `scorer` makes the scorer of method
+    `domain` holds examples of the domain, `questions` (by name) those that must not be in the text. `scorer` creates the scorer of method
     perplexity, which scores in this process. `grading` grades documents to select, but not those for replay. Raises UserError if nothing
-    can be selected, or if the folder holds a selection of other settings.
+    can be selected, or if the folder holds a selection with other settings.
     """
     done = folder / "selection.json"
     described = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(settings), "seed": seed, "questions": _hash(questions)}
@@ -151,7 +151,7 @@ def _hash(questions: Mapping[str, str]) -> str:
 
 
 def _keep_settings(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Keep the settings of a new selection, or check that a resumed one has the same."""
+    """Save the settings of a new selection, or check that a resumed one has the same."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "settings.json"
     if kept.exists():
@@ -186,7 +186,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path)
 def _load_or_fit_scorer(
     corpus: Corpus, domain: Corpus, settings: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
 ) -> tuple[Scorer, float]:
-    """Return the scorer (given, kept or newly fitted) and the least score that is selected."""
+    """Return the scorer (given, saved or newly fitted) and the minimum score of selected documents."""
     if settings.method in ("random", "all"):
         unfitted = RandomScorer(seed) if settings.method == "random" else ConstantScorer()
         return unfitted, -np.inf if settings.min_score is None else settings.min_score

@@ -1,4 +1,4 @@
-"""Attach a cache policy to a model for as long as a `with` block lasts.
+"""Attach a cache policy to a model within a `with` block.
 
 with attach(model, "snapkv", keep_ratio=0.25):
     model.generate(**inputs)
@@ -17,11 +17,11 @@ from etude.models.adapters import base_of
 
 @contextmanager
 def attach(model: Any, policy: CachePolicy | str, **options: Any) -> Iterator[Attachment]:
-    """Keep the model's KV cache by a policy, until the block ends; `options` are fields of the policy, such as `keep_ratio=0.25`.
+    """Apply a policy to the model's KV cache until the block ends; `options` are fields of the policy, such as `keep_ratio=0.25`.
 
-    Raises UserError for a name that no policy has, for options that the policy does not allow, for a model that has a policy already, or
-    whose attention can't be reached; and, where `generate` is asked for speculative decoding (`prompt_lookup_num_tokens`,
-    `assistant_model`) under a policy that does not keep or read everything.
+    Raises UserError for an unknown policy, for options that the policy does not allow, for a model that has a policy already, and for a
+    model with unknown attention layers. Within the block, `generate` raises UserError for speculative decoding
+    (`prompt_lookup_num_tokens`, `assistant_model`) under a policy that does not keep or read everything.
     """
     chosen = (policy_named(policy) if isinstance(policy, str) else policy).with_options(**options)
     attachment = Attachment.to(model, chosen)
@@ -34,10 +34,10 @@ def attach(model: Any, policy: CachePolicy | str, **options: Any) -> Iterator[At
 
 @contextmanager
 def _drafts_refused(model: Any, policy: CachePolicy) -> Iterator[None]:
-    """Refuse drafts within the block, unless everything is kept and read, and no prompt sparsely.
+    """Refuse speculative decoding within the block, unless the policy keeps and reads everything and prompts are dense.
 
-    Drafts come in one pass, with the prompt or after it, and a policy reads such a pass as a prompt: what it evicts for tokens that are
-    then refused does not come back, and pages are read in full.
+    Draft tokens are passed together, with the prompt or after it, and a policy treats such a pass as a prompt: tokens evicted for rejected
+    drafts are not restored, and pages are read in full.
     """
     if (policy.keeps_all and policy.sparse is None) or not hasattr(model, "_get_candidate_generator"):
         yield
@@ -49,7 +49,7 @@ def _drafts_refused(model: Any, policy: CachePolicy) -> Iterator[None]:
             "than one by one: generate without them, or with keep_ratio 1 and without sparse"
         )
 
-    model._get_candidate_generator = refuse  # what only generation with drafts calls, before the first pass
+    model._get_candidate_generator = refuse  # called only by speculative decoding, before the first pass
     try:
         yield
     finally:

@@ -1,11 +1,11 @@
-"""The mechanism of `attach`: a cache policy on a model of transformers, from a pre-forward hook to the attention function.
+"""The mechanism of `attach`: installs a KV cache policy on a transformers model, by forward hooks and an attention function.
 
-While it is installed, full-attention layers of every cache that the model computes with are replaced in place by those of the policy; other
-layers (sliding windows, states) stay as they are. The attention function of these layers is ours, so that prompts, generation, beams and
-later turns all go through it. After it everything is restored, after an exception too: nothing stays registered or hooked. A forward pass
+While it is installed, the policy's layers replace the full-attention layers of every cache that the model computes with, in place. Other
+layers (sliding windows, states) stay unchanged. etude's attention function is used for these layers, so that prompts, generation, beams and
+later turns follow the policy. At the end everything is restored, also after an exception: no registration or hook remains. A forward pass
 without a cache is full attention.
 
-Identity: a policy that keeps all gives the model's own logits, up to rounding.
+Identity: a policy that keeps everything gives the model's own logits, up to rounding.
 """
 
 import inspect
@@ -41,11 +41,11 @@ from etude.models.adapters import base_of
 _numbers = itertools.count()
 _attached: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _REFUSED = ("softcap", "s_aux", "sinks", "sliding_window")
-"""Arguments of attention functions that change the weights, which ours does not support."""
+"""Arguments of attention functions that change the attention weights, which this one does not support."""
 
 
 class Attachment:
-    """A policy on a model, and the forward pass that its layers are told of (`cache_layer.Forward`)."""
+    """A policy on a model; provides the state of the forward pass to the policy's layers (`cache_layer.Forward`)."""
 
     def __init__(self, decoder: Any, policy: CachePolicy) -> None:
         self.policy, self.rotation = policy, Rotation.of(decoder)
@@ -56,9 +56,9 @@ class Attachment:
         self.is_replaying = False
         self._masks: list[torch.Tensor] = []
         self._given: list[torch.Tensor] = []
-        """Keys that layers have taken in this pass."""
+        """Keys that layers have received in this pass."""
         self._prompt: Prompt | None = None
-        """The prompt that is read now, for a score that reads it once more."""
+        """The current prompt, for a score that reads it twice."""
         self.is_open = True
         self.caches: weakref.WeakSet[Cache] = weakref.WeakSet()
         """Caches under the policy."""
@@ -68,19 +68,19 @@ class Attachment:
         self._signature = inspect.signature(decoder.forward)
 
     def __deepcopy__(self, _: Any) -> "Attachment":
-        """Return itself: a copy of a cache is of the same model and policy."""
+        """Return the same object: a copy of a cache has the same model and policy."""
         return self
 
     @staticmethod
     def to(model: Any, policy: CachePolicy) -> "Attachment":
-        """Return an attachment that can be installed again and again, for as long as contexts under it are continued."""
+        """Create an attachment, which can be installed repeatedly while contexts under it are continued."""
         return Attachment(base_of(model).get_decoder(), policy)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Compute under the policy within the block.
+        """Apply the policy within the block.
 
-        Raises UserError for a model that has a policy already, whose attention layers can't be found, or whose keys can't be rerotated.
+        Raises UserError for a model that has a policy already, has unknown attention layers, or has keys that can't be rerotated.
         """
         decoder = self.decoder
         if self.policy.rerotate:
@@ -108,7 +108,7 @@ class Attachment:
 
     @cached_property
     def _attentions(self) -> list[Any]:
-        """The model's attention modules, found once, since a view is installed at every token."""
+        """The model's attention modules, searched only once, since a view is installed at every token."""
         found = [module for module in self.decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
         if not found:
             raise UserError(f"the attention layers of a {type(self.decoder).__name__} can't be found, so what it keeps can't be chosen")
@@ -121,7 +121,7 @@ class Attachment:
 
     def _check_moves(self) -> None:
         dtype = next(self.decoder.parameters()).dtype
-        if dtype in (torch.bfloat16, torch.float16):  # a turn by little is lost in rounding, again and again
+        if dtype in (torch.bfloat16, torch.float16):  # small rotations are lost in rounding, repeatedly
             raise UserError(
                 f"keys that are moved again and again in {str(dtype).removeprefix('torch.')} do not arrive: set machine.dtype to "
                 "float32, or leave rerotate out"
@@ -132,7 +132,7 @@ class Attachment:
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
-        """Read without keeping within the block (KVzip)."""
+        """Compute tokens without keeping them within the block (KVzip)."""
         self.is_replaying = True
         try:
             yield
@@ -148,22 +148,23 @@ class Attachment:
 
     @property
     def bytes(self) -> int:
-        """Bytes that are allocated for keys, values and what scores go by, in all caches that still exist."""
+        """Bytes allocated for keys, values and inputs of scores, in all caches that still exist."""
         return sum(held_bytes(cache.layers) for cache in self.caches)
 
     # ------------------------------------------------------------------ before and after a forward pass of the decoder
 
     def _before(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Note which tokens are new, and have the policy's layers in the cache.
+        """Record which tokens are new, and put the policy's layers into the cache.
 
-        Raises UserError for what no policy can follow: training, an empty prompt, a mask for each query, a cache that is not a list of
-        layers.
+        Raises UserError for unsupported passes: training, an empty prompt, a mask for each query, a cache that is not a list of layers.
         """
+        # reset the state of the pass
         if not self.is_replaying:
             self._prompt = None
         self._masks, self._given = [], []
         if self.decoder.training and torch.is_grad_enabled():
             raise UserError("a policy is for reading, not for learning: take model.eval(), or learn outside of its block")
+        # find the cache, or create it
         bound = self._signature.bind_partial(*given, **named)
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         self.pending = None
@@ -174,6 +175,7 @@ class Attachment:
             named = {**named, self.cache_name: cache}
         if cache is None:
             return given, named
+        # check the inputs and the mask
         inputs = next(states for name in ("input_ids", "inputs_embeds") if (states := arguments.get(name)) is not None)
         rows, length = inputs.shape[:2]
         if length == 0:
@@ -184,6 +186,7 @@ class Attachment:
                 "a policy needs attention_mask as [rows, tokens], 0 at padding: it can't keep to a mask of each query, as models of images "
                 "have them"
             )
+        # record real tokens and positions of the new tokens
         self.adopt(cache, mask)
         seen = cache.get_seq_length()
         self.is_real_BQ = np.ones((rows, length), bool) if mask is None else mask[:, -length:].bool().cpu().numpy()
@@ -191,6 +194,7 @@ class Attachment:
         if turned is None or turned.ndim != 2:
             turned = torch.arange(seen, seen + length)[None]
         self.turned_BQ = turned.expand(rows, length).cpu().numpy()
+        # keep a prompt for the second pass of KVzip
         if self._reconstruction and not self.is_replaying and not (seen and length == 1):
             if arguments.get("input_ids") is None:
                 raise UserError("a score by replay needs the tokens of a prompt: give input_ids instead of inputs_embeds")
@@ -219,7 +223,7 @@ class Attachment:
         return device
 
     def adopt(self, cache: Cache, mask_BT: torch.Tensor | None = None) -> None:
-        """Replace the cache's full-attention layers by the policy's, with what they hold. Scores know the queries that come from now on.
+        """Replace the cache's full-attention layers by the policy's, which take over their content. Scores only use later queries.
 
         Raises UserError for a cache that has no such layer, belongs to another model, or is offloaded by transformers.
         """
@@ -250,7 +254,7 @@ class Attachment:
     # ------------------------------------------------------------------ the attention function
 
     def _masking(self, own: Any) -> Any:
-        """Wrap the model's mask function to remember its masks: any other mask that a layer is given is more than padding and order."""
+        """Wrap the model's mask function to record its masks; any other mask of a layer is more than padding and causality."""
 
         def mask(*given: Any, **named: Any) -> Any:
             made = own(*given, **named)
@@ -261,17 +265,19 @@ class Attachment:
         return mask
 
     def _attention(self, own: str) -> Callable[..., Any]:
-        """Wrap the model's attention function of this name, which other layers, and passes without a cache, still use."""
+        """Wrap the model's attention function of this name, which other layers and passes without a cache still use."""
 
         def attend(
             module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, **rest: Any
         ) -> tuple[torch.Tensor, torch.Tensor | None]:
+            # not a layer of the policy: use the model's own function
             layer, self.pending = self.pending, None
             if layer is None:
                 if any(_same(key, each) for each in self._given):
                     raise UserError(f"layers of a {type(self.decoder).__name__} share keys and values, which a policy does not know")
                 found: tuple[torch.Tensor, torch.Tensor | None] = _function(module, own)(module, query, key, value, attention_mask, **rest)
                 return found
+            # refuse attention that the policy can't reproduce
             given_keys, given_values = layer.keys, layer.values
             if given_keys is None or given_values is None or not (_same(key, given_keys) and _same(value, given_values)):
                 raise UserError(f"{type(module).__name__} reads something else than what its cache holds, which a policy does not know")
@@ -281,6 +287,7 @@ class Attachment:
             for name in _REFUSED:
                 if rest.get(name) is not None:
                     raise UserError(f"{type(module).__name__} changes its attention weights by {name}, which a policy does not know")
+            # attend under the policy
             scale = rest.get("scaling")
             self.modules[layer.number], self.scales[layer.number] = module, query.shape[-1] ** -0.5 if scale is None else scale
             return layer.attend(query), None
@@ -289,7 +296,7 @@ class Attachment:
 
 
 def _function(module: Any, name: str) -> Callable[..., Any]:
-    """Return the attention function that a module's code has under this name."""
+    """Return the attention function of this name that a module's code uses."""
     mapping: Mapping[str, Callable[..., Any]] = AttentionInterface._global_mapping
     return vars(sys.modules[type(module).__module__])["eager_attention_forward"] if name == "eager" else mapping[name]
 
@@ -303,6 +310,6 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _is_full(layer: Any) -> bool:
-    """Return whether a layer keeps keys and values of all positions, and nothing else."""
+    """Tell whether a layer keeps keys and values of all positions, and nothing else."""
     others = (DynamicIndexedLayer, BaseQuantizedLayer, LinearAttentionCacheLayerMixin)
     return isinstance(layer, DynamicLayer) and not layer.is_sliding and not isinstance(layer, others)

@@ -1,4 +1,4 @@
-"""Attention of one key head over its cache by torch's operations, and the attention that each slot receives.
+"""Attention of one key head over its cache with torch operations, and the attention that each slot receives.
 
 Shapes: B rows, H key/value heads, R query heads that share one, Q queries, T slots, D width.
 """
@@ -12,14 +12,14 @@ from etude.engine.attention import flash, is_available
 from etude.kernels.received import received_for
 
 _BLOCK_QUERIES = 512
-"""Queries whose mask or products are there at a time."""
+"""Maximum number of queries whose mask or products are in memory at a time."""
 
 _BLOCK_WEIGHTS = 2**20
-"""Weights that are there at a time on a CPU: as many as stay in a core's cache."""
+"""Maximum number of attention weights in memory at a time on a CPU, to stay in a core's cache."""
 
 
 def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
-    """Attend from the last Q of T tokens, each to itself and all before it: [R, Q, D]."""
+    """Return causal attention [R, Q, D] of the last Q of T tokens."""
     heads, length, _ = queries_RQD.shape
     before = len(keys_TD) - length
     if before and _by_flash(queries_RQD, keys_TD, values_TD):
@@ -39,7 +39,7 @@ def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Te
 def with_normaliser(
     queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `causal` does, and log Σ exp of each query's scores, [R, Q]."""
+    """Return the result of `causal`, and log Σ exp of each query's scores [R, Q]."""
     heads, length, _ = queries_RQD.shape
     if not _by_flash(queries_RQD, keys_TD, values_TD):
         parts = [scores_RQT.logsumexp(-1) for scores_RQT in _scores_by_block(queries_RQD, keys_TD, scale)]
@@ -47,7 +47,7 @@ def with_normaliser(
     before = len(keys_TD) - length
     keys, values = (states[None, None].expand(1, heads, -1, -1) for states in (keys_TD, values_TD))
     read, normaliser = flash(queries_RQD[None], keys[:, :, before:], values[:, :, before:], is_causal=True, scale=scale)
-    if before:  # all of it is seen: no mask, which takes twice as long
+    if before:  # all earlier tokens are seen; a mask would take twice as long
         of_before, its = flash(queries_RQD[None], keys[:, :, :before], values[:, :, :before], scale=scale)
         exact, share = normaliser.dtype, torch.sigmoid(normaliser - its)[..., None]  # in half precision a small share would be lost
         read = torch.lerp(of_before.to(exact), read.to(exact), share).to(read.dtype)
@@ -56,13 +56,13 @@ def with_normaliser(
 
 
 def _by_flash(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor) -> bool:
-    """Return whether the operation that gives normalisers too can be used."""
+    """Tell whether `flash`, which also returns normalisers, can be used."""
     is_one = queries_RQD.dtype == keys_TD.dtype == values_TD.dtype and keys_TD.shape == values_TD.shape
     return is_one and is_available(keys_TD.device) and not (torch.is_grad_enabled() and queries_RQD.requires_grad)
 
 
 def with_sums(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `causal` does, and the attention that each slot receives, summed over queries and averaged over query heads: [T]."""
+    """Return the result of `causal`, and the attention [T] that each slot receives, summed over queries and averaged over query heads."""
     heads, received = len(queries_RQD), received_for(queries_RQD, keys_TD)
     if received and _by_flash(queries_RQD, keys_TD, values_TD):
         read_RQD, normaliser_RQ = with_normaliser(queries_RQD, keys_TD, values_TD, scale)
@@ -76,7 +76,7 @@ def with_sums(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch
 def with_strongest(
     queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `causal` does, and the largest attention that each slot before the last Q receives from any query and head: [T - Q]."""
+    """Return the result of `causal`, and the largest attention [T - Q] from any query and head to each slot before the last Q."""
     read_RQD, normaliser_RQ = with_normaliser(queries_RQD, keys_TD, values_TD, scale)
     length, received = queries_RQD.shape[1], received_for(queries_RQD, keys_TD)
     if received:
@@ -90,19 +90,19 @@ def with_strongest(
 
 
 def _scores_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
-    """Yield the scores [R, Q, T] of some queries at a time, T up to the last of them; -inf where a key comes after the query."""
+    """Yield the scores [R, Q, T] of blocks of queries, with T up to the last query; -inf where a key is after the query."""
     keys_TD = keys_TD.float()
     for block in _blocks(queries_RQD, keys_TD):
         own = queries_RQD[:, block].float() * scale
         end = len(keys_TD) - queries_RQD.shape[1] + block.start + own.shape[1]
         scores_RQT = own @ keys_TD[:end].T
-        among_themselves = scores_RQT[:, :, end - own.shape[1] :]  # all before is seen
+        among_themselves = scores_RQT[:, :, end - own.shape[1] :]  # all earlier keys are seen
         among_themselves.masked_fill_(~_seen(own.shape[1], own.shape[1], own.device), -torch.inf)
         yield scores_RQT
 
 
 def _blocks(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> list[slice]:
-    """Return the blocks of queries whose scores are computed at a time."""
+    """Return the blocks of queries whose scores are computed together."""
     heads, length, _ = queries_RQD.shape
     on_cpu = max(16, _BLOCK_WEIGHTS // (heads * len(keys_TD)))
     at_once = min(_BLOCK_QUERIES, on_cpu) if keys_TD.device.type == "cpu" else _BLOCK_QUERIES
@@ -110,17 +110,17 @@ def _blocks(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> list[slice]:
 
 
 def _seen(length: int, end: int, device: torch.device) -> torch.Tensor:
-    """Return which of `end` tokens the last `length` of them may read."""
+    """Return the causal mask of the last `length` of `end` tokens."""
     return torch.ones(length, end, dtype=torch.bool, device=device).tril(end - length)
 
 
 def of_rectangle(
     queries_BHRD: torch.Tensor, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_there_BH1T: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
-    """Attend from one token of each row, [B, H, R, D]. Query heads that share keys are passed as queries of one head."""
+    """Return attention [B, H, R, D] of one token of each row. Query heads that share keys are passed as queries of one head."""
     return scaled_dot_product_attention(queries_BHRD, keys_BHTD, values_BHTD, attn_mask=is_there_BH1T, scale=scale)
 
 
 def weights(queries_RD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return the attention weights of one query a head, [..., R, T]."""
+    """Return the attention weights [..., R, T] of one query for each head."""
     return (queries_RD.float() @ keys_TD.float().mT * scale).softmax(-1)

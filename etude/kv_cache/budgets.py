@@ -1,12 +1,12 @@
-"""Split a budget over layers and heads: all heads together keep `budget` tokens on average.
+"""Split a budget over layers and heads; heads keep `budget` tokens on average.
 
 Layers:
     uniform   the same in every layer
-    pyramid   from more in the first layer, by equal steps, to a few in the last one (PyramidKV, Cai et al. 2024, arXiv 2406.02069; by its
-              code). Departure: every layer keeps the first tokens and the last ones anyway, there the last ones alone, so that the last
-              layer has some more and the first some less.
+    pyramid   decreasing from the first to the last layer by equal steps (PyramidKV, Cai et al. 2024, arXiv 2406.02069; by its code).
+              Departure: every layer always keeps the first tokens and the last ones, in the paper only the last ones; so the last layer
+              has slightly more and the first slightly less.
     all       the most important tokens of any head of any layer (KVzip, Kim et al. 2025, NeurIPS, arXiv 2505.23416)
-Heads: the same in each, or `by_head` the most important tokens of any head of a layer (Ada-KV, Feng et al. 2024, arXiv 2407.11550). Where
+Heads: the same in each, or `by_head` the most important tokens of any head of a layer (Ada-KV, Feng et al. 2024, arXiv 2407.11550). If
 heads may differ, each keeps at least a share of the even budget.
 
 Shapes: H heads, T slots, L layers.
@@ -24,7 +24,7 @@ Spread = Literal["uniform", "pyramid", "all"]
 
 
 def check_budget(budget_tokens: int | None, keep_ratio: float | None) -> None:
-    """Raise UserError for a budget that is none, or two."""
+    """Raise UserError for an invalid budget, or for two budgets."""
     if budget_tokens is not None and keep_ratio is not None:
         raise UserError(
             f"budget_tokens is {budget_tokens} and keep_ratio {keep_ratio}, but a budget is a number of tokens or a share of them: leave "
@@ -37,20 +37,20 @@ def check_budget(budget_tokens: int | None, keep_ratio: float | None) -> None:
 
 
 def is_everything(budget_tokens: int | None, keep_ratio: float | None) -> bool:
-    """Return whether nothing is left out: there is no budget, or the share is 1."""
+    """Tell whether everything is kept: without a budget, or with share 1."""
     return budget_tokens is None and keep_ratio in (None, 1.0)
 
 
 def tokens_of(budget_tokens: int | None, keep_ratio: float | None, seen: int) -> int:
-    """Return the budget in tokens, of `seen` ones; at least one where it is a share."""
+    """Return the budget in tokens for `seen` tokens; a share gives at least 1."""
     return budget_tokens if budget_tokens is not None else max(1, round((keep_ratio or 1) * seen))
 
 
 def of_layers(how: Spread, budget: int, *, layers: int, seen: int, recent: int, slope: float) -> list[int]:
-    """Return the budget of every layer, L x budget together; `recent` tokens of each are kept anyway, and none has more than were `seen`.
+    """Return the budget of every layer, L x budget in total. Each layer always keeps `recent` tokens, and none has more than `seen`.
 
-    Pyramid: the last layer keeps recent + (budget - recent) / slope, the first as much above the mean as the last is below it; slope 1 is
-    uniform. Where the first layer has not seen so many, it keeps all it has.
+    Pyramid: the last layer keeps recent + (budget - recent) / slope; the first is as far above the mean as the last is below it; slope 1 is
+    uniform. If this is more than `seen`, the first layer keeps all tokens.
     """
     if how != "pyramid" or budget >= seen or layers == 1:
         return [budget] * layers
@@ -66,7 +66,7 @@ def of_layers(how: Spread, budget: int, *, layers: int, seen: int, recent: int, 
 
 
 def _whole(shares: Sequence[float]) -> list[int]:
-    """Round shares so that every partial sum stays within a half of the exact one."""
+    """Round shares so that every partial sum is within 0.5 of the exact one."""
     ends, total = [0], 0.0
     for share in shares:
         total += share
@@ -75,10 +75,10 @@ def _whole(shares: Sequence[float]) -> list[int]:
 
 
 def chosen(importance_HT: torch.Tensor, budget: int, *, by_head: bool, least_share: float) -> list[torch.Tensor]:
-    """Return which slots each head keeps, in order. Importance -inf marks an empty slot. Of equally important ones the earlier is kept.
+    """Return the slots that each head keeps, in order. Importance -inf marks an empty slot. Ties are resolved in favour of earlier slots.
 
-    Without `by_head`, the `budget` most important of each head. With it, H x budget together, and in each head at least one and at least
-    `least_share` of the budget; a share of 1 is the same as without.
+    Without `by_head`, each head keeps its `budget` most important slots. With it, the heads keep H x budget in total, and each at least one
+    and at least `least_share` of the budget; a share of 1 is the same as without.
     """
     order_HT = importance_HT.argsort(dim=1, descending=True, stable=True)
     there_H = (importance_HT > -torch.inf).sum(1).tolist()
@@ -89,7 +89,7 @@ def chosen(importance_HT: torch.Tensor, budget: int, *, by_head: bool, least_sha
 
 
 def _spread(sorted_HT: torch.Tensor, there_H: Sequence[int], total: int, least: int) -> list[int]:
-    """Return how many of its most important slots each head keeps: `least`, and its part of the most important of all others."""
+    """Return how many of its most important slots each head keeps: `least`, plus its share of the most important of all others."""
     slots = sorted_HT.shape[1]
     given_H1 = torch.tensor([[min(least, there)] for there in there_H], device=sorted_HT.device)
     is_given_HT = torch.arange(slots, device=sorted_HT.device) < given_H1

@@ -1,7 +1,7 @@
-"""Save a compressed KV cache to a file and load it: a context is computed once and asked many times, also by another process.
+"""Save and load a compressed KV cache, so that a context is computed once and used many times, also by another process.
 
-safetensors: keys, values and positions of every layer's segments one after another, how many each row and head has, and what the policy's
-score goes by. Only caches whose layers all evict can be saved.
+The safetensors file holds keys, values and positions of every layer's segments one after another, the number of tokens of each row and
+head, and the inputs of the policy's score. Only caches whose layers all evict can be saved.
 """
 
 import json
@@ -26,7 +26,8 @@ _FORMAT = "etude context 1"
 
 
 def save_cache(cache: Cache, path: Path | str) -> None:
-    """Write what is kept of a context, by one atomic rename. Raises UserError for an empty cache, or one that has other layers too."""
+    """Write the kept tokens of a context, by one atomic rename. Raises UserError for an empty cache, or one with other layers."""
+    # collect the tensors of each layer
     other = next((type(layer).__name__ for layer in cache.layers if not getattr(layer, "can_be_saved", False)), None)
     if other:
         raise UserError(f"a context with a {other} can't be saved: only those whose layers all drop tokens under a policy can")
@@ -39,6 +40,7 @@ def save_cache(cache: Cache, path: Path | str) -> None:
         for name, value in _tensors_of(layer, layer.slots).items():
             tensors[f"{number}.{name}"] = value.contiguous()
         widths.append(layer.width)
+    # write the file
     written = Path(path).with_name(Path(path).name + ".partial")
     rerotated = any(layer.policy.rerotate for layer in layers)
     save_file(tensors, written, {"format": _FORMAT, "widths": json.dumps(widths), "rerotated": json.dumps(rerotated)})
@@ -46,11 +48,12 @@ def save_cache(cache: Cache, path: Path | str) -> None:
 
 
 def load_cache(path: Path | str, attachment: Attachment) -> Cache:
-    """Return the cache as it was saved, for the model and policy of a `with attach(...)` block.
+    """Load a saved cache for the model and policy of a `with attach(...)` block.
 
-    Raises UserError for a file that holds no cache, or one of another shape of model, of another kind of policy, or without what the
-    policy's score goes by.
+    Raises UserError for a file without a cache, or with a cache of another model shape, of another kind of policy, or without the inputs of
+    the policy's score.
     """
+    # read the file
     try:
         with safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
@@ -59,6 +62,7 @@ def load_cache(path: Path | str, attachment: Attachment) -> Cache:
         raise UserError(f"{path} can't be read as a context: {error}") from None
     if told.get("format") != _FORMAT:
         raise UserError(f"{path} holds no context that was saved by save_cache")
+    # compare it with the model and the policy
     cache = DynamicCache(config=attachment.config)
     widths = json.loads(told["widths"])
     if len(widths) != len(cache.layers):
@@ -77,6 +81,7 @@ def load_cache(path: Path | str, attachment: Attachment) -> Cache:
         raise UserError(
             f"{path} holds a context of {held[0]} heads of width {held[1]}, but this model has {config.num_key_value_heads} of {head_width}"
         )
+    # fill the layers
     for number, (layer, width) in enumerate(zip(split_layers(cache.layers)[0], widths, strict=True)):
         if not layer.can_be_saved:
             raise UserError("a context that was saved needs a policy that drops tokens, as the one had under which it was made")

@@ -1,7 +1,7 @@
-"""What every cache policy answers: eviction (`eviction`), paged retrieval (`retrieval`), LazyLLM (`lazyllm`) and the full cache.
+"""The base class of cache policies: eviction (`eviction`), paged retrieval (`retrieval`), LazyLLM (`lazyllm`) and the full cache.
 
-A policy makes the cache layers that follow it, the engine's view of it, and what an evaluation or a command needs to know of it, so that
-nobody asks which kind it is.
+A policy creates its cache layers and the engine's view, and answers the questions of evaluations and commands, so that no code depends on
+the kind of policy.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class RowMaker(Protocol[R_co]):
-    """Makes one row for each policy from a prompt that was read once (`etude.evaluation.long.multi_policy`)."""
+    """Creates one row for each policy from a prompt that was read once (`etude.evaluation.long.multi_policy`)."""
 
     def evicted(self, policies: Sequence[Any]) -> R_co: ...
 
@@ -29,14 +29,14 @@ class RowMaker(Protocol[R_co]):
 
 
 class CachePolicy(ABC):
-    """How the KV cache of a model is kept small, read in part or computed in part."""
+    """A policy that evicts, partly reads or partly computes a model's KV cache."""
 
     options: ClassVar[tuple[str, ...]]
-    """Settings of a command that the policy reads (`KVCacheSettings`)."""
+    """Settings of a command that the policy uses (`KVCacheSettings`)."""
     is_retrieval: ClassVar[bool] = False
     """Whether every token stays in the cache and each query reads some of them."""
     reads_own_prompt: ClassVar[bool] = False
-    """Whether an evaluation has to compute the prompt once more under the policy, since it is not that of full attention."""
+    """Whether an evaluation must compute the prompt again under the policy, because it differs from full attention."""
 
     budget_tokens: int | None
     keep_ratio: float | None
@@ -45,54 +45,54 @@ class CachePolicy(ABC):
 
     @property
     def keeps_all(self) -> bool:
-        """Whether every query reads every token: there is no budget, or `keep_ratio` is 1."""
+        """Whether every query reads every token: without a budget, or with `keep_ratio` 1."""
         return is_everything(self.budget_tokens, self.keep_ratio)
 
     @abstractmethod
     def layer(self, forward: Forward, number: int, layers: int) -> PolicyCacheLayer:
-        """Make the cache layer for the `number`th of so many full-attention layers."""
+        """Create the cache layer of full-attention layer `number` of `layers`."""
 
     @abstractmethod
     def view(self, name: str) -> View | None:
-        """Make the engine's view of contexts under the policy; None: the engine's own contexts. `name` is recorded on each attempt."""
+        """Create the engine's view of contexts under the policy; None: the engine's own contexts. `name` is recorded on each attempt."""
 
     @abstractmethod
     def rows(self, prompt: RowMaker[R_co], policies: Sequence["CachePolicy"]) -> R_co:
-        """Have one row made for each of these policies, which are of this kind."""
+        """Create one row for each of these policies, which are of this kind, by calling `prompt`."""
 
     @abstractmethod
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
-        """Return how many tokens a row holds at most where the model computes, on average over layers and heads."""
+        """Return the maximum number of tokens of a row on the model's device, averaged over layers and heads."""
 
     def budget(self, seen: int, layer: int, layers: int) -> int:
-        """Return how many of `seen` tokens a head of this layer keeps, on average over its heads: all, unless the policy evicts."""
+        """Return how many of `seen` tokens this layer keeps, averaged over its heads: all, unless the policy evicts."""
         return seen
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """What ranks tokens for eviction; empty where nothing is evicted."""
+        """The scores that rank tokens for eviction; empty without eviction."""
         return ()
 
     @property
     def reconstruction(self) -> Reconstruction | None:
-        """How a prompt is read once more before eviction (KVzip); None: it is not."""
+        """How a prompt is read again before eviction (KVzip); None: it is not."""
         return None
 
     @property
     def unused(self) -> frozenset[str]:
-        """Those of `options` that have no effect on this policy."""
+        """The `options` that have no effect on this policy."""
         return frozenset()
 
     def for_tokenizer(self, tokenizer: Any) -> Self:
-        """Return the policy with its words as tokens of this tokenizer."""
+        """Return the policy with its texts tokenized by this tokenizer."""
         return self
 
     def as_generated(self) -> Self:
-        """Return the policy under which each token of a later prompt reads what a generated token would."""
+        """Return the policy under which each token of a later prompt is read like a generated token."""
         return self
 
     def with_options(self, **options: Any) -> Self:
-        """Return a copy with these fields, such as `keep_ratio=0.25`; None leaves a field as it is.
+        """Return a copy with these fields, such as `keep_ratio=0.25`; None leaves a field unchanged.
 
         Raises UserError for values that the policy does not allow.
         """

@@ -14,7 +14,7 @@ from etude.kv_cache.slots import Slots
 
 
 def kernels_over(slots: Slots) -> DecodingKernels | None:
-    """Return the kernels that read such keys and values; None on another device, for other widths, or without a compiler."""
+    """Return the kernels for these keys and values; None on another device, for other widths, or without a compiler."""
     return kernels_for(slots.keys_SD.device, slots.keys_SD.dtype) if _fits(slots) else None
 
 
@@ -25,13 +25,13 @@ def _fits(slots: Slots) -> bool:
 
 @dataclass(frozen=True)
 class SlotsStep(LayerwiseStep):
-    """A step whose layers a kernel runs."""
+    """A decoding step whose layers are run by a kernel."""
 
     kernels: DecodingKernels
 
     @staticmethod
     def of(layers: Sequence[Any]) -> "SlotsStep | None":
-        """Return the step of these layers, or None where kernels know nothing of what one of them holds."""
+        """Return the step of these layers, or None if the kernels do not support one of them."""
         if not all(layer.takes_kernels and layer.slots and _fits(layer.slots) for layer in layers):
             return None
         kernels = kernels_over(layers[0].slots)
@@ -39,7 +39,7 @@ class SlotsStep(LayerwiseStep):
 
     def run(self, layers: LayerTable, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
         score, seen_N = self.layers[0].policy.score, torch.from_numpy(self.layers[0].seen_B)
-        # a slot more in every head, where the kernel puts the new token
+        # add a slot to every head, for the kernel to fill with the new token
         for layer in self.layers:
             layer.make_room()
         held = [layer.expecting() for layer in self.layers]

@@ -1,7 +1,7 @@
-"""A cache layer that evicts tokens by a policy: after a prompt was read, and after every few generated tokens.
+"""A cache layer that evicts tokens by a policy: after a prompt, and regularly during generation.
 
-What is kept lies in slots (`slots`), as many for each row and head as the policy says. What the score needs of the queries is kept beside
-them (`query_memory`).
+Kept tokens are in slots (`slots`), whose number for each row and head depends on the policy. Queries that the score needs are stored
+separately (`query_memory`).
 
 Shapes: B rows, N query heads, H key/value heads, R = N / H, Q new tokens, W queries, T slots, D width.
 """
@@ -29,7 +29,7 @@ ReadWith = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], tuple[tor
 
 
 class Evicting(Protocol):
-    """What a layer asks of its policy (`etude.kv_cache.eviction.EvictionPolicy`)."""
+    """The policy of an evicting layer (`etude.kv_cache.eviction.EvictionPolicy`)."""
 
     @property
     def score(self) -> Score: ...
@@ -74,9 +74,9 @@ class EvictingCacheLayer(PolicyCacheLayer):
         self.slots: Slots | None = None
         self.memory = QueryMemory(policy.score)
         self.fresh_tokens = 0
-        """Tokens that were generated since the last eviction."""
+        """Tokens generated since the last eviction."""
         self.room_tokens = ROOM_TOKENS
-        """Tokens that will be generated at most, where that is known."""
+        """Maximum number of tokens to be generated, if known."""
         self._read_rows: list[list[Segment]] = []
 
     def reset(self) -> None:
@@ -111,7 +111,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
             raise UserError("this policy goes by queries, which can't be taken back: go on with a copy of the cache that was made before")
         self.seen_B, self.width = self.seen_B - tokens, self.width - tokens
         self.slots.end_at(self.seen_B)
-        if tokens > ROOM_TOKENS:  # fewer stay to be filled again
+        if tokens > ROOM_TOKENS:  # fewer slots stay, and are filled again
             self.slots = self.slots.with_room()
 
     def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
@@ -125,18 +125,18 @@ class EvictingCacheLayer(PolicyCacheLayer):
         self.slots = self.in_slots(rows)
 
     def in_slots(self, segments_BH: Sequence[Sequence[Segment]]) -> Slots:
-        """Copy these segments into slots with room to spare."""
+        """Copy these segments into slots with spare room."""
         return Slots(segments_BH, room_tokens=self._spare_tokens)
 
     @property
     def _spare_tokens(self) -> int:
-        """Spare slots: for the tokens until the next eviction, and no more than will come."""
+        """Number of spare slots: for the tokens until the next eviction or the end."""
         until_drop = self.policy.every_tokens if self.policy.drops_while_generating else ROOM_TOKENS
         return min(ROOM_TOKENS, until_drop, max(1, self.room_tokens))
 
     @property
     def takes_kernels(self) -> bool:
-        """Whether the kernel of a decoding step knows all that the policy asks for."""
+        """Whether the kernel of a decoding step supports the policy."""
         return not self.policy.rerotate and self.policy.score.moments_from is None
 
     @classmethod
@@ -146,6 +146,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
     # ------------------------------------------------------------------ a prompt
 
     def read(self, row: int, new: New) -> torch.Tensor:
+        # append the new tokens to the kept ones
         new = self._within(row, new) if self.policy.rerotate and len(new) else new
         segments = self._with_new(row, new.keys_HQD, new.values_HQD)
         self._read_rows = [] if row == 0 else self._read_rows  # a new list: copies of the layer have the old one
@@ -154,6 +155,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
         if not len(new):
             self._read_rows.append(segments)
             return new.queries_NQD
+        # attend
         read = []
         for queries_RQD, own in zip(new.queries_HRQD, segments, strict=True):
             if self.policy.score.sums_attention:
@@ -162,20 +164,21 @@ class EvictingCacheLayer(PolicyCacheLayer):
             else:
                 read_RQD = self.causal(queries_RQD, own.keys_TD, own.values_TD)
             read.append(read_RQD)
+        # evict over budget (a score by replay evicts after its second pass)
         self._remember(row, new.queries_NQD)
         self.seen_B[row] += len(new)
         self._read_rows.append(segments if self.policy.score.reconstruction else self._kept(row, segments))
         return torch.cat(read)
 
     def _read_with(self, how: ReadWith, queries_RQD: torch.Tensor, own: Segment) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attend, and return what the slots receive of it too; gradients go through the first alone."""
+        """Attend; returns the output, and the attention that each slot receives. Gradients flow only through the output."""
         read_RQD, of_slots = how(queries_RQD.detach(), own.keys_TD, own.values_TD, self.scale)
         needs_own = self.sparse or (torch.is_grad_enabled() and queries_RQD.requires_grad)
         return (self.causal(queries_RQD, own.keys_TD, own.values_TD) if needs_own else read_RQD), of_slots
 
     @torch.no_grad()
     def _reconstruct(self, row: int, new: New, segments: Sequence[Segment]) -> torch.Tensor:
-        """Attend to what is kept and to the new tokens, which are not kept; record the largest attention that each slot receives."""
+        """Attend to kept and new tokens without keeping the new ones; record the largest attention that each slot receives."""
         assert self.slots is not None
         read = [new.values_HQD[:0]]
         for queries_RQD, own, kept in zip(new.queries_HRQD, segments, self.slots.row(row), strict=True):
@@ -202,6 +205,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
 
     def generate(self, queries_BND: torch.Tensor, is_real_B: np.ndarray) -> torch.Tensor:
         assert self.keys is not None and self.values is not None and self.slots is not None
+        # append the tokens, after each head's slots if positions are rerotated
         self.make_room()
         queries_BHRD, keys_BHD = queries_BND.unflatten(1, (self.slots.heads, -1)), self.keys[:, :, 0]
         if self.policy.rerotate:
@@ -209,6 +213,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
             queries_BND = queries_BHRD.flatten(1, 2)
         self.slots.append(keys_BHD, self.values[:, :, 0], self.seen_B, is_real_B)
         self.seen_B = self.seen_B + is_real_B
+        # attend, then evict over budget
         read_BHRD = self._over_slots(self.slots, queries_BHRD)
         if not is_real_B.all():
             read_BHRD[torch.from_numpy(~is_real_B)] = 0
@@ -219,7 +224,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
         return read_BHRD.flatten(1, 2)
 
     def evict_if_due(self) -> None:
-        """Count another token of every row, and evict what is over budget where `every_tokens` have come."""
+        """Count a new token of every row, and evict over budget after every `every_tokens` tokens."""
         assert self.slots is not None
         self.fresh_tokens += 1
         if self.policy.drops_while_generating and self.fresh_tokens >= self.policy.every_tokens:
@@ -227,20 +232,20 @@ class EvictingCacheLayer(PolicyCacheLayer):
             self.slots, self.fresh_tokens = self.in_slots(kept), 0
 
     def make_room(self) -> None:
-        """Make room for a token of every row."""
+        """Ensure room for a token of every row."""
         self.forward.check_open()
         assert self.slots is not None
         if self.slots.is_full:
             self.slots = self.slots.with_room()
 
     def expecting(self) -> SlotTable:
-        """Add a slot to every head, where a kernel puts a token of every row; then call `took`."""
+        """Add a slot to every head, for a kernel to fill with a token of every row; call `took` afterwards."""
         assert self.slots is not None
         self.slots.count_BH += 1
         return self.slots.stretches
 
     def took(self, queries_BND: torch.Tensor | None, scale: float) -> None:
-        """Count the token of every row that a kernel has put into the slots; `queries_BND` for a score that needs the last ones."""
+        """Count the token of every row that a kernel has put into the slots. `queries_BND`: for a score that needs the last queries."""
         self.forward.scales[self.number] = scale
         self.seen_B, self.width = self.seen_B + 1, self.width + 1
         if queries_BND is not None:
@@ -248,9 +253,11 @@ class EvictingCacheLayer(PolicyCacheLayer):
 
     def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor) -> torch.Tensor:
         sums_attention = self.policy.score.sums_attention
+        # by a kernel
         kernels = kernels_over(slots)
         if kernels and slots.keys_SD.dtype == queries_BHRD.dtype and not queries_BHRD.requires_grad:
             return kernels.attend_slots(queries_BHRD, slots.stretches, self.scale, sums=sums_attention)
+        # by torch: adjacent rows at once, the others one by one
         runs = [] if sums_attention else slots.runs
         if len(runs) == 1 and len(runs[0]) == slots.rows:
             return self._over_run(slots, runs[0], queries_BHRD)
@@ -267,7 +274,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
         return read_BHRD
 
     def _over_run(self, slots: Slots, run: range, queries_BHRD: torch.Tensor) -> torch.Tensor:
-        """Attend over adjacent rows with segments of one length, at once."""
+        """Attend over adjacent rows with segments of one length as one product."""
         count_BH = slots.count_BH[run.start : run.stop]
         longest, is_there = int(count_BH.max()), None
         if (count_BH < longest).any():
@@ -288,7 +295,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
         return self._rerotated(row, counts, kept, found) if self.policy.rerotate else found
 
     def score_inputs(self, row: int, segments: Sequence[Segment], budget: int, policy: Evicting) -> ScoreInputs:
-        """Return what a policy's score is given of a row with these segments."""
+        """Return the inputs of a policy's score for a row with these segments."""
         return ScoreInputs.of(
             segments,
             queries_HRQD=self.memory.last(row, [own.keys_TD for own in segments]),
@@ -302,10 +309,10 @@ class EvictingCacheLayer(PolicyCacheLayer):
             rotation=self.forward.rotation,
         )
 
-    # ------------------------------------------------------------------ rerotation: a slot's position is its place in its head
+    # ------------------------------------------------------------------ rerotation: a slot's position is its index in its head
 
     def _within(self, row: int, new: New) -> New:
-        """Rotate a row's new tokens to the positions after what each head keeps."""
+        """Rotate a row's new tokens to the positions after each head's kept tokens."""
         first = int(self.forward.turned_BQ[row][self.forward.is_real_BQ[row]][0])
         counts = [len(own) for own in self.slots.row(row)] if self.slots else [0] * len(new.keys_HQD)
         if all(count == first for count in counts):
@@ -317,7 +324,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
         return New(both_HRQD[:, :-1].flatten(0, 1), both_HRQD[:, -1].detach(), new.values_HQD)
 
     def _after_slots(self, slots: Slots, queries_BHRD: torch.Tensor, keys_BHD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotate a new token of each row to the position after what each of its heads keeps."""
+        """Rotate a new token of each row to the position after each head's kept tokens."""
         by_BH = torch.from_numpy(slots.count_BH - self.forward.turned_BQ[:, :1])
         both_BHRD = torch.cat([queries_BHRD, keys_BHD[:, :, None]], 2)
         rows, heads = by_BH.shape
@@ -325,7 +332,7 @@ class EvictingCacheLayer(PolicyCacheLayer):
         return moved[:, :, :-1], moved[:, :, -1].detach()
 
     def _rerotated(self, row: int, counts: Sequence[int], kept: Sequence[torch.Tensor], segments: Sequence[Segment]) -> list[Segment]:
-        """Rotate kept keys to adjacent positions; remembered queries move back as far as the last token does."""
+        """Rotate kept keys to adjacent positions; stored queries move back as far as the last token."""
         found = []
         for head, (count, index_K, own) in enumerate(zip(counts, kept, segments, strict=True)):
             by_K = torch.arange(len(index_K), device=index_K.device) - index_K
@@ -339,10 +346,10 @@ class EvictingCacheLayer(PolicyCacheLayer):
     def _moved(self, states_HTD: torch.Tensor, by_T: torch.Tensor) -> torch.Tensor:
         return self.forward.rotation.moved(self.forward.modules[self.number], states_HTD, by_T.to(states_HTD.device))
 
-    # ------------------------------------------------------------------ queries that scores go by
+    # ------------------------------------------------------------------ queries that scores use
 
     def _remember(self, row: int, queries_NQD: torch.Tensor, *, is_counted: bool = False) -> None:
-        """Add a row's new queries to what the score goes by; `is_counted`: the row's number of tokens counts them already."""
+        """Add a row's new queries to the query memory; `is_counted`: they are already included in the row's number of tokens."""
         queries_NQD = queries_NQD.detach()
 
         def unrotated(first: int) -> torch.Tensor:

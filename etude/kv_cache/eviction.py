@@ -1,4 +1,4 @@
-"""KV cache eviction: a score ranks the cached tokens, and a budget says how many each layer and head keeps."""
+"""KV cache eviction: a score ranks the cached tokens, and a budget limits how many each layer and head keeps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from etude.kv_cache.view import PolicyView
 
 @dataclass(frozen=True)
 class EvictionPolicy(CachePolicy):
-    """Evict the tokens of least importance. Without a budget, or with `keep_ratio` 1, nothing is evicted: the full cache.
+    """A policy that evicts the least important tokens. Without a budget, or with `keep_ratio` 1, it is the full cache.
 
     Settings of a command set the fields of `options`; the others are set in Python, with `dataclasses.replace`.
     """
@@ -30,27 +30,27 @@ class EvictionPolicy(CachePolicy):
 
     score: Score
     budget_tokens: int | None = None
-    """Tokens that a head keeps of a row, on average over layers and heads; or"""
+    """Budget: tokens of a row that a head keeps, averaged over layers and heads; or"""
     keep_ratio: float | None = None
     """the share of the row's tokens so far."""
     sinks: int = 4
-    """First tokens of a row (attention sinks), which are kept whatever their importance."""
+    """Number of a row's first tokens (attention sinks) that are always kept."""
     layers: Spread = "uniform"
-    """How the budget is spread over layers: `uniform`; `pyramid`; `all`: to the most important tokens of any layer."""
+    """Split of the budget over layers: `uniform`; `pyramid`; `all`: to the most important tokens of any layer."""
     slope: float = 20.0
-    """Of `pyramid`: the mean budget divided by that of the last layer, both without the recent tokens; 1 is `uniform`."""
+    """For `pyramid`: the mean budget divided by that of the last layer, both without the recent tokens; 1 is `uniform`."""
     by_head: bool = False
     """Whether the heads of a layer share its budget by importance (Ada-KV); under `all` they do."""
     least_share: float = 0.2
-    """The share of the even budget that each head keeps at least then."""
+    """The minimum share of the even budget for each head, if heads share a budget."""
     sparse: SparsePrefill | None = None
-    """Which blocks of keys the queries of a prompt read; None: all."""
+    """The blocks of keys that the queries of a prompt read; None: all."""
     every_tokens: int = 16
-    """Evict after so many generated tokens; 0: prompts alone are cut."""
+    """Evict after this number of generated tokens; 0: evict only from prompts."""
 
     rerotate: bool = False
     """Whether kept keys are rotated to positions within the cache, as in StreamingLLM, so that positions stay about as low as the budget
-    after the first prompt. Otherwise they are those of the text."""
+    after the first prompt. By default, positions are those of the text."""
 
     def __post_init__(self) -> None:
         if self.rerotate and (self.score.reconstruction or self.score.moments_from is not None):
@@ -90,7 +90,7 @@ class EvictionPolicy(CachePolicy):
         return replace(self, score=self.score.for_tokenizer(tokenizer))
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
-        """Return how many tokens a row holds at most after its prompt, on average over layers and heads."""
+        """Return the maximum number of tokens of a row after its prompt, averaged over layers and heads."""
         tokens = prompt_tokens + new_tokens
         if self.keeps_all:
             return tokens
@@ -103,14 +103,14 @@ class EvictionPolicy(CachePolicy):
         return self.every_tokens > 0 and self.score.reconstruction is None and not self.keeps_all
 
     def budget(self, seen: int, layer: int, layers: int) -> int:
-        """Return how many of `seen` tokens a head of this layer keeps of a row, on average over its heads."""
+        """Return how many of a row's `seen` tokens this layer keeps, averaged over its heads."""
         if self.keeps_all:
             return seen
         even, recent = self._even(seen), self.sinks + self.recent(seen)
         return of_layers(self.layers, even, layers=layers, seen=seen, recent=recent, slope=self.slope)[layer]
 
     def recent(self, seen: int) -> int:
-        """Return how many of the last tokens every layer keeps, by the even budget."""
+        """Return how many of the last tokens every layer always keeps, by the even budget."""
         return self.score.recent(self._even(seen))
 
     def _even(self, seen: int) -> int:
@@ -118,12 +118,12 @@ class EvictionPolicy(CachePolicy):
 
     @property
     def spreads(self) -> bool:
-        """Whether heads may keep different numbers."""
+        """Whether heads may keep different numbers of tokens."""
         return self.by_head or self.layers == "all"
 
     def kept(self, inputs: Sequence[ScoreInputs]) -> list[list[torch.Tensor]]:
-        """Return which slots of a row each head of these layers keeps, in order of position: the first tokens, the last ones, then the most
-        important. `inputs` is of one layer, or of all where the budget is spread over `all`.
+        """Select the slots of a row that each head of these layers keeps, in order of position: the first tokens, the last ones, and the
+        most important others. `inputs`: of one layer, or of all layers if the budget is spread over `all`.
 
         Raises ValueError for a score that gives NaN.
         """
@@ -146,8 +146,8 @@ class EvictionPolicy(CachePolicy):
 
 
 def _rounded(importance_HT: torch.Tensor) -> torch.Tensor:
-    """Round to 16 bits, so that a batch of other rows does not change which of two equal tokens is kept: the last of float32's 24 bits
-    depend on the batch. Two values on either side of a step of the 16 bits still differ, which is rare.
+    """Round to 16 bits, so that the choice between two equal tokens does not depend on the batch, on which the last of float32's 24 bits
+    depend. Values on either side of a rounding boundary still differ, which is rare.
     """
     mantissa_HT, exponent_HT = torch.frexp(importance_HT)
     return torch.ldexp((mantissa_HT * 2**16).round() / 2**16, exponent_HT)

@@ -5,8 +5,9 @@
     q · k   ≈ Σ_x (q · Δ s_x v_x) code_x + a constant
 
 After Loki (Singhania et al. 2024, NeurIPS, arXiv 2406.02542), which ranks tokens by the principal components of their keys. Departures:
-Loki keeps the components in full and finds the directions once for a model. Here each head of each row has its own directions, found in its
-keys, and again whenever the row has twice as many: a prompt in pieces has other directions than the same prompt at once.
+Loki keeps the components in full precision and computes the directions once for a model. Here each head of each row has its own directions,
+computed from its keys, and again whenever their number has doubled. So a prompt passed in parts has other directions than the same prompt
+passed at once.
 Cost: one bit for each number of a key, in half precision a 32nd of the token; a head's directions take as much as D / 4 tokens.
 
 Shapes: B rows, H key/value heads, R query heads that share one, P pages, T tokens of one, D width, X = D / 2 directions.
@@ -23,14 +24,14 @@ from etude.kv_cache.page_summaries import Past
 
 _STEP = 0.9957
 _NOTHING = 1e-5
-"""Share of the largest variance below which variance is rounding."""
+"""Share of the largest variance below which a variance is rounding error."""
 
 
 def principal_directions(keys_HTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the principal directions of each head's keys, [H, D, X], each as long as a quantisation step, and the place of the mean key
-    along them, [H, X].
+    """Compute the principal directions [H, D, X] of each head's keys, each as long as a quantisation step, and the mean key's place [H, X]
+    along them.
 
-    Few keys vary in few directions; the others would be accidents, and are 0.
+    A small number of keys varies in few directions; the others, which would be arbitrary, are 0.
     """
     with _in_float32(keys_HTD):
         exact_HTD = keys_HTD.float()
@@ -47,14 +48,14 @@ def principal_directions(keys_HTD: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 
 
 def encoded(keys_HTD: torch.Tensor, directions_HDX: torch.Tensor, mean_HX: torch.Tensor) -> torch.Tensor:
-    """Quantise keys into words [H, P, X], one a page of `SKETCHED` keys: bits 2 t and 2 t + 1 are the code of the page's key t."""
+    """Quantise keys into words [H, P, X], one for each page of `SKETCHED` keys: bits 2 t and 2 t + 1 are the code of the page's key t."""
     codes_HTX = (_places(keys_HTD, directions_HDX) - mean_HX[:, None]).floor().nan_to_num(0).clamp(-2, 1).long() + 2
     shifts_T1 = 2 * torch.arange(SKETCHED, device=keys_HTD.device)[:, None]
     return (codes_HTX.unflatten(1, (-1, SKETCHED)) << shifts_T1).sum(2).to(torch.int32)
 
 
 def codes_of(words_PX: torch.Tensor, key: int) -> torch.Tensor:
-    """Return the codes of this key of each page, [..., P, X]."""
+    """Return the codes [..., P, X] of this key of each page."""
     return (words_PX >> 2 * key) & 3
 
 
@@ -65,12 +66,12 @@ def _places(keys_HTD: torch.Tensor, directions_HDX: torch.Tensor) -> torch.Tenso
 
 
 def _in_float32(like: torch.Tensor) -> torch.autocast:
-    """Turn autocast off: rounded products would become directions."""
+    """Turn autocast off, since rounded products would distort the directions."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 class KeyIndex:
-    """The index of a layer's full pages, of `SKETCHED` tokens each, with spare room after each row's own. What it ranks is tokens."""
+    """The index of a layer's full pages, of `SKETCHED` tokens each, with spare room after each row's. It ranks tokens."""
 
     def __init__(self, keys_BHTD: torch.Tensor) -> None:
         rows, heads, _, width = keys_BHTD.shape
@@ -78,11 +79,11 @@ class KeyIndex:
         self.directions_BHDX = keys_BHTD.new_zeros(rows, heads, width, width // 2)
         self._mean_BHX = keys_BHTD.new_zeros(rows, heads, width // 2, dtype=torch.float32)
         self._found_B: list[tuple[int, ...]] = [()] * rows
-        """The numbers of pages in which a row's directions were found, each time."""
+        """Number of pages of each row at each computation of its directions."""
 
     @property
     def head_bytes(self) -> int:
-        """Bytes of a head of a row, however many pages it has."""
+        """Bytes of a row's head that do not depend on the number of pages."""
         return self.directions_BHDX[0, 0].nbytes + self._mean_BHX[0, 0].nbytes
 
     @property
@@ -97,7 +98,7 @@ class KeyIndex:
         return other
 
     def put(self, rows: Sequence[int], at: Sequence[int], keys_NHTD: torch.Tensor, past: Past) -> None:
-        """Index new pages, at these places of these rows; `past` returns them too."""
+        """Index new pages at these places of these rows; `past` returns them too."""
         for row in dict.fromkeys(rows):
             own = [number for number, its in enumerate(rows) if its == row]
             places, keys_HPTD = [at[number] for number in own], keys_NHTD[own].transpose(0, 1)
@@ -108,7 +109,7 @@ class KeyIndex:
             self._sketch(row, places, keys_HPTD)
 
     def take_back(self, row: int, pages: int, past: Past) -> None:
-        """Restore the directions that the row had when it had so many pages, which are left."""
+        """Restore the directions that the row had with its `pages` remaining pages."""
         left = tuple(found for found in self._found_B[row] if found <= pages)
         if left != self._found_B[row]:
             self._found_B[row] = left[:-1]
@@ -124,13 +125,13 @@ class KeyIndex:
         self.known_BHPX[row][:, places] = encoded(keys_HPTD.flatten(1, 2), self.directions_BHDX[row], self._mean_BHX[row])
 
     def asked(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> torch.Tensor:
-        """Project queries of these rows onto the directions, [B, H, R, X]."""
+        """Project queries of these rows onto the directions: [B, H, R, X]."""
         with _in_float32(queries_BHRD):
             return queries_BHRD.float() @ self.directions_BHDX[rows].float()
 
     def promised(self, rows: np.ndarray, asked_BHRX: torch.Tensor, pages: int) -> torch.Tensor:
-        """Return the score of each token of these rows' first pages for each query, [B, H, R, P T], up to a constant."""
+        """Return the score [B, H, R, P T] of each token of these rows' first pages for each query, up to a constant."""
         words_BHPX = self.known_BHPX[rows, :, :pages]
-        with _in_float32(asked_BHRX):  # key by key: codes as numbers take 16 times what they do as bits
+        with _in_float32(asked_BHRX):  # key by key, since unpacked codes take 16 times the memory
             each = [asked_BHRX @ codes_of(words_BHPX, key).float().mT for key in range(SKETCHED)]
         return torch.stack(each, -1).flatten(-2)

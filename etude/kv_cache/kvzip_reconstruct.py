@@ -1,4 +1,4 @@
-"""KVzip's context reconstruction: the model reads a prompt once more, after itself, before anything is evicted; then all layers evict."""
+"""KVzip's context reconstruction: the model reads the prompt a second time, after the first, and then all layers evict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from etude.kv_cache.slots import Segment
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that was read."""
+    """A prompt after its first pass."""
 
     tokens_BQ: torch.Tensor
     is_real_BQ: np.ndarray
@@ -30,11 +30,12 @@ class Prompt:
 
 @torch.no_grad()
 def reconstruct(decoder: Any, cache_name: str, prompt: Prompt, how: Reconstruction) -> None:
-    """Read each row's tokens again in chunks, at the positions after its last one. A row that has no more is padding.
+    """Read each row's tokens again in chunks, at the positions after its last token. Rows without further tokens are padded.
 
-    Layers of another kind (windows, states) read each chunk as they read any later turn, and are then restored. Raises UserError where
-    there are such layers and rows are padded, or were: they would read padding.
+    Layers of another kind (windows, states) read each chunk like a later turn, and are then restored. Raises UserError if there are such
+    layers and rows are or were padded, since they would read padding.
     """
+    # refuse padded rows for layers of another kind
     ours, others = split_layers(prompt.cache.layers)
     is_padded = bool((ours[0].seen_B != ours[0].width).any())
     if others and is_padded:
@@ -48,6 +49,7 @@ def reconstruct(decoder: Any, cache_name: str, prompt: Prompt, how: Reconstructi
     ]
     next_B1 = torch.from_numpy(prompt.turned_BQ.max(1, keepdims=True) + 1).to(device)
     ask = torch.tensor(how.ask, dtype=prompt.tokens_BQ.dtype, device=device)
+    # read the chunks
     for first in range(0, max(map(len, rows)), how.chunk_tokens):
         chunks = [row[first : first + how.chunk_tokens] for row in rows]
         asked = [torch.cat([ask, chunk]) if len(chunk) else chunk for chunk in chunks]
@@ -68,7 +70,7 @@ def reconstruct(decoder: Any, cache_name: str, prompt: Prompt, how: Reconstructi
 
 
 def _copied(state: Any) -> Any:
-    """Copy a state with its tensors, since layers write into theirs."""
+    """Copy a state with its tensors, since layers write into them."""
     if isinstance(state, dict):
         return {name: _copied(part) for name, part in state.items()}
     if isinstance(state, list | tuple):
@@ -78,7 +80,7 @@ def _copied(state: Any) -> Any:
 
 @torch.no_grad()
 def evict_prompt(cache: Cache) -> None:
-    """Evict what is over budget of a prompt that was read, over all layers or in each."""
+    """Evict a prompt's tokens over budget, over all layers or in each."""
     layers: list[EvictingCacheLayer] = split_layers(cache.layers)[0]
     policy = layers[0].policy
     rows = [evict_row(layers, row, policy, score_inputs_of(layers, row, policy)) for row in range(len(layers[0].seen_B))]
@@ -87,14 +89,14 @@ def evict_prompt(cache: Cache) -> None:
 
 
 def evict_row(layers: Sequence[EvictingCacheLayer], row: int, policy: Evicting, inputs: Sequence[ScoreInputs]) -> list[list[Segment]]:
-    """Return what a policy keeps of a row, by layer and head."""
+    """Return the segments of a row that a policy keeps, by layer and head."""
     found = policy.kept(inputs) if policy.layers == "all" else [policy.kept([held])[0] for held in inputs]
     segments = [layer.slots.row(row) for layer in layers if layer.slots]
     return [[part.at(index_K) for part, index_K in zip(*each, strict=True)] for each in zip(segments, found, strict=True)]
 
 
 def score_inputs_of(layers: Sequence[EvictingCacheLayer], row: int, policy: Evicting) -> list[ScoreInputs]:
-    """Return what a policy's score is given of a row, by layer."""
+    """Return the inputs of a policy's score for a row, by layer."""
     segments = [layer.slots.row(row) for layer in layers if layer.slots]
     return [
         layer.score_inputs(row, own, policy.budget(int(layer.seen_B[row]), layer.number, layer.layers), policy)

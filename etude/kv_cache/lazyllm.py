@@ -1,17 +1,17 @@
-"""LazyLLM: a prompt is computed as far as its next token needs it. Tokens stop after some layers, and continue when they are read again.
+"""LazyLLM: prunes prompt tokens layer by layer, and computes the pruned ones later if they are needed.
 
-After each of some layers, the tokens that the last one attends to most continue, and the others stop:
+After some of the layers, the tokens with the most attention from the last token continue, and the others stop:
 
     importance_t = mean over heads of the last token's attention to t in that layer        (LazyLLM, Fu et al. 2024, arXiv 2407.14057)
 
-A token that stops is not lost: its hidden state is kept, and when a later token, which chooses anew, reads it, it continues from there. So
-no layer computes a token twice, and tokens that nobody reads cost neither time nor memory in later layers. A token that continues reads
-those before it that continue too. The paper names no layers; here they divide the model evenly, and equally many tokens stop after each of
-them, down to the budget after the last. The first tokens and the last ones always continue.
+The hidden state of a stopped token is kept. Every later token selects again; a selected token continues from its hidden state. So no layer
+computes a token twice, and unused tokens cost neither time nor memory in later layers. A continuing token attends to the earlier continuing
+tokens. The paper does not name the layers; here they divide the model evenly, and equally many tokens stop after each of them, down to the
+budget after the last. The first tokens and the last ones always continue.
 
 Identity: with `keep_ratio` 1 all tokens continue, which is the model itself.
 
-For the architectures of `LLAMA_SHAPED`, rows one at a time, since each continues with tokens of its own.
+It supports the architectures of `LLAMA_SHAPED` and computes one row at a time, since the continuing tokens differ between rows.
 
 Shapes: N new tokens, M tokens that a layer computes, S tokens that continue, T all tokens, L layers, H query heads, K key/value heads, D
 head width, E hidden width, V vocabulary.
@@ -42,21 +42,21 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class LazyTokens(CachePolicy):
-    """How many tokens continue, and after which layers. `cuts`, `sinks` and `recent` are set in Python."""
+    """The LazyLLM policy: how many tokens continue, and after which layers. `cuts`, `sinks` and `recent` are set in Python."""
 
     options: ClassVar[tuple[str, ...]] = ("keep_ratio", "budget_tokens")
     reads_own_prompt: ClassVar[bool] = True
 
     budget_tokens: int | None = None
-    """After the last cut, or"""
+    """Budget after the last cut, or"""
     keep_ratio: float | None = None
     """the share of the tokens so far."""
     cuts: int = 3
-    """Layers after which tokens stop, which divide the model evenly."""
+    """Number of layers after which tokens stop, which divide the model evenly."""
     sinks: int = 4
-    """First tokens, which always continue."""
+    """Number of first tokens, which always continue."""
     recent: int = 16
-    """Last tokens, which always continue."""
+    """Number of last tokens, which always continue."""
 
     def __post_init__(self) -> None:
         check_budget(self.budget_tokens, self.keep_ratio)
@@ -65,7 +65,7 @@ class LazyTokens(CachePolicy):
         at_least("sinks", self.sinks, 0)
 
     def layer(self, forward: Forward, number: int, layers: int) -> PolicyCacheLayer:
-        """Raises UserError: no cache layer decides which tokens a model computes."""
+        """Raise UserError, since a cache layer can't decide which tokens a model computes."""
         raise UserError("lazy decides which tokens a layer computes, which a cache can't: sample under it with kv_cache.policy lazy")
 
     def view(self, name: str) -> View:
@@ -75,11 +75,11 @@ class LazyTokens(CachePolicy):
         return prompt.lazy(policies)
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
-        """Return all: the first layers compute every token."""
+        """Return the number of all tokens, since the first layers compute every token."""
         return prompt_tokens + new_tokens
 
     def going(self, seen: int, layer: int, layers: int) -> int:
-        """Return how many of `seen` tokens continue after this layer, counted from 1, of a model of so many."""
+        """Return how many of `seen` tokens continue after this layer (counted from 1) of a model with `layers` layers."""
         if is_everything(self.budget_tokens, self.keep_ratio):
             return seen
         cut = sum(layer >= round(layers * number / (self.cuts + 1)) for number in range(1, self.cuts + 1))
@@ -88,9 +88,9 @@ class LazyTokens(CachePolicy):
 
 
 class LazyText:
-    """A text of which each layer has computed some tokens.
+    """A text of which each layer has computed some of the tokens.
 
-    Raises UserError for a model whose layers can't leave tokens out.
+    Raises UserError for a model whose layers can't skip tokens.
     """
 
     def __init__(self, model: Any, how: LazyTokens) -> None:
@@ -105,20 +105,20 @@ class LazyText:
         self._layers = base.get_decoder().layers
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._states = [_Grown.of((config.num_key_value_heads, 0, 2 * width), 1, weight) for _ in self._layers]
-        """Keys and values of the tokens that a layer has computed, in the order in which it did."""
+        """Keys and values of the tokens that each layer has computed, in the order of computation."""
         self._place_TL = torch.zeros(0, len(self._layers), dtype=torch.long, device=weight.device)
-        """Where a token is among them."""
+        """Index of each token in `_states`."""
         self._reached = _Grown.of((0, config.hidden_size), 0, weight)
-        """Hidden states after the last layer that computed each token, [T, E]; its embedding at first."""
+        """Hidden states [T, E] after the last layer that computed each token; initially its embedding."""
         self.depth_T = torch.zeros(0, dtype=torch.long, device=weight.device)
-        """How many layers have computed each token."""
+        """Number of layers that have computed each token."""
 
     def __len__(self) -> int:
         return len(self.depth_T)
 
     @property
     def computed_tokens(self) -> float:
-        """Tokens that a layer has computed, on average."""
+        """Mean number of tokens that a layer has computed."""
         return float(self.depth_T.sum()) / len(self._layers)
 
     @property
@@ -128,11 +128,11 @@ class LazyText:
 
     @property
     def bytes(self) -> int:
-        """Bytes that are allocated for keys, values and hidden states."""
+        """Bytes allocated for keys, values and hidden states."""
         return sum(each.bytes for each in (*self._states, self._reached))
 
     def copy(self) -> "LazyText":
-        """Return a copy that is continued apart."""
+        """Return an independent copy."""
         other = object.__new__(LazyText)
         other.__dict__ = dict(self.__dict__)
         other._states, other._reached = [each.copy() for each in self._states], self._reached.copy()
@@ -141,14 +141,16 @@ class LazyText:
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """Append tokens and return the logits [V] of what follows the last. Raises UserError for no token."""
+        """Append tokens and return the logits [V] after the last one. Raises UserError for an empty sequence."""
         tokens_N = torch.as_tensor(tokens, device=self.depth_T.device)
         if not len(tokens_N):
             raise UserError("a prompt has no token: give it one at least")
+        # append the embeddings
         decoder = self.model.get_decoder()
         self._reached.add(decoder.embed_tokens(tokens_N))
         self.depth_T = torch.nn.functional.pad(self.depth_T, (0, len(tokens_N)))
         self._place_TL = torch.nn.functional.pad(self._place_TL, (0, 0, 0, len(tokens_N)))
+        # compute the continuing tokens layer by layer; after each cut, keep the most important ones
         going_S = torch.arange(len(self), device=self.depth_T.device)
         with self._attending() as now:
             for number, layer in enumerate(self._layers):
@@ -171,7 +173,7 @@ class LazyText:
 
     @contextmanager
     def _attending(self) -> Iterator["_Now"]:
-        """Restrict attention to the tokens that continue, within the block; the model is restored after it."""
+        """Restrict attention to the continuing tokens within the block; the model is restored after it."""
         now, name, config = _Now(), f"etude_lazy_{next(_numbers)}", self.model.config
         before = config._attn_implementation
 
@@ -187,7 +189,7 @@ class LazyText:
             del AttentionInterface._global_mapping[name]
 
     def _attend(self, now: "_Now", query_1HMD: torch.Tensor, new_KMD: torch.Tensor, scale: float) -> torch.Tensor:
-        """Attend from the tokens that a layer computes to those that continue, [1, M, H, D], as transformers' attention functions do."""
+        """Return the attention [1, M, H, D] of the tokens that a layer computes to the continuing ones, as transformers' functions do."""
         states, going_S, mine_M = self._states[now.layer], now.going_S, now.mine_M
         self._place_TL[mine_M, now.layer] = states.length + torch.arange(len(mine_M), device=mine_M.device)
         states.add(new_KMD)
@@ -204,7 +206,7 @@ class LazyText:
 
 
 class _Now:
-    """What a layer's attention is given, and the importance that it returns."""
+    """Inputs of a layer's attention, and the importance that it returns."""
 
     layer: int
     going_S: torch.Tensor
@@ -234,7 +236,7 @@ class _Grown:
         return self.room.numel() * self.room.element_size()
 
     def add(self, more: torch.Tensor) -> None:
-        """Append; where there is no room, reallocate with an eighth to spare."""
+        """Append states; without room, reallocate with an eighth to spare."""
         end = self.length + more.shape[self.along]
         if end > self.room.shape[self.along]:
             shape = list(self.room.shape)
@@ -249,12 +251,12 @@ class _Grown:
         return _Grown(self.room.clone(), self.along, self.length)
 
 
-# ---------------------------------------------------------------------- as the engine sees it
+# ---------------------------------------------------------------------- the engine's view
 
 
 @dataclass(frozen=True)
 class LazyView:
-    """The engine's view of texts that are computed as far as they are read."""
+    """The engine's view of lazily computed texts."""
 
     name: str
     policy: LazyTokens
@@ -276,7 +278,7 @@ class LazyView:
 
 @dataclass
 class LazyContext:
-    """Rows that decode, each a text of its own."""
+    """Decoding rows, each a text of its own."""
 
     texts: list[LazyText]
     peak: Peak
@@ -287,7 +289,7 @@ class LazyContext:
 
     @property
     def length_B(self) -> torch.Tensor:
-        """Tokens of each row."""
+        """Number of tokens of each row."""
         return torch.tensor([len(text) for text in self.texts])
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:

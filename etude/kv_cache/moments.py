@@ -18,7 +18,7 @@ class Moments:
 
     @staticmethod
     def of(queries_NQD: torch.Tensor) -> "Moments":
-        queries = queries_NQD.double()  # squares are summed over a whole text
+        queries = queries_NQD.double()  # float64, since squares are summed over a whole text
         return Moments(queries.shape[1], queries.sum(1), queries.mT @ queries)
 
     def plus(self, other: "Moments") -> "Moments":

@@ -1,7 +1,7 @@
-"""Page storage: beside the model, or offloaded to the host's memory or a file, with a pool beside the model of what was read last.
+"""Page storage: on the model's device, or offloaded to the host's memory or a file, with a pool of the last used pages on the device.
 
-A page is written once and never changes, so that rows may share it. It is read in units: whole pages, or stretches of their tokens.
-Pages and units have numbers: unit `i` of page `p` has the number `p` times the units of a page, plus `i`.
+A page is written once and never changes, so rows can share it. It is read in units: whole pages, or parts of them. Pages and units are
+numbered: unit `i` of page `p` has the number `p` times the units of a page, plus `i`.
 
 Shapes: P pages, T tokens of one, D width, N units, U tokens of one.
 """
@@ -25,31 +25,31 @@ Offload = Literal["none", "memory", "file"]
 
 
 class PageStorage(Protocol):
-    """Pages by number: keys and values, [2, T, D] each."""
+    """Pages by number, each with keys and values [2, T, D]."""
 
     def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None: ...
 
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return a copy of these pages, [P, 2, T, D]."""
+        """Return a copy [P, 2, T, D] of these pages."""
 
     def read_units(self, numbers: torch.Tensor, unit_tokens: int) -> torch.Tensor:
-        """Return a copy of these units, [N, 2, U, D]."""
+        """Return a copy [N, 2, U, D] of these units."""
 
     def expect(self, numbers: np.ndarray, unit_tokens: int) -> None:
-        """Prefetch these units, which may be read soon; returns at once."""
+        """Prefetch these units asynchronously, since they may be read soon."""
 
     @property
     def bytes(self) -> int:
-        """Bytes of the memory where the model computes."""
+        """Bytes allocated on the model's device."""
 
 
 def gather_units(pages_P2TD: torch.Tensor, places: torch.Tensor, unit_tokens: int, dim: int = 0) -> torch.Tensor:
-    """Return keys and values of the units at these places, [2, ..., U, D], or with the 2 at another dimension, in one copy."""
+    """Copy keys and values of the units at these places: [2, ..., U, D], or with the 2 at dimension `dim`."""
     units = pages_P2TD.shape[2] // unit_tokens
     places = places.to(pages_P2TD.device)
     first = places // units * 2 * units + places % units
     both = torch.stack([first, first + units], dim)
-    # not by indexing, which on a CPU copies number by number
+    # indexing would copy number by number on a CPU
     return pages_P2TD.unflatten(2, (units, unit_tokens)).flatten(0, 2).index_select(0, both.flatten()).unflatten(0, both.shape)
 
 
@@ -74,11 +74,11 @@ class MemoryPages:
         return gather_units(self.pages_P2TD, numbers, unit_tokens, dim=1)
 
     def bring(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return where these units are among `pages_P2TD`."""
+        """Return the places of these units in `pages_P2TD`."""
         return numbers
 
     def expect(self, numbers: np.ndarray, unit_tokens: int) -> None:
-        """Do nothing: they are there."""
+        """Do nothing, since the units are in memory."""
 
     @property
     def bytes(self) -> int:
@@ -86,9 +86,9 @@ class MemoryPages:
 
 
 class FilePages:
-    """Pages in a memory-mapped file without a name, which is deleted when the process ends.
+    """Pages in an anonymous memory-mapped file, which is deleted when the process ends.
 
-    Raises UserError for a folder that can't be written to, or that has no room.
+    Raises UserError for a folder that is not writable or has no space.
     """
 
     def __init__(self, like: torch.Tensor, page_tokens: int, folder: Path | None) -> None:
@@ -123,7 +123,7 @@ class FilePages:
         return found
 
     def expect(self, numbers: np.ndarray, unit_tokens: int) -> None:
-        """Ask the system to read their pages ahead, while the model computes."""
+        """Ask the system to read these pages ahead, while the model computes."""
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
         for first in np.unique(numbers // (self._shape[1] // unit_tokens)).tolist():
@@ -135,7 +135,7 @@ class FilePages:
         return 0
 
     def _grow(self, room: int) -> None:
-        """Allocate blocks at once, where the system can: a disk that fills later could not be told from a broken one."""
+        """Allocate disk blocks now if the system can; a disk that fills up later would look like a broken one."""
         try:
             os.ftruncate(self._file.fileno(), room * self._page_bytes)
             if hasattr(os, "posix_fallocate"):  # not on macOS
@@ -151,43 +151,42 @@ class FilePages:
         return torch.frombuffer(self._map, dtype=self._dtype).view(self._room, *self._shape)
 
     def _let_go(self) -> None:
-        """Release the pages that were touched, so that the system may drop them and does not count them as ours."""
+        """Release touched pages, so that the system can drop them and does not count them for this process."""
         assert self._map
         self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class PagePool:
-    """A pool beside the model of offloaded units: as many as are read at a time. The least recently used one makes room."""
+    """A pool of offloaded units on the model's device, as large as one read; the least recently used unit is replaced."""
 
     def __init__(self, far: PageStorage, like: torch.Tensor, unit_tokens: int) -> None:
         self.far = far
         self.pages_P2TD = like.new_empty(0, 2, unit_tokens, like.shape[-1])
-        """Units, each by itself."""
+        """One unit at each place."""
         self._holds = np.zeros(0, dtype=np.int64)
         """The unit at each place of the pool."""
         self._asked = np.zeros(0, dtype=np.int64)
         self._time = 0
         self._expected = np.zeros(0, dtype=np.int64)
-        """Units that were prefetched last."""
+        """Units of the last prefetch."""
         self.hits = self.misses = self.expected_misses = self.moved_bytes = 0
 
     def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
         self.far.write(numbers, pages_P2TD)
 
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Read pages without giving them a place in the pool."""
+        """Read pages without storing them in the pool."""
         return self.far.read(numbers).to(self.pages_P2TD.device)
 
     def expect(self, numbers: np.ndarray) -> None:
-        """Prefetch units that the next queries may read, but for those in the pool."""
+        """Prefetch units that the next queries may read and that are not in the pool."""
         wanted = np.unique(numbers)
         self._expected = wanted[self._places(wanted) < 0]
         self.far.expect(self._expected, self._unit_tokens)
 
     def bring(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return where the units that queries read now are among `pages_P2TD`. Missing ones are fetched, and stay until others need their
-        place.
-        """
+        """Fetch missing units into the pool, where they stay until replaced; returns the places of all these units in `pages_P2TD`."""
+        # find the units that are in the pool
         wanted, inverse = np.unique(numbers.cpu().numpy(), return_inverse=True)
         self._time += 1
         self._reserve(len(wanted))
@@ -197,6 +196,7 @@ class PagePool:
         missing = wanted[~there]
         self.hits, self.misses = self.hits + int(there.sum()), self.misses + len(missing)
         self.expected_misses += int(np.isin(missing, self._expected).sum())
+        # fetch the others to the least recently used places
         if len(missing):
             given = np.argsort(self._asked, kind="stable")[: len(missing)]
             places[~there], self._holds[given], self._asked[given] = given, missing, self._time
@@ -219,8 +219,8 @@ class PagePool:
         return self.pages_P2TD.shape[2]
 
     def _places(self, numbers: np.ndarray) -> np.ndarray:
-        """Return where each of these units is in the pool; -1: it is not. They are looked up among those in the pool: a table of all units
-        would take as much memory as a key index, where a unit is a token.
+        """Return the place of each unit in the pool, or -1. Only the pool is searched: where a unit is a token, a table of all units would
+        take as much memory as a key index.
         """
         if not len(self._holds):
             return np.full(len(numbers), -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What kernels are told of paged layers: a whole decoding step over all layers by one call, or the attention of one layer."""
+"""Kernel calls for paged layers: a decoding step over all layers in one call, or the attention of one layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from etude.kv_cache.page_store import PageStore
 
 
 def kernels_over(pages: PageStore, queries_BHRD: torch.Tensor) -> DecodingKernels | None:
-    """Return the kernels that choose and read these pages; None on another device, for other widths, or without a compiler."""
+    """Return the kernels that select and read these pages; None on another device, for other widths, or without a compiler."""
     fits = queries_BHRD.shape[-1] % WIDTH == 0 and queries_BHRD.dtype == pages.open_BH2TD.dtype
     return kernels_for(queries_BHRD.device, queries_BHRD.dtype) if fits else None
 
 
 @dataclass(frozen=True)
 class PagesStep(LayerwiseStep):
-    """A decoding step whose layers a kernel runs; all pages lie beside the model."""
+    """A decoding step whose layers are run by a kernel; all pages are on the model's device."""
 
     kernels: DecodingKernels
 
     @staticmethod
     def of(layers: Sequence[Any]) -> "PagesStep | None":
-        """Return the step of these layers, or None where pages of one lie elsewhere."""
+        """Return the step of these layers, or None if a layer's pages are offloaded."""
         if not all(_is_near(layer.pages) for layer in layers):
             return None
         opened = layers[0].pages.open_BH2TD
@@ -50,7 +50,7 @@ def _is_near(pages: PageStore) -> bool:
 
 
 def _table_of(layer: Any) -> PageTable:
-    """Count a new token in every row, and return the layer's pages with a place for it: what is read for it."""
+    """Count a new token in every row; returns the layer's pages with a place for it, and what its queries read."""
     pages, selection = layer.pages, layer.selection
     layer.forward.check_open()
     rows = np.arange(len(pages.tokens_B))

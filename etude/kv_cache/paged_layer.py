@@ -1,7 +1,7 @@
-"""A cache layer that keeps every token in pages and reads, for each generated token, those that its queries need (`page_selection`).
+"""A cache layer that keeps every token in pages, and retrieves the pages needed by each generated token (`page_selection`).
 
-Prompts are read in full, or token by token as if they were generated (`full_prompts`). Where pages lie is the page table's affair
-(`page_store`); a kernel may run a whole decoding step (`paged_kernels`).
+Prompts are read in full, or token by token as if they were generated (`full_prompts`). The page table manages the pages (`page_store`); a
+kernel may run a whole decoding step (`paged_kernels`).
 
 Shapes: B rows, N query heads, H key/value heads, R query heads that share one, Q new tokens, U units of pages, K of them read, S tokens
 that are read, D width.
@@ -24,7 +24,7 @@ from etude.kv_cache.sparse_prefill import SparsePrefill
 
 
 class Retrieving(Paging, Selecting, Protocol):
-    """What a layer asks of its policy (`etude.kv_cache.retrieval.PagedRetrieval`)."""
+    """The policy of a paged layer (`etude.kv_cache.retrieval.PagedRetrieval`)."""
 
     @property
     def full_prompts(self) -> bool: ...
@@ -56,14 +56,14 @@ class PagedCacheLayer(PolicyCacheLayer):
 
     @property
     def seen_B(self) -> np.ndarray:
-        """Tokens of each row, which the page table counts."""
+        """Number of tokens of each row, counted by the page table."""
         return self.pages.tokens_B
 
     @seen_B.setter
     def seen_B(self, tokens_B: np.ndarray) -> None:
         self.pages.tokens_B = tokens_B
 
-    # ------------------------------------------------------------------ what it holds
+    # ------------------------------------------------------------------ sizes and counts
 
     @property
     def bytes(self) -> int:
@@ -79,12 +79,12 @@ class PagedCacheLayer(PolicyCacheLayer):
 
     @property
     def hits(self) -> int:
-        """Units that were read and lay beside the model already."""
+        """Number of units read that were already on the model's device."""
         return self.pages.pool.hits if self.pages.pool else self.units_read
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes that were brought from further away."""
+        """Bytes fetched from offloaded storage."""
         return self.pages.pool.moved_bytes if self.pages.pool else 0
 
     @property
@@ -98,7 +98,7 @@ class PagedCacheLayer(PolicyCacheLayer):
 
     @property
     def _near_B(self) -> np.ndarray:
-        """Tokens of full pages beside the model: all, or where the others are offloaded those that each row reads."""
+        """Tokens of full pages on the model's device: all, or with offloading those that each row reads."""
         near_B: np.ndarray = self.pages.full_B * self.policy.page_tokens
         if self.policy.offload == "none":
             return near_B
@@ -177,21 +177,21 @@ class PagedCacheLayer(PolicyCacheLayer):
         return read_BHRD.flatten(1, 2)
 
     def chosen(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return which units each head reads of these rows (`PageSelection.chosen`)."""
+        """Select the units that each head reads of these rows (`PageSelection.chosen`)."""
         return self.selection.chosen(self.pages, rows, queries_BHRD, self.scale)
 
     @torch.no_grad()
     def _retrieved(self, rows: np.ndarray, queries_BHRD: torch.Tensor, states_BH2D: torch.Tensor) -> torch.Tensor:
-        """Keep a new token of each of these rows: what its queries read, [B, H, R, D]."""
-        # keep
+        """Store a new token of each of these rows; returns its attention output [B, H, R, D]."""
+        # store
         pages = self.pages
         pages.add_token(rows)
         pages.open_BH2TD[rows, :, :, pages.open_B[rows] - 1] = states_BH2D
-        # choose
+        # select
         chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
         pages.count_reads(rows, chosen_BHK, is_chosen_BHK)
         self.selection.generated_B[rows] += 1
-        # fetch and read
+        # fetch and attend
         numbers = pages.numbers_of(rows, chosen_BHK)
         place_BHK = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
         read_BHRD = self._attended(rows, queries_BHRD, place_BHK, is_chosen_BHK)
@@ -201,7 +201,7 @@ class PagedCacheLayer(PolicyCacheLayer):
         return read_BHRD
 
     def _fetched(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
-        """Bring these units beside the model and return where they lie; what is none repeats one that is read anyway."""
+        """Fetch these units to the model's device and return their places; unselected entries repeat a selected unit."""
         if not numbers_BHK.shape[2]:
             return numbers_BHK
         self.selection.units_read += int(is_chosen_BHK.sum())
@@ -220,7 +220,7 @@ class PagedCacheLayer(PolicyCacheLayer):
             own_BH2TD = pages.open_BH2TD if len(rows) == len(self.seen_B) else pages.open_BH2TD[rows]
             here = pages.storage.pages_P2TD, place_BHK, reads_B, own_BH2TD, open_B
             return kernels.attend_pages(queries_BHRD, *here, self.scale, unit_tokens=unit_tokens)
-        # the same by torch's operations
+        # the same with torch operations
         heads, device = queries_BHRD.shape[1], queries_BHRD.device
         is_open_BT = torch.arange(self.policy.page_tokens) < torch.from_numpy(pages.open_B[rows])[:, None]
         is_there_BHS = is_open_BT.to(device)[:, None].expand(-1, heads, -1)

@@ -1,4 +1,4 @@
-"""The cache policies by name. A budget is added by `POLICIES["snapkv"].with_options(keep_ratio=0.25)`."""
+"""The cache policies by name. To set a budget: `POLICIES["snapkv"].with_options(keep_ratio=0.25)`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,7 +51,7 @@ ALL: Mapping[str, CachePolicy] = {"full": FULL, **POLICIES, "lazy": LazyTokens()
 
 
 def policy_named(name: str) -> CachePolicy:
-    """Return the policy of this name, without a budget. Raises UserError for a name that no policy has."""
+    """Return the policy of this name, without a budget. Raises UserError for an unknown name."""
     if name not in ALL:
         raise unknown("policy", name, ALL)
     return ALL[name]

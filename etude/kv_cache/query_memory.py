@@ -1,4 +1,4 @@
-"""The queries that a score goes by: the last ones of each row (`Score.window`), and their mean and covariance (`Score.moments_from`).
+"""The queries that a score uses: the last ones of each row (`Score.window`), and their mean and covariance (`Score.moments_from`).
 
 Shapes: B rows, N query heads, H key/value heads, R = N / H, Q new tokens, W queries of a window, D width.
 """
@@ -13,19 +13,19 @@ from etude.kv_cache.scores.score import Score
 
 
 class QueryMemory:
-    """The queries that one score goes by."""
+    """The queries that one score uses."""
 
     def __init__(self, score: Score) -> None:
         self.score = score
         self.queries_BNWD: torch.Tensor | None = None
-        """Of the last tokens, rotated; a row with fewer has them at the end."""
+        """Rotated queries of the last tokens; a row with fewer has them at the end."""
         self.remembered_B = np.zeros(0, dtype=np.int64)
-        """How many of each row."""
+        """Number of stored queries of each row."""
         self.moments_B: list[Moments] = []
 
     @property
     def is_needed(self) -> bool:
-        """Whether the score goes by queries."""
+        """Whether the score uses queries."""
         return self.score.window > 0 or self.score.moments_from is not None
 
     @property
@@ -35,13 +35,13 @@ class QueryMemory:
         return sum(store.untyped_storage().nbytes() for store in stores)
 
     def select(self, rows: list[int]) -> None:
-        """Go on with these rows, repeats allowed."""
+        """Keep only these rows, repeats allowed."""
         self.moments_B = [self.moments_B[row] for row in rows] if self.moments_B else []
         if self.queries_BNWD is not None:
             self.queries_BNWD, self.remembered_B = self.queries_BNWD[rows], self.remembered_B[rows]
 
     def add(self, row: int, queries_NQD: torch.Tensor, seen: int, rows: int, unrotated: Callable[[int], torch.Tensor]) -> None:
-        """Add a row's new queries, which come after `seen` others; `unrotated(i)` returns those from the `i`th on, before rotation."""
+        """Add a row's new queries, which follow `seen` others; `unrotated(i)` returns the queries from index `i`, before rotation."""
         if self.score.moments_from is not None:
             if not self.moments_B:
                 self.moments_B = [Moments.of(queries_NQD[:, :0])] * rows
@@ -59,14 +59,14 @@ class QueryMemory:
         self.remembered_B = np.minimum(self.score.window, self.remembered_B + 1)
 
     def _earlier(self, rows: int, like_N: torch.Tensor) -> torch.Tensor:
-        """Return those that are remembered, [B, N, W, D]; none at first, of rows with heads like these, [N, ..., D]."""
+        """Return the stored queries [B, N, W, D]; initially empty, for rows with heads like these [N, ..., D]."""
         if self.queries_BNWD is None:
             self.remembered_B = np.zeros(rows, dtype=np.int64)
             return like_N.new_zeros(rows, len(like_N), self.score.window, like_N.shape[-1])
         return self.queries_BNWD
 
     def last(self, row: int, keys_HTD: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the queries of a row's last tokens, [H, R, Q, D], by the heads of these keys; none for a score that needs none."""
+        """Return the queries [H, R, Q, D] of a row's last tokens, by the heads of these keys; empty for a score that needs none."""
         if self.queries_BNWD is None:
             return keys_HTD[0].new_zeros(len(keys_HTD), 0, 0, keys_HTD[0].shape[-1])
         there = int(self.remembered_B[row])

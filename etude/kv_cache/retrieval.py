@@ -1,8 +1,8 @@
-"""Query-aware retrieval: every token stays in the cache, in pages, and each query reads the pages that promise it most.
+"""Query-aware retrieval: every token stays in the cache, in pages, and each query reads the pages with the highest estimated attention.
 
-What is read is chosen anew for every generated token. A prompt reads everything; a later prompt too, unless `full_prompts` is off: then
-each of its tokens reads what a generated one would. Pages that are not read can be offloaded: beside the model lie then the pages that are
-read at a time, a summary of every page, and each row's open page. With `stream_per_layer` only what one layer reads is there at a time.
+Pages are selected for every generated token. A prompt reads everything; so does a later prompt, unless `full_prompts` is off: then each of
+its tokens retrieves pages like a generated one. Unread pages can be offloaded. The model's device then holds the currently read pages, a
+summary of every page, and each row's open page; with `stream_per_layer`, only the read pages of one layer at a time.
 
 Sources: Quest (arXiv 2406.10774), ArkVale (Chen et al. 2024, NeurIPS), Loki (arXiv 2406.02542); formulas in `page_summaries`, `key_index`
 and `page_selection`. Identity: `keep_ratio` 1 is full attention.
@@ -28,7 +28,7 @@ from etude.kv_cache.view import PolicyView
 
 @dataclass(frozen=True)
 class PagedRetrieval(CachePolicy):
-    """Read the pages that matter. Without a budget, or with `keep_ratio` 1, everything is read: full attention.
+    """A policy that retrieves the most important pages. Without a budget, or with `keep_ratio` 1, it is full attention.
 
     Settings of a command set the fields of `options`; the others are set in Python, with `dataclasses.replace`.
     """
@@ -41,28 +41,28 @@ class PagedRetrieval(CachePolicy):
 
     digest: Index = "cuboid"
     """How pages are ranked without reading them: by a summary of each (`bounds`, `cuboid` or `mean`), or by an index of single keys
-    (`sketch`), under which a head reads single tokens, not whole pages."""
+    (`sketch`), with which a head reads single tokens instead of pages."""
     budget_tokens: int | None = None
-    """Tokens that a head reads of a row, the first and the open page included, in whole pages unless `digest` is `sketch`; or"""
+    """Budget: tokens of a row that a head reads, including the first and the open page, in whole pages unless `digest` is `sketch`; or"""
     keep_ratio: float | None = None
     """the share of the row's tokens so far."""
     page_tokens: int = 16
     offload: Offload = "none"
-    """Where pages lie: `none`: beside the model; `memory`: in the host's memory, for a model on a GPU; `file`: in a memory-mapped file."""
+    """Place of pages: `none`: the model's device; `memory`: the host's memory, for a model on a GPU; `file`: a memory-mapped file."""
     folder: str | None = None
-    """The folder of that file; the system's folder for temporary files unless given."""
+    """The folder of that file; default: the system's folder for temporary files."""
     stream_per_layer: bool = False
-    """Whether pages are streamed: what a layer has read is released before the next layer reads. Memory is then that of one layer; every
-    token fetches all of it again."""
+    """Whether pages are streamed: a layer's pages are released before the next layer reads. This needs the memory of one layer; every token
+    fetches all of its pages again."""
     prefetch_pages: int = 0
-    """Pages of each head to prefetch from the file for the next token, those that rank after the ones that are read; tokens under `sketch`.
+    """Number of pages of each head to prefetch from the file for the next token, ranked directly after the read ones; tokens with `sketch`.
     """
     full_attention_layers: int = 0
-    """First layers that read everything; two in Quest and ArkVale."""
+    """Number of first layers that read everything; two in Quest and ArkVale."""
     sparse: SparsePrefill | None = None
-    """Which blocks of keys the queries of a prompt read; None: all."""
+    """The blocks of keys that the queries of a prompt read; None: all."""
     full_prompts: bool = True
-    """Whether a later prompt reads everything, as the first one does, or each of its tokens what a generated one would."""
+    """Whether a later prompt reads everything, like the first one; False: each of its tokens retrieves pages like a generated token."""
 
     def __post_init__(self) -> None:
         if self.digest not in INDEXES:
@@ -116,9 +116,9 @@ class PagedRetrieval(CachePolicy):
         return replace(self, full_prompts=False)
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
-        """Return how many tokens a row holds beside the model, in a layer that is not dense.
+        """Return how many tokens a row holds on the model's device, in a layer that is not dense.
 
-        Summaries count by their size, the directions of a key index as those of a head of width 128. What is streamed counts in full, as in
+        Summaries count by their size, the directions of a key index as those of a head of width 128. Streamed pages count in full, as in
         the layer that computes.
         """
         tokens = prompt_tokens + new_tokens
@@ -128,7 +128,7 @@ class PagedRetrieval(CachePolicy):
 
     @property
     def digest_tokens(self) -> float:
-        """The size of a page's summary, in tokens' keys and values; of a key index in half precision."""
+        """The size of a page's summary, in units of one token's keys and values; of a key index in half precision."""
         return self.page_tokens / 32 if self.digest == "sketch" else width_of(self.digest, 2) / 4
 
     @property
@@ -137,7 +137,7 @@ class PagedRetrieval(CachePolicy):
         return 1 if self.digest == "sketch" else self.page_tokens
 
     def units(self, seen: int, layer: int) -> int:
-        """Return how many units of full pages a head of this layer reads of a row of `seen` tokens, beside its open page."""
+        """Return how many units of full pages a head of this layer reads of a row of `seen` tokens, in addition to the open page."""
         of_page = self.page_tokens // self.unit_tokens
         full = seen // self.page_tokens * of_page
         if layer < self.full_attention_layers or self.keeps_all:

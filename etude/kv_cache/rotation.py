@@ -1,7 +1,7 @@
 """Rotary position embeddings (RoPE), applied and undone by the model's own code.
 
-The model's `apply_rotary_pos_emb` is linear in the vectors and in cosine and sine, whatever pairs of channels it rotates: undoing is
-rotating by the opposite angle, and the mean over positions of rotated vectors is the vector rotated by the means of cosine and sine.
+The model's `apply_rotary_pos_emb` is linear in the vectors and in cosine and sine, for any pairing of channels. So it is undone by the
+opposite angle, and the mean over positions of a rotated vector is the vector rotated by the means of cosine and sine.
 """
 
 import inspect
@@ -22,7 +22,7 @@ class Rotation:
     """The rotary embedding of one model."""
 
     embedding: Any
-    """Positions → cosine and sine; None: positions are not in the queries and keys."""
+    """Positions → cosine and sine; None: queries and keys have no positions."""
 
     @staticmethod
     def of(decoder: Any) -> "Rotation":
@@ -30,25 +30,25 @@ class Rotation:
         return Rotation(parts[0] if parts else None)
 
     def taken_back(self, module: Any, states_HTD: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
-        """Return vectors at these positions as they were before rotation."""
+        """Undo the rotation of vectors at these positions."""
         cos, sin = self._angles(module, states_HTD, position_T)
         return self._apply(module, states_HTD, cos, -sin) / self._size(cos, sin)
 
     def mean_turned(self, module: Any, states_HND: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
-        """Return the mean of each vector, rotated to all of these positions."""
+        """Return the mean of each vector over its rotations to these positions."""
         cos, sin = self._angles(module, states_HND, position_T)
         means = [angles.mean(1, keepdim=True) for angles in (cos, sin)]
         return self._apply(module, states_HND, *means)
 
     def moved(self, module: Any, states_HTD: torch.Tensor, by_T: torch.Tensor) -> torch.Tensor:
-        """Return rotated vectors, `by_T` positions further on; below 0: back. Angles are in float32, so that no vector shrinks."""
+        """Rotate vectors by `by_T` more positions; negative: back. Angles are in float32, so that no vector shrinks."""
         states = states_HTD.float()
         cos, sin = self._angles(module, states, by_T)
         moved: torch.Tensor = self._apply(module, states, cos, sin) / self._size(cos, sin).sqrt()
         return moved.to(states_HTD.dtype)
 
     def check_moves(self, module: Any, width: int) -> None:
-        """Raise UserError where the model's positions are not rotations of queries and keys, or can't be added to."""
+        """Raise UserError if the model's positions are not rotations of queries and keys, or can't be changed afterwards."""
         told = f"{type(module).__name__} does not turn all of its queries by their positions alone, so these can't be counted anew"
         if not self._turns(module):
             raise UserError(f"{told}: leave rerotate out")
@@ -69,7 +69,7 @@ class Rotation:
         return cos, sin
 
     def _turns(self, module: Any) -> bool:
-        """Return whether a layer rotates its queries: some models leave some layers out."""
+        """Tell whether a layer rotates its queries, since some models skip some layers."""
         return self.embedding is not None and getattr(module, "use_rope", True)
 
     @cached_property
@@ -77,7 +77,7 @@ class Rotation:
         return "layer_type" in inspect.signature(self.embedding.forward).parameters
 
     def _size(self, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Return the squared length of a rotated unit vector: above 1 for embeddings that scale attention too (YaRN)."""
+        """Return the squared length of a rotated unit vector; above 1 for embeddings that also scale attention (YaRN)."""
         return (cos.square() + sin.square()).mean()
 
     def _apply(self, module: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a score computes importance from: all that a layer holds of one row, when some of it is to be evicted.
+"""Inputs of a score: the state of one row in a layer, from which importance is computed for eviction.
 
 Shapes: H key/value heads, R query heads that share one, T slots, Q queries, D width.
 """
@@ -17,33 +17,33 @@ from etude.kv_cache.slots import Segment
 
 @dataclass(frozen=True)
 class ScoreInputs:
-    """One row of a layer. Heads that hold fewer than T slots end in empty ones."""
+    """One row of a layer. Heads with fewer than T slots are padded with empty ones."""
 
     keys_HTD: torch.Tensor
     values_HTD: torch.Tensor
     position_HT: torch.Tensor
-    """The position of each token among the row's own, from 0; padding has none."""
+    """The position of each token in its row, from 0, without padding."""
     is_there_HT: torch.Tensor
     mass_HT: torch.Tensor
-    """Attention that a slot has received so far (`Score.sums_attention`)."""
+    """Attention that each slot has received so far (`Score.sums_attention`)."""
     queries_HRQD: torch.Tensor
-    """Queries of the row's last tokens, rotated as keys are (`Score.window`); none for a score that needs none."""
+    """Queries of the row's last tokens, rotated like keys (`Score.window`); empty for a score that needs none."""
     moments: Moments | None
     """Mean and covariance of the queries so far, before rotation (`Score.moments_from`)."""
     seen: int
-    """Tokens of the row so far, evicted ones included."""
+    """Number of the row's tokens so far, including evicted ones."""
     budget: int
-    """Tokens that a head may keep."""
+    """Number of tokens that a head may keep."""
     recent: int
-    """Last tokens that are kept whatever their importance."""
+    """Number of last tokens that are always kept."""
     scale: float
-    """Factor of the products of queries and keys."""
+    """The scale of attention scores."""
     layer: int
     module: Any
     """The attention module of the layer."""
     rotation: Rotation
     known: dict[object, torch.Tensor] = field(default_factory=dict)
-    """Results of `once` so far, by function; shared by inputs that differ in nothing but `budget` and `recent`."""
+    """Results of `once` so far, by function; shared by inputs that differ only in `budget` and `recent`."""
 
     def once(self, find: Callable[["ScoreInputs"], torch.Tensor]) -> torch.Tensor:
         """Return `find(self)`, computed once; it must not depend on the budget."""
@@ -53,7 +53,7 @@ class ScoreInputs:
 
     @staticmethod
     def of(segments: Sequence[Segment], **rest: Any) -> "ScoreInputs":
-        """Make the inputs of a row from its heads' segments."""
+        """Create the inputs of a row from its heads' segments."""
         if len({len(segment) for segment in segments}) == 1:
             stacked = [torch.stack(parts) for parts in zip(*map(Segment.parts, segments), strict=True)]
             is_there_HT = torch.ones_like(stacked[2], dtype=torch.bool)
@@ -65,7 +65,7 @@ class ScoreInputs:
         return ScoreInputs(keys, values, position, is_there_HT, mass, **rest)
 
     def attention(self, window: int) -> torch.Tensor:
-        """Return the attention of each of the last `window` queries to each slot, [H, R, Q, T]; 0 for empty slots and later tokens."""
+        """Return the attention [H, R, Q, T] of each of the last `window` queries to each slot; 0 for empty slots and later tokens."""
         queries_HRQD = self.queries_HRQD[:, :, -window:]
         scores_HRQT = torch.einsum("hrqd,htd->hrqt", queries_HRQD.float(), self.keys_HTD.float()) * self.scale
         place_Q = self.seen - queries_HRQD.shape[2] + torch.arange(queries_HRQD.shape[2], device=scores_HRQT.device)

@@ -1,4 +1,4 @@
-"""Settings of a command for the KV cache policy under which the engine samples. They need no torch unless a policy is chosen."""
+"""Settings of a command for the engine's KV cache policy. They import torch only if a policy is set."""
 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,34 +22,34 @@ Offload = Literal["none", "memory", "file"]
 
 @dataclass(frozen=True)
 class KVCacheSettings:
-    """The KV cache policy while tokens are sampled, and its budget."""
+    """KV cache policy during sampling, and its budget."""
 
     policy: str = "full"
-    """The KV cache policy. `full`; eviction: `streaming` (keeps the first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`,
-    `ada_snapkv`, `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (control);
-    retrieval, which keeps all and reads a part: `quest`, `arkvale`, `small_pages` (pages), `sketch` (tokens); or `lazy` (LazyLLM): tokens
-    are computed as far as they are read."""
+    """`full` (no policy); eviction: `streaming` (keeps the first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
+    `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (control); retrieval, which
+    keeps all and reads a part: `quest`, `arkvale`, `small_pages` (pages), `sketch` (tokens); or `lazy` (LazyLLM: computes tokens only as
+    far as they are read)."""
     keep_ratio: float | None = None
-    """Budget: the share of the tokens so far that a head keeps or reads, on average (kvpress: 1 - compression_ratio)."""
+    """Budget: share of the tokens so far that a head keeps or reads, on average, in (0, 1] (kvpress: 1 - compression_ratio)."""
     budget_tokens: int | None = None
-    """Budget: how many tokens a head keeps or reads, on average; instead of `keep_ratio`."""
+    """Budget: tokens that a head keeps or reads, on average; instead of `keep_ratio`."""
     every_tokens: int = 16
-    """Evict after so many generated tokens; 0: prompts alone are cut."""
+    """Generated tokens between evictions; 0 = evict only from prompts."""
     rerotate: bool = False
-    """Whether kept keys are rotated to positions within the cache, as in StreamingLLM; in float32, not of `kvzip` and
-    `expected_attention`."""
+    """Rotate kept keys to positions within the cache (StreamingLLM); needs float32; not for `kvzip` and `expected_attention`."""
     page_tokens: int | None = None
-    """Tokens of a page, which are read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given. Not of `sketch`."""
+    """Tokens per page, which are read together; null = 16 for `quest`, 32 for `arkvale`, 4 for `small_pages`. Not for `sketch`."""
     offload: Offload = "none"
-    """Where unread pages are: `none`, beside the model; `memory`, the host's, for a model on a GPU; `file`, memory-mapped."""
+    """Where unread pages are kept: `none` = with the model; `memory` = in host memory, for a model on a GPU; `file` = in a memory-mapped
+    file."""
     folder: str | None = None
-    """Folder of that file; the system's folder for temporary files unless given."""
+    """Folder of that file; null = the system's folder for temporary files."""
     stream_per_layer: bool = False
-    """Whether pages are streamed: each layer releases what it has read before the next one reads, and fetches it again for every token."""
+    """Stream pages: each layer releases what it has read before the next one reads, and fetches it again for every token."""
     prefetch_pages: int = 0
-    """Pages of each head to prefetch from the file for the next token; tokens of `sketch`."""
+    """Pages per head to prefetch from the file for the next token (`sketch`: tokens); 0 = none."""
     full_attention_layers: int = 0
-    """First layers that read all pages (full attention)."""
+    """Number of first layers that read all pages (full attention)."""
 
     def __post_init__(self) -> None:
         if self.policy not in VIEWS:
@@ -71,21 +71,21 @@ class KVCacheSettings:
 
     @property
     def name(self) -> str:
-        """The policy and its budget, as attempts that were sampled under it record it."""
+        """The policy and its budget, as recorded in attempts."""
         if not self.is_on:
             return "full"
         return f"{self.policy} " + (f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens")
 
     @property
     def cache_policy(self) -> "CachePolicy":
-        """The cache policy that these settings name. Raises UserError for values that it does not allow."""
+        """The cache policy of these settings. Raises UserError for values that it does not allow."""
         from etude.kv_cache.policies import policy_named  # which needs torch
 
         policy = policy_named(self.policy)
         return policy.with_options(**{name: getattr(self, name) for name in policy.options})
 
     def check_search(self, name: str, method: str) -> None:
-        """Raise UserError for a search, called `name`, that continues pieces of an answer."""
+        """Raise UserError for a search that continues parts of an answer. `name`: the setting of the search."""
         if self.is_on and method not in ("none", "samples"):
             raise UserError(
                 f"{name} {method} goes on from pieces of an answer, which kv_cache.policy {self.policy} would read anew as a prompt, "
@@ -93,7 +93,7 @@ class KVCacheSettings:
             )
 
     def build_view(self, tokenizer: Any) -> "View | None":
-        """Return the engine's view of contexts under the policy; None: the engine's own contexts."""
+        """Create the engine's view of contexts under the policy; None: the engine's own contexts."""
         return self.cache_policy.for_tokenizer(tokenizer).view(self.name) if self.is_on else None
 
     @property

@@ -1,7 +1,7 @@
-"""Keys and values of one layer in one flat store, in which every row and head may keep another number of tokens.
+"""Keys and values of one layer in one flat store, in which the number of kept tokens may differ between rows and heads.
 
-A segment belongs to one head of one row: a stretch of the store with some slots in use and some to spare. Only kept tokens take memory.
-Adjacent rows with segments of one length can also be viewed as a rectangle, without a copy.
+A segment is a part of the store for one head of one row, with used and spare slots. Only kept tokens take memory. Adjacent rows with
+segments of one length can also be viewed as a rectangle, without a copy.
 
 Shapes: B rows, H key/value heads, S slots of the store, T slots of a segment, D width.
 """
@@ -18,25 +18,25 @@ from etude.kernels import huge_pages
 from etude.kernels.tables import SlotTable
 
 ROOM_TOKENS = 32
-"""Spare slots of a new segment, so that it is not copied at every token."""
+"""Number of spare slots of a new segment, so that it is not copied at every token."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The tokens that a head keeps of a row, by position."""
+    """The tokens of a row that a head keeps, by position."""
 
     keys_TD: torch.Tensor
     values_TD: torch.Tensor
     position_T: torch.Tensor
-    """The position of each token among the row's own, from 0; padding has none."""
+    """The position of each token in its row, from 0, without padding."""
     mass_T: torch.Tensor
-    """Attention received so far, summed over queries and averaged over the query heads of a key; 0 where it is not recorded."""
+    """Attention received so far, summed over queries and averaged over the query heads of a key; 0 if not recorded."""
 
     def __len__(self) -> int:
         return len(self.position_T)
 
     def then(self, other: "Segment") -> "Segment":
-        """Return a copy of both, `other` after this one."""
+        """Concatenate a copy of both, `other` after this one."""
         parts = zip(self.parts(), other.parts(), strict=True)
         return Segment(*(torch.cat(pair) for pair in parts))
 
@@ -79,7 +79,7 @@ class Slots:
 
     @property
     def bytes(self) -> int:
-        """Bytes that are allocated."""
+        """Bytes allocated for the stores."""
         return sum(store.untyped_storage().nbytes() for store in (self.keys_SD, self.values_SD, self.position_S, self.mass_S))
 
     def segment(self, row: int, head: int) -> Segment:
@@ -93,7 +93,7 @@ class Slots:
 
     @cached_property
     def runs(self) -> list[range]:
-        """Runs of adjacent rows whose segments all have the same room; a row whose heads differ belongs to none."""
+        """Runs of adjacent rows whose segments all have the same capacity; rows whose heads differ are in none."""
         found: list[range] = []
         for row, room_H in enumerate(self.room_BH):
             if (room_H != room_H[0]).any():
@@ -105,20 +105,20 @@ class Slots:
         return found
 
     def rectangle(self, store_S: torch.Tensor, run: range) -> torch.Tensor:
-        """Return the store of a run as [B, H, T, ...], a view; segments shorter than the longest one end in undefined values."""
+        """Return a view [B, H, T, ...] of a run in a store; segments shorter than the longest one end in undefined values."""
         start, room = int(self.start_BH[run.start, 0]), int(self.room_BH[run.start, 0])
         own_S = store_S[start : start + len(run) * self.heads * room]
         return own_S.view(len(run), self.heads, room, *store_S.shape[1:])[:, :, : int(self.count_BH[run.start : run.stop].max())]
 
     @property
     def stretches(self) -> SlotTable:
-        """The segments as kernels take them: addresses of what is there now."""
+        """The segments in the kernels' format: addresses of the current stores."""
         counts = torch.from_numpy(self.start_BH), torch.from_numpy(self.count_BH)
         return SlotTable(self.keys_SD, self.values_SD, self.position_S, self.mass_S, *counts)
 
     @property
     def is_full(self) -> bool:
-        """Whether some segment has no slot to spare."""
+        """Whether a segment has no spare slot."""
         return bool((self.count_BH == self.room_BH).any())
 
     def append(self, keys_BHD: torch.Tensor, values_BHD: torch.Tensor, position_B: np.ndarray, is_real_B: np.ndarray) -> None:
@@ -135,7 +135,7 @@ class Slots:
         self.count_BH[is_real_B] += 1
 
     def end_at(self, place_B: np.ndarray) -> None:
-        """Forget each row's tokens from its position on; their slots are spare again."""
+        """Remove each row's tokens from this position; their slots become spare again."""
         for row, place in enumerate(place_B.tolist()):
             self.count_BH[row] = [int(torch.searchsorted(own.position_T, place)) for own in self.row(row)]
 
@@ -144,5 +144,5 @@ class Slots:
         return Slots([self.row(row) for row in rows], room_tokens=room_tokens)
 
     def with_room(self) -> "Slots":
-        """Return a copy with slots to spare."""
+        """Return a copy with spare slots."""
         return self.select(range(self.rows), room_tokens=self.room_tokens)

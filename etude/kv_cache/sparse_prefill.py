@@ -1,14 +1,14 @@
-"""Block-sparse prefill: each block of a prompt's queries reads the blocks of keys that promise it most attention, and no others.
+"""Block-sparse prefill: each block of a prompt's queries reads only the blocks of keys with the highest estimated attention.
 
-    antidiagonal     a block's promise is the softmax of sums over antidiagonals of stride S: each key and each query of a stretch of S
-                     tokens meets exactly one of the other stretch, so that no token is left out (XAttention, Xu et al. 2025, ICML, arXiv
+    antidiagonal     the estimate is the softmax of sums over antidiagonals of stride S: each key and each query of a group of S tokens is
+                     paired with exactly one of the other group, so that no token is ignored (XAttention, Xu et al. 2025, ICML, arXiv
                      2503.16428):
-                         A = softmax(sum_s q[iS + S - 1 - s] k[jS + s] / (sqrt(d) S)), summed over a block's stretches
-    vertical_slash   of the last block's attention, which is computed, the columns and the diagonals that have most of it, for all blocks
+                         A = softmax(sum_s q[iS + S - 1 - s] k[jS + s] / (sqrt(d) S)), summed over a block's groups
+    vertical_slash   the attention of the last block is computed; its columns and diagonals with the most attention are used for all blocks
                      (MInference, Jiang et al. 2024, NeurIPS, arXiv 2407.02490; here by blocks, and as many as reach the threshold)
 
-Of a row of promises the largest are taken until they sum to `threshold` of it, by head; the first block and a query's own are always read.
-Identity: threshold 1 is dense attention.
+For each head, the largest estimates of a row are taken until they sum to `threshold` of the row; the first block and a query's own are
+always read. Identity: threshold 1 is dense attention.
 
 Shapes: R query heads that share a key head, Q queries, T tokens, D width, M blocks of queries, P blocks of keys, S tokens of a block, K
 blocks that are read.
@@ -26,12 +26,12 @@ from etude.kernels.sparse import block_sparse_for
 Pattern = Literal["antidiagonal", "vertical_slash"]
 PATTERNS: tuple[Pattern, ...] = ("antidiagonal", "vertical_slash")
 _ROWS = 8
-"""Blocks of queries whose promises are computed at a time."""
+"""Number of blocks of queries whose estimates are computed at a time."""
 
 
 @dataclass
 class Density:
-    """How many blocks were read, summed over prompts, layers and heads."""
+    """Number of blocks read, summed over prompts, layers and heads."""
 
     read: int = 0
     """Pairs of blocks."""
@@ -44,17 +44,15 @@ class Density:
 
 @dataclass(frozen=True)
 class SparsePrefill:
-    """How blocks are chosen. It is the `sparse` field of a cache policy, set in Python: `dataclasses.replace(policy,
-    sparse=SparsePrefill())`.
-    """
+    """The selection of blocks, as the `sparse` field of a cache policy; set it in Python: `replace(policy, sparse=SparsePrefill())`."""
 
     pattern: Pattern = "antidiagonal"
     threshold: float = 0.9
     block_tokens: int = 128
     stride: int = 16
-    """Stride of the antidiagonals: the larger, the cheaper and coarser; 8 and 16 in the paper."""
+    """Stride of the antidiagonals; larger is cheaper and coarser; 8 and 16 in the paper."""
     from_tokens: int = 1024
-    """Contexts shorter than this are dense."""
+    """Contexts with fewer tokens are dense."""
     density: Density = field(default_factory=Density, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +66,7 @@ class SparsePrefill:
 
     @torch.no_grad()
     def causal(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
-        """Attend from the last Q of T tokens to the blocks that are chosen, [R, Q, D]; without gradients, computed in float32."""
+        """Return the attention [R, Q, D] of the last Q of T tokens to the selected blocks, without gradients, computed in float32."""
         if keys_TD.dtype in (torch.bfloat16, torch.float16):
             return self.causal(queries_RQD.float(), keys_TD.float(), values_TD.float(), scale).to(values_TD.dtype)
         is_read_RMP = self.chosen(queries_RQD, keys_TD, scale)
@@ -80,14 +78,15 @@ class SparsePrefill:
     def _gathered(
         self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, is_read_RMP: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Compute the same by torch's operations."""
+        """Compute the same with torch operations."""
+        # allocate the buffers once
         size, tokens = self.block_tokens, len(keys_TD)
         before = tokens - queries_RQD.shape[1]
         keys_PSD, values_PSD = (pad(states_TD, (0, 0, 0, -tokens % size)).unflatten(0, (-1, size)) for states_TD in (keys_TD, values_TD))
         is_later_SS = torch.ones(size, size, dtype=torch.bool, device=keys_TD.device).triu(1)
         read_RQD = queries_RQD.new_empty(*queries_RQD.shape[:2], values_TD.shape[-1])
         near_PSD, near_scores = torch.empty_like(keys_PSD), keys_PSD.new_empty(size * keys_PSD.shape[:2].numel())
-        near_values_PSD, near_weights = torch.empty_like(values_PSD), torch.empty_like(near_scores)  # made once
+        near_values_PSD, near_weights = torch.empty_like(values_PSD), torch.empty_like(near_scores)
         for row in range(is_read_RMP.shape[1]):
             block = before // size + row
             start, end = max(block * size, before), min((block + 1) * size, tokens)
@@ -106,7 +105,7 @@ class SparsePrefill:
         return read_RQD
 
     def chosen(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
-        """Return which blocks of keys each block of queries reads, [R, M, P]; none after its own."""
+        """Select the blocks of keys that each block of queries reads, [R, M, P]; none after its own."""
         promise = _antidiagonal if self.pattern == "antidiagonal" else _vertical_slash
         size, tokens = self.block_tokens, len(keys_TD)
         first, blocks = (tokens - queries_RQD.shape[1]) // size, -(-tokens // size)
@@ -123,7 +122,7 @@ class SparsePrefill:
 
 
 def _largest(promises_RMP: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Return the largest of each row, as many as sum to the threshold of the row."""
+    """Return the largest entries of each row that together reach the threshold."""
     sorted_RMP, order_RMP = promises_RMP.sort(dim=-1, descending=True, stable=True)
     before_RMP = sorted_RMP.cumsum(-1) - sorted_RMP
     is_wanted_RMP = before_RMP < threshold * promises_RMP.sum(-1, keepdim=True)
@@ -146,7 +145,7 @@ def _antidiagonal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float
         end = int(place[-1]) + 1
         scores = coarse_queries[:, rows] @ coarse_keys[:end].T
         read = scores.masked_fill(torch.arange(end, device=keys_TD.device) > place[:, None], -torch.inf).softmax(-1)
-        is_own = (place * stride + stride > before) & (place * stride < tokens)  # stretches of padding promise nothing
+        is_own = (place * stride + stride > before) & (place * stride < tokens)  # groups of padding count as 0
         by_block = (read * is_own[:, None]).unflatten(2, (-1, a_block)).sum(-1).unflatten(1, (-1, a_block)).sum(2)
         promises_RMP[:, first : first + _ROWS, : by_block.shape[2]] = by_block
     return promises_RMP

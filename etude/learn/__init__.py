@@ -1,1 +1,1 @@
-"""Learning: from judged attempts, by policy gradient or imitation, to an updated model."""
+"""Learning: update the model from scored attempts, by policy gradient, imitation or preference."""

@@ -1,4 +1,4 @@
-"""Rewards → advantages: how much better an attempt was than its group.
+"""Advantages from rewards: how much better an attempt was than its group.
 
 With scores R of a group of G attempts at one task (attempts without a score have advantage 0 and do not enter the statistics):
 
@@ -6,7 +6,7 @@ dr_grpo       R - mean                          Dr. GRPO, arXiv 2503.20783
 grpo          (R - mean) / (std + 1e-4)         GRPO, arXiv 2402.03300 sec. 4.1.2 (std with n - 1, as in TRL)
 rloo          R - mean of the others            RLOO, arXiv 2402.14740 eq. 8; equals dr_grpo · G / (G - 1)
 lite_ppo      (R - mean) / (std of all the batch's scores + 1e-4)    "Lite PPO", arXiv 2508.08221
-pass_at_k     (mean over sets of k with the attempt - mean over all sets of k) / (their std), a set scoring what its best attempt does:
+pass_at_k     (mean over sets of k with the attempt - mean over all sets of k) / (their std), where a set scores as its best attempt:
               "Pass@k training", arXiv 2508.10751
 
 A group whose scores are all equal has no signal: every rule gives it 0.
@@ -25,38 +25,38 @@ _EPSILON = 1e-4
 
 
 def dr_grpo(groups: Sequence[Scores]) -> list[list[float]]:
-    """R - mean of the group."""
+    """Return R - mean of the group."""
     return [_spread(scores, lambda r: r - r.mean()) for scores in groups]
 
 
 def grpo(groups: Sequence[Scores]) -> list[list[float]]:
-    """(R - mean) / std of the group."""
+    """Return (R - mean) / std of the group."""
     return [_spread(scores, lambda r: (r - r.mean()) / (_std(r) + _EPSILON)) for scores in groups]
 
 
 def rloo(groups: Sequence[Scores]) -> list[list[float]]:
-    """R minus the mean of the group's other attempts; a lone attempt has nothing to compare with and gets 0."""
+    """Return R minus the mean of the group's other attempts; 0 for a single attempt."""
     return [_spread(scores, lambda r: (r - r.mean()) * len(r) / (len(r) - 1) if len(r) > 1 else 0 * r) for scores in groups]
 
 
 def lite_ppo(groups: Sequence[Scores]) -> list[list[float]]:
-    """(R - mean of the group) / std over the whole batch."""
+    """Return (R - mean of the group) / std over the whole batch."""
     known = np.array([score for scores in groups for score in scores if score is not None])
     scale = _std(known) + _EPSILON
     return [_spread(scores, lambda r: (r - r.mean()) / scale) for scores in groups]
 
 
 def pass_at_k(groups: Sequence[Scores], *, k: int = 1) -> list[list[float]]:
-    """What an attempt adds to sets of `k` attempts of its group, of which the best one counts; `k` above the group's size means all of it.
+    """Return how much an attempt adds to the best score of sets of `k` attempts of its group; a larger `k` means the whole group.
 
-    With scores of 0 and 1, c of n being right, and C the binomial coefficient, it is the source's closed form:
+    With scores of 0 and 1, c of n right, and C the binomial coefficient, it equals the source's closed form:
 
         rho = 1 - C(n - c, k) / C(n, k)          sigma = sqrt(rho (1 - rho))
         right   (1 - rho) / sigma                wrong   (1 - rho - C(n - c - 1, k - 1) / C(n - 1, k - 1)) / sigma
 
-    Other scores (partial ones, shaped ones) have no form there: a set scores what its best attempt does, of which 0 and 1 are a case. Where
-    every set scores alike (with 0 and 1: fewer than k are wrong) nobody gets an advantage, whatever the scores are.
-    Identity: k = 1 is `grpo` with the deviation of the population (n, not n - 1), and nothing added to it.
+    The source has no form for other scores (partial, shaped); here a set scores as its best attempt, which includes 0 and 1. If every
+    set has the same score (with 0 and 1: fewer than k are wrong), all advantages are 0.
+    Identity: k = 1 is `grpo` with the population's deviation (n, not n - 1), and nothing added to it.
     """
     return [_spread(scores, partial(_of_sets, k=k)) for scores in groups]
 
@@ -82,7 +82,7 @@ def has_signal(scores: Scores) -> bool:
 
 
 def _spread(scores: Scores, rule: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-    """Apply `rule` to the known scores and put 0 where there is none."""
+    """Apply `rule` to the known scores; unknown ones get 0."""
     if not has_signal(scores):
         return [0.0] * len(scores)
     values = iter(rule(np.array([score for score in scores if score is not None], dtype=float)).tolist())
@@ -94,10 +94,10 @@ def _std(values: np.ndarray) -> float:
 
 
 def _of_sets(scores: np.ndarray, k: int) -> np.ndarray:
-    """Of each attempt, how its sets of `k` do beside all of them, in deviations of these."""
+    """Return the mean score of each attempt's sets of `k`, less that of all sets, in standard deviations of all sets."""
     n, order = len(scores), np.argsort(scores, kind="stable")
     k, rising = min(k, n), scores[order]
-    is_best = np.array([comb(place, k - 1) for place in range(n)]) / comb(n, k)  # share of sets whose best attempt it is
+    is_best = np.array([comb(place, k - 1) for place in range(n)]) / comb(n, k)  # share of sets in which it is the best
     mean = float(is_best @ rising)
     deviation = float(is_best @ (rising - mean) ** 2) ** 0.5
     if deviation < _EPSILON**2:

@@ -1,10 +1,10 @@
-"""Examples → rows for the model, what they have in common computed once.
+"""Pack examples into rows for the model, with shared prefixes computed once.
 
-A packed row holds the tree of its examples: sorted sequences (prompt, then completion), each adding only the tokens that follow what it
-shares with the one before. A token attends to its ancestors and has the position that it has in its plain row, so its log-probs are those
-of the plain row [prompt, completion]. A group's prompt is computed once, and so is the beginning that several of its attempts share, and a
-whole attempt that was drawn twice; gradients add up where paths meet. Models whose layers need a plain causal row (sliding windows,
-state-space layers) get plain rows: same numbers, more tokens.
+A packed row holds the tree of its examples: sorted sequences (prompt, then completion), each adding only the tokens after the prefix that
+it shares with the previous one. A token attends to its ancestors and has the position of its plain row, so its log-probs equal those of the
+plain row [prompt, completion]. A group's prompt is computed once, and so is a prefix that several of its attempts share, and an attempt
+that was sampled twice; gradients add up where paths meet. Models whose layers need a plain causal row (sliding windows, state-space layers)
+get plain rows: the same numbers with more tokens.
 
 Shapes: B rows, T row length, M distinct triples of a predicting position, a completion token and a temperature, N completion tokens of a
 micro-batch, flat.
@@ -20,29 +20,30 @@ from transformers import PreTrainedConfig
 from etude.learn.example import Example
 
 _EVEN_TOKENS = 2048
-"""Length at which attention costs a row as much as all the rest (SmolLM2-135M, 2 cores): longer rows share more, and pay for attention
-over what they mask out."""
+"""Row length at which attention costs as much as all the rest (SmolLM2-135M, 2 cores): longer rows share more, but spend more on masked
+attention.
+"""
 
 
 @dataclass
 class MicroBatch:
-    """Rows, and where their completion tokens are predicted."""
+    """Rows, and the positions where their completion tokens are predicted."""
 
     tokens_BT: torch.Tensor
     positions_BT: torch.Tensor
     ends_BT: torch.Tensor
-    """Where the positions that may attend to a token end: it is seen from itself up to there (a tree in preorder). 0 for padding."""
+    """Where the positions that may attend to a token end: from itself up to there (a tree in preorder). 0 for padding."""
     is_packed: bool
     sources_M: torch.Tensor
-    """Flat index (row·T + position) of a position that predicts."""
+    """Flat index (row·T + position) of a predicting position."""
     targets_M: torch.Tensor
-    """Id of the completion token that it predicts."""
+    """Id of the completion token predicted there."""
     temperatures_M: torch.Tensor
-    """What the logits are divided by."""
+    """Divisors of the logits."""
     triple_N: torch.Tensor
-    """Which of the M triples each completion token is."""
+    """Index among the M triples of each completion token."""
     example_N: torch.Tensor
-    """Which example (place in the list that was packed) each completion token belongs to; an example's tokens stand together, in order."""
+    """Index of the example (in the packed list) of each completion token; an example's tokens are consecutive, in order."""
 
     def attention_mask(self) -> torch.Tensor:
         """Boolean [B, 1, T, T] (True: may attend) for packed rows, [B, T] of 0/1 for plain ones."""
@@ -59,7 +60,7 @@ class MicroBatch:
 
 
 def can_share_prefixes(config: PreTrainedConfig) -> bool:
-    """Return whether every layer is full attention that honours a mask, so that packed rows give the plain rows' numbers."""
+    """Return whether every layer is full attention that honours a mask, so that packed rows give the same numbers as plain rows."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     windows = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
@@ -72,9 +73,9 @@ def can_share_prefixes(config: PreTrainedConfig) -> bool:
 def pack(
     examples: Sequence[Example], *, batch_tokens: int, shares_prefixes: bool, pad: int = 0, temperatures: Sequence[float] | None = None
 ) -> Iterator[MicroBatch]:
-    """Micro-batches of at most `batch_tokens` positions (padding counted; a single longer row stands alone), longest rows first.
+    """Yield micro-batches of at most `batch_tokens` positions (padding counted; a single longer row is one of its own), longest rows first.
 
-    `temperatures` has one for each example; None reads all of them at 1.
+    `temperatures` has one per example; None is 1 for all of them.
     """
     temperatures = [1.0] * len(examples) if temperatures is None else temperatures
     rows = _packed_rows(examples, temperatures, batch_tokens) if shares_prefixes else _plain_rows(examples, temperatures)
@@ -90,11 +91,11 @@ def _plain_rows(examples: Sequence[Example], temperatures: Sequence[float]) -> l
 
 
 def _packed_rows(examples: Sequence[Example], temperatures: Sequence[float], batch_tokens: int) -> list["_Row"]:
-    """Return the sorted examples cut into rows, at the places where rows cost least: mostly between groups."""
+    """Cut the sorted examples into rows at the lowest cost: mostly between groups."""
     order = sorted(range(len(examples)), key=lambda i: (*examples[i].prompt, *examples[i].completion))
     inputs = [_inputs(examples[i]) for i in order]
     added = [len(own) - _num_shared(before, own) for before, own in zip([(), *inputs], inputs, strict=False)]
-    cheapest, starts = [0.0], []  # of rows for the first examples, and where the last of those rows starts
+    cheapest, starts = [0.0], []  # cost of rows for the first examples, and where the last of those rows starts
     for end in range(1, len(order) + 1):
         options: list[tuple[float, int]] = []
         tail = 0
@@ -118,21 +119,21 @@ def _packed_rows(examples: Sequence[Example], temperatures: Sequence[float], bat
 
 
 class _Row:
-    """A tree of sequences in preorder. A sequence's last token predicts nothing, so it has no place in the row."""
+    """A tree of sequences in preorder. A sequence's last token predicts nothing, so it is not in the row."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.positions: list[int] = []
         self.ends: list[int] = []
         self.path: list[int] = []
-        """Places of the tokens of the sequence that was added last."""
+        """Positions of the tokens of the last added sequence."""
         self.triples: dict[tuple[int, int, float], int] = {}
-        """Each distinct (predicting place, target, temperature) and its number."""
+        """Each distinct (predicting position, target, temperature) and its number."""
         self.triple_N: list[int] = []
         self.example_N: list[int] = []
 
     def add(self, index: int, example: Example, temperature: float) -> "_Row":
-        """Another example, which must not sort before the last one."""
+        """Add an example, which must not sort before the last one."""
         inputs = _inputs(example)
         shared = _num_shared([self.tokens[place] for place in self.path], inputs)
         del self.path[shared:]
@@ -150,7 +151,7 @@ class _Row:
 
 
 def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens that two sequences begin with in common."""
+    """Return the number of leading tokens that two sequences share."""
     pairs = zip(one, other, strict=False)
     return next((place for place, (mine, its) in enumerate(pairs) if mine != its), min(len(one), len(other)))
 

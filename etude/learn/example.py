@@ -1,13 +1,13 @@
-"""What the learner takes in: token sequences with a weight for every completion token in each of five streams.
+"""Examples, the learner's input: token sequences with a weight for every completion token in each of five streams.
 
 policy      the advantage of a sampled token: policy gradient
-imitate     how much a token's log-likelihood counts: demonstrations, own best attempts
-anchor      how much a token's divergence from the reference model counts
-likelihood  how much a completion's log-likelihood counts just now, by a loss over whole completions (`etude.learn.sequences`)
-replay      how much a replayed token counts, which comes beside the batch (`etude.learn.replay`)
+imitate     weight of a token's log-likelihood: demonstrations, own best attempts
+anchor      weight of a token's divergence from the reference model
+likelihood  current weight of a completion's log-likelihood, from a loss over whole completions (`etude.learn.sequences`)
+replay      weight of a replayed token, in addition to the batch (`etude.learn.replay`)
 
-Policy and anchor compare with the distribution that sampled, so their log-probs are those at the temperature of sampling. The other three
-learn likelihoods, which are the model's own at temperature 1: -log softmax(z / T) is least at z = T log p.
+Policy and anchor compare with the distribution that sampled, so they use log-probs at the sampling temperature. The other three learn
+likelihoods of the model at temperature 1: -log softmax(z / T) is least at z = T log p.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ class Example:
     likelihood: Weights | None = None
     replay: Weights | None = None
     behaviour_logprobs: Weights | None = None
-    """Log-probs under which the tokens were sampled; the policy and anchor streams need them."""
+    """Log-probs of the tokens when they were sampled; the policy and anchor streams need them."""
     reference_logprobs: Weights | None = None
-    """Log-probs under the reference model; the anchor stream needs them, and an anchor on replay."""
+    """Log-probs under the reference model; the anchor stream needs them, and replay with a KL term."""
     marks: Weights | None = None
-    """What a policy loss that looks at the whole batch makes of each token beforehand."""
+    """Marks of tokens from a policy loss that reads the whole batch first."""
 
     def __post_init__(self) -> None:
         for name in ("policy", "imitate", "anchor", "likelihood", "replay", "behaviour_logprobs", "reference_logprobs", "marks"):
@@ -47,16 +47,16 @@ class Example:
 
     @property
     def is_sampled(self) -> bool:
-        """Whether it is in a stream that is read at the temperature of sampling."""
+        """Whether it is in a stream that uses the sampling temperature."""
         return self.policy is not None or self.anchor is not None
 
     def apart(self) -> "list[Example]":
-        """Examples that are read at one temperature each: two where it is in streams of both kinds."""
+        """Return examples with one temperature each: two if it is in streams of both kinds."""
         if not self.is_sampled or (self.imitate is None and self.likelihood is None and self.replay is None):
             return [self]
         return [replace(self, policy=None, anchor=None), replace(self, imitate=None, likelihood=None, replay=None)]
 
 
 def demonstration(prompt: Sequence[int], completion: Sequence[int]) -> Example:
-    """Return an example to imitate, every token with weight 1."""
+    """Return an example to imitate, with weight 1 for every token."""
     return Example(tuple(prompt), tuple(completion), imitate=(1.0,) * len(completion))

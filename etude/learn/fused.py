@@ -1,13 +1,14 @@
-"""The update's forward and backward pass of Llama-shaped models on a CPU, in the few operations that it needs.
+"""Forward and backward pass of updates for Llama-shaped models on a CPU, with few operations.
 
-transformers' modules spend more time on norms, gates, positions, masks and copies than on matrix products, attend to whole rows where a
-packed row is mostly masked out, and keep every step between for the backward pass. Here a layer is two functions with a backward pass of
-their own, and between their products stand the kernels of `etude.kernels.update`. Kept for the backward pass are a half layer's input, the
-queries, keys and values (Qwen3's also without their norm), what was read, and the two inputs of the gate; norms and gates are computed
-again. The head's logits are computed for some tokens at a time, forward and again backward, so that there is never a full tensor of them.
+transformers' modules spend more time on norms, gates, positions, masks and copies than on matrix products. They attend to whole rows,
+although a packed row is mostly masked out, and store every intermediate for the backward pass. Here a layer is two functions with a
+backward pass of their own, and between their products are the kernels of `etude.kernels.update`. Stored for the backward pass are a half
+layer's input, the queries, keys and values (Qwen3's also without their norm), the attention output, and the two inputs of the gate; norms
+and gates are recomputed. The head's logits are computed for some tokens at a time, forward and again backward, so that the full tensor
+never exists.
 
 Attention's backward pass is FlashAttention's (Dao et al. 2022, arXiv 2205.14135, appendix B.2), over trees of tokens. The numbers are those
-of transformers' modules under autocast (`etude.learn.logprobs`): products in the update's precision, residuals, norms, softmax and sums in
+of transformers' modules under autocast (`etude.learn.logprobs`): products in the update's precision; residuals, norms, softmax and sums in
 float32.
 
 Shapes: as in `etude.kernels.update`.
@@ -28,20 +29,22 @@ from etude.learn.batches import MicroBatch, can_share_prefixes
 from etude.models.load import LLAMA_SHAPED
 
 _HEAD_ROWS = 1024
-"""Tokens whose logits are there at a time, at most; oneDNN lays the head's weights out anew for each such piece."""
+"""Most tokens whose logits exist at a time; oneDNN reorders the head's weights for each such piece."""
 _EVEN = 128
-"""Tokens are filled up to a multiple of it: in half precision oneDNN makes a program for every new number of them, in time and memory."""
+"""Numbers of tokens are rounded up to a multiple of it: in half precision oneDNN compiles a program for every new number, at a cost in
+time and memory.
+"""
 
 
 class FusedPass:
-    """Log-probs and hidden states by a model's own weights."""
+    """Computes log-probs and hidden states with a model's own weights."""
 
     def __init__(self, model: Any, kernels: UpdateKernels) -> None:
         self._model, self._kernels = model, kernels
 
     @staticmethod
     def of(model: Any, dtype: torch.dtype) -> "FusedPass | None":
-        """Return the pass for a model whose architecture and sizes it knows, and which nobody changed; else None."""
+        """Return the pass for an unmodified model of a known architecture and size; else None."""
         if type(model).__name__ not in LLAMA_SHAPED or not _is_untouched(model):
             return None
         config, weight, own = model.config, model.get_input_embeddings().weight, model.model.layers[0].self_attn
@@ -54,8 +57,8 @@ class FusedPass:
         return FusedPass(model, kernels) if kernels else None
 
     def logprobs(self, batch: MicroBatch, *, entropy_slopes: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs with gradient and entropies without (with `entropy_slopes`, with it), [M], of the distinct triples of a position, a
-        token and a temperature.
+        """Return log-probs with gradient and entropies, [M], of the distinct triples of a position, a token and a temperature; entropies
+        have a gradient with `entropy_slopes`.
         """
         decoder = self._model.model
         vocabulary, most = len(self._model.lm_head.weight), int(batch.targets_M.max())
@@ -68,11 +71,11 @@ class FusedPass:
         return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
 
     def hidden_states(self, batch: MicroBatch, positions_K: torch.Tensor) -> torch.Tensor:
-        """Return what the head reads at these flat positions, [K, E], with gradient."""
+        """Return the head's input at these flat positions, [K, E], with gradient."""
         return self._model.model.norm(self._residuals(batch, positions_K)[: len(positions_K)])
 
     def _residuals(self, batch: MicroBatch, positions_K: torch.Tensor) -> torch.Tensor:
-        """Return what the last layer leaves at these positions, before the last norm, and some spare rows."""
+        """Return the last layer's output at these positions, before the last norm, and some padding rows."""
         decoder = self._model.model
         is_token_BT = batch.ends_BT > 0
         tokens_N, positions_N = batch.tokens_BT[is_token_BT], batch.positions_BT[is_token_BT]
@@ -97,7 +100,7 @@ class FusedPass:
 
 
 def _is_untouched(model: Any) -> bool:
-    """Return whether its class is transformers', what attention and MLPs consist of is plain, and nobody listens in."""
+    """Return whether the model's class is transformers', its attention and MLPs have plain parts, and it has no hooks."""
     parts = [module for layer in model.model.layers for module in (*layer.self_attn.children(), *layer.mlp.children())]
     is_plain = all(type(module) is nn.Linear or type(module).__name__.endswith(("RMSNorm", "Activation", "SiLU")) for module in parts)
     is_known = type(model).__module__.startswith("transformers.models.")
@@ -106,7 +109,7 @@ def _is_untouched(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all layers have in common."""
+    """Data that all layers share."""
 
     kernels: UpdateKernels
     trees: Trees
@@ -222,7 +225,7 @@ class _GatedMLP(torch.autograd.Function):
 
 
 class _Head(torch.autograd.Function):
-    """Log-probs of the targets and entropies, of softmax(Head(Norm(x)) / temperature), each row at its own temperature."""
+    """Log-probs of the targets and entropies of softmax(Head(Norm(x)) / temperature), each row at its own temperature."""
 
     @staticmethod
     def forward(
@@ -242,7 +245,7 @@ class _Head(torch.autograd.Function):
         for normed, targets, temperatures in _pieces(normed_ME, targets_M, temperatures_M):
             logits = normed @ weight.t()
             found.append(kernels.chosen(logits, targets, temperatures))
-        ctx.logits = logits if len(found) == 1 and any(ctx.needs_input_grad) else None  # or else they are made again, a piece at a time
+        ctx.logits = logits if len(found) == 1 and any(ctx.needs_input_grad) else None  # else recomputed in pieces
         logprobs_M, entropy_M, normaliser_M = (torch.cat(part) for part in zip(*found, strict=True))
         kept = (entropy_M,) if entropy_slopes else ()
         ctx.save_for_backward(x_ME, norm, head, targets_M, temperatures_M, inverse_M, normed_ME, normaliser_M, *kept)
@@ -260,7 +263,7 @@ class _Head(torch.autograd.Function):
         entropy = [*entropy, gradients[1].contiguous()] if entropy else []
         own_slopes = gradients[0].contiguous(), *entropy
         pieces = _pieces(normed_ME, normed_slope_ME, targets_M, temperatures_M, normaliser_M, *own_slopes)
-        kept, ctx.logits = ctx.logits, None  # slopes take their place
+        kept, ctx.logits = ctx.logits, None  # overwritten by the slopes
         for normed, normed_slope, targets, temperatures, normalisers, slopes, *own in pieces:
             logits = normed @ weight.t() if kept is None else kept
             kernels.chosen_backward(logits, targets, temperatures, normalisers, slopes, tuple(own) or None)
@@ -272,16 +275,16 @@ class _Head(torch.autograd.Function):
 
 
 def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Yield the tensors cut alike, into as few pieces as may be, all about as long."""
+    """Yield the tensors cut alike, into as few pieces as possible, of about equal length."""
     length, number = len(tensors[0]), -(-len(tensors[0]) // _HEAD_ROWS)
-    rows = -(-length // number // _EVEN) * _EVEN  # of even pieces
+    rows = -(-length // number // _EVEN) * _EVEN  # rounded up to a multiple
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def _by_kind(
     plain_NTD: torch.Tensor, heads: int, query_norm: torch.Tensor, key_norm: torch.Tensor, states_NSD: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Queries and keys as rows of float32, the weight that norms them, and where they stand among the states."""
+    """Yield queries and keys as rows of float32, with the weight of their norm and their part of the states."""
     kinds = plain_NTD.split((heads, plain_NTD.shape[1] - heads), dim=1)
     places = states_NSD[:, :heads], states_NSD[:, heads : plain_NTD.shape[1]]
     for part, norm_D, its in zip(kinds, (query_norm, key_norm), places, strict=True):
@@ -289,7 +292,7 @@ def _by_kind(
 
 
 def _joined(weights: Sequence[torch.Tensor | None], dtype: torch.dtype) -> torch.Tensor:
-    """Several weights of one input as one, in the precision of products."""
+    """Return several weights of one input concatenated, in the precision of products."""
     present = [weight for weight in weights if weight is not None]
     joined = torch.empty(sum(map(len, present)), *present[0].shape[1:], dtype=dtype)
     for part, weight in zip(joined.split([len(weight) for weight in present]), present, strict=True):

@@ -1,19 +1,19 @@
-"""Process rewards that nobody labels: a language model that learns which whole answers are right says so token by token (PRIME).
+"""Process rewards without step labels: a language model that learns which whole answers are right gives token rewards (PRIME).
 
-    r_t   = β (log φ(y_t | y_<t) - log ref(y_t | y_<t))       what a token is worth
-    loss  = BCE(sigmoid(Σ_t r_t), score)                       φ learns from the scores of whole answers alone
+    r_t   = β (log φ(y_t | y_<t) - log ref(y_t | y_<t))       reward of a token
+    loss  = BCE(sigmoid(Σ_t r_t), score)                       φ learns only from the scores of whole answers
     A_t   = Σ_(u >= t) (r_u - mean over the group's other attempts of their mean r) / m
-            m: the largest |Σ_(u >= t) r_u| of the batch, at least 1, so that what is to come is in [-1, 1], as scores are
+            m: the largest |Σ_(u >= t) r_u| of the batch, at least 1, so that returns are in [-1, 1], as scores are
 
-PRIME, arXiv 2502.01456, eq. 3 to 6: φ and ref begin as the model that practice began with, φ is updated after it was asked, as the policy
-is, so what it says of an attempt was not learned from it. A_t is added to the outcome's advantage, in groups with signal. The last token
-has no process reward there, since the outcome is its own; attempts without a score get no A and are nobody's others; the division by m is
-the authors' `batch_norm`. Departures: their m has no least value, so that what φ says after its first update, which is hardly anything,
-would count as much as what it says later; their baseline has the token's own reward in place of the attempt's own mean, here the others'
-alone count; they bring the sum of both advantages to mean 0 and deviation 1 over a batch, and leave out tasks by their share of right
-answers. φ is a second model with an optimizer of its own, ref a third.
+PRIME, arXiv 2502.01456, eq. 3 to 6: φ and ref begin as the model at the start of practice. φ is updated after it was evaluated, like the
+policy, so its rewards of an attempt were not learned from it. A_t is added to the outcome's advantage, in groups with signal. The last
+token has no process reward there, since the outcome belongs to it; attempts without a score get no A and do not count as others; the
+division by m is the authors' `batch_norm`. Departures: their m has no minimum, so that φ's small rewards after its first update would count
+as much as later ones; their baseline has the token's own reward in place of the attempt's own mean, here only the others count; they
+normalize the sum of both advantages to mean 0 and deviation 1 over a batch, and drop tasks by their share of right answers. φ is a second
+model with an optimizer of its own, ref a third.
 
-Identity: coefficient 0 is the outcome's advantage alone; so is a φ that has learned nothing (r = 0).
+Identity: with coefficient 0 there is only the outcome's advantage; the same holds for a φ that has learned nothing (r = 0).
 """
 
 import copy
@@ -35,19 +35,19 @@ from etude.tasks.reward import Reward
 
 
 class ImplicitReward:
-    """The second model, its optimizer and the one that it is compared with."""
+    """The second model, its optimizer and its reference."""
 
     def __init__(self, model: Any, beta: float, optimizer: OptimizerSettings, **options: Any) -> None:
-        """`options` are those of its `Learner` (`dtype`, `batch_tokens`)."""
+        """Copy the model as φ and ref; `options` are those of its `Learner` (`dtype`, `batch_tokens`)."""
         self.beta = beta
         reference = copy.deepcopy(model).eval().requires_grad_(False)
         own = copy.deepcopy(model).eval()
         self.learner = Learner(own, optimizer, [LIKELIHOOD], reference=reference, **options)
         self._read: dict[Example, float] = {}
-        """What the reference said of the answers that were asked about last."""
+        """The reference's log-probs of the last evaluated answers."""
 
     def rewards(self, groups: Sequence[Group]) -> list[list[Weights]]:
-        """r of every own token, by group and attempt."""
+        """Return r of every own token, by group and attempt."""
         answers = _answers(groups)
         own, reference = self.learner.logprobs(answers), self.learner.logprobs(answers, reference=True)
         self._read = dict(zip(answers, map(sum, reference), strict=True))
@@ -58,7 +58,7 @@ class ImplicitReward:
         return tuple(self.beta * (one - other) for one, other in zip(own, reference, strict=True))
 
     def update(self, groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]) -> dict[str, float]:
-        """Make one update on the attempts that have a score, if any has."""
+        """Make one update on the attempts with a score, if there are any."""
         scored = [reward.score is not None for row in rewards for reward in row]
         answers = [answer for answer, known in zip(_answers(groups), scored, strict=True) if known]
         target_S = torch.tensor([reward.score for row in rewards for reward in row if reward.score is not None], dtype=torch.float64)
@@ -75,13 +75,13 @@ class ImplicitReward:
         return {"loss": update_on_sequences(self.learner, answers, loss)["loss"]}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the model's and its optimizer's tensors; the one that it is compared with is made anew from where practice began."""
+        """Return the tensors of φ and its optimizer; ref is rebuilt from the model at the start of practice."""
         return {f"o.{name}": value for name, value in self.learner.state_dict().items()} | {
             f"m.{name}": value.detach() for name, value in self.learner.model.named_parameters() if value.requires_grad
         }
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
         self.learner.load_state_dict({name[2:]: value for name, value in tensors.items() if name.startswith("o.")})
         with torch.no_grad():
             for name, parameter in self.learner.model.named_parameters():
@@ -90,7 +90,7 @@ class ImplicitReward:
 
 
 def token_returns(token_rewards: Sequence[Sequence[Weights]], rewards: Sequence[Sequence[Reward]]) -> list[list[Weights]]:
-    """Return A of every own token, by group and attempt; 0 for an attempt without a score, and for a lone one."""
+    """Return A of every own token, by group and attempt; 0 for an attempt without a score or without others."""
     rows = [
         [(*own[:-1], 0.0) if reward.score is not None else None for own, reward in zip(row, said, strict=True)]
         for row, said in zip(token_rewards, rewards, strict=True)
@@ -103,8 +103,8 @@ def token_returns(token_rewards: Sequence[Sequence[Weights]], rewards: Sequence[
 
 
 def within_task_auc(token_rewards: Sequence[Sequence[Weights]], rewards: Sequence[Sequence[Reward]]) -> float | None:
-    """Of the pairs of attempts at a task that differ in score, the share whose better one has the higher Σ r (AUC within tasks); ties half.
-    None: no pair.
+    """Return the share of pairs of attempts at one task with different scores in which the better one has the higher Σ r (AUC within
+    tasks); ties count half. None without pairs.
     """
     found = []
     for row, said in zip(token_rewards, rewards, strict=True):
@@ -113,7 +113,7 @@ def within_task_auc(token_rewards: Sequence[Sequence[Weights]], rewards: Sequenc
 
 
 def _centred(row: Sequence[Weights | None], most: float) -> list[Weights | None]:
-    """None for what can't be compared."""
+    """Return the row less the means of the others; None for attempts that cannot be compared."""
     means = [fmean(own) for own in row if own]
     if len(means) < 2:
         return [None] * len(row)
@@ -121,7 +121,7 @@ def _centred(row: Sequence[Weights | None], most: float) -> list[Weights | None]
 
 
 def _to_come(own: Weights) -> Weights:
-    """Return the sums from each token on."""
+    """Return the sums from each token to the end."""
     return tuple(accumulate(reversed(own)))[::-1]
 
 

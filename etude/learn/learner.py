@@ -1,13 +1,15 @@
-"""The one training loop: examples in five streams → an updated model.
+"""The training loop: examples in five streams → an updated model.
 
 The learner knows no algorithm by name. A stream is a loss function, the weights it reads from an example, a coefficient and a way to
-average; warm start is the imitate stream alone, practice the policy stream, retention adds anchor and replay, preference the likelihood
+average. Warm start uses only the imitate stream, practice the policy stream; retention adds anchor and replay, preference the likelihood
 stream.
-The gradient of a batch does not depend on how it is cut into micro-batches: every token's share in the mean is fixed beforehand.
-All streams divide by the whole batch's count, so a stream that holds a quarter of a batch's examples weighs a quarter; replay comes beside
-the batch and is not counted in it.
-The model stays in evaluation mode: the denominator of a ratio is the behaviour policy, which sampled without dropout, and with dropout
-in the numerator an unchanged model would not have ratio 1. Adapters may have dropout of their own, for streams that imitate.
+
+The gradient of a batch does not depend on its cut into micro-batches: every token's share in the mean is fixed beforehand. All streams
+divide by the whole batch's count, so a stream with a quarter of a batch's examples weighs a quarter; replay is added to the batch and is
+not counted in it.
+
+The model stays in evaluation mode: the denominator of a ratio is the behaviour policy, which sampled without dropout. With dropout in the
+numerator an unchanged model would not have ratio 1. Adapters may have dropout of their own, for streams that imitate.
 """
 
 import math
@@ -31,7 +33,7 @@ from etude.randomness import seed_for
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 Mark = Callable[[Sequence[Example], Sequence[Weights], int], Sequence[Example]]
-"""A whole batch, its completions' log-probs as the model is now, and the number of updates so far, to the batch with marks."""
+"""(whole batch, its completions' current log-probs, number of updates so far) → the batch with marks."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,19 @@ class Stream:
     """One term of the loss."""
 
     name: str
-    """`policy`, `imitate`, `anchor`, `likelihood` or `replay`: the field of an example that holds the weights."""
+    """`policy`, `imitate`, `anchor`, `likelihood` or `replay`: the field of an example with the weights."""
     loss: Loss
     coefficient: float = 1.0
     loss_agg_mode: LossAggMode = "token-mean"
     constant_tokens: int = 1
-    """Length that `seq-mean-token-sum-norm` divides by."""
+    """Divisor of `seq-mean-token-sum-norm`."""
     mark: Mark | None = None
-    """What a loss wants done with a batch before it is cut, for the price of a forward pass."""
+    """Marks tokens of the whole batch before it is cut; costs a forward pass."""
 
 
 @dataclass(frozen=True)
 class BatchSize:
-    """The batch as it was sampled, before groups without signal were dropped."""
+    """Size of the batch as sampled, before groups without signal were dropped."""
 
     sequences: int
     tokens: int
@@ -71,24 +73,26 @@ class Learner:
     dtype: torch.dtype = torch.float32
     """Precision of the matrix products; weights and optimizer are float32."""
     batch_tokens: int = 2048
-    """Positions in a micro-batch: what bounds memory."""
+    """Positions in a micro-batch; limits memory."""
     shares_prefixes: bool | None = None
-    """Whether what examples begin with in common is computed once; None decides by the architecture."""
+    """Whether shared prefixes of examples are computed once; None decides by the architecture."""
     temperature: float = 1.0
-    """Temperature that own tokens were sampled at: what the policy and anchor streams are read at. The others are read at 1."""
+    """Sampling temperature of own tokens, used by the policy and anchor streams. The others use 1."""
     reference: Any = None
-    """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
+    """A frozen reference model; None: with adapters, the model with its adapters off."""
     entropy_bonus: float = 0.0
-    """How much the entropy of the policy stream's tokens, averaged as their loss is, takes off the loss; 0 is off, and costs nothing."""
+    """Coefficient of the entropy of the policy stream's tokens, averaged as their loss, subtracted from the loss; 0 is off and costs
+    nothing.
+    """
     restarts: bool = False
-    """Whether `restart` is to go back to the model as it is now."""
+    """Whether `restart` must be able to restore the current model."""
     dropout_seed: int | None = None
-    """Decides, with the number of updates so far, what adapters with dropout drop out in an update; None: nothing."""
+    """Seed, with the number of updates so far, of the adapters' dropout; None: no dropout."""
     rate_factor: float = 1.0
-    """What the optimizer's rate is multiplied by just now; whoever changes it carries it over a kill."""
+    """Factor on the learning rate; whoever changes it must save it in checkpoints."""
     updates: int = field(default=0, init=False)
     _is_refreshed: bool = field(default=False, init=False)
-    """Whether the reference is no longer what it was made as, so that a checkpoint holds it."""
+    """Whether the reference was refreshed, so that checkpoints hold it."""
 
     def __post_init__(self) -> None:
         self.optimizer.check("optimizer")
@@ -107,7 +111,7 @@ class Learner:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Make the model again what it was when this learner was made, and forget what the optimizer learned; one with `restarts`."""
+        """Restore the model from when this learner was created, and reset the optimizer; needs `restarts`."""
         if self._start is None:
             raise ValueError("a learner that restarts is made with restarts=True")
         for parameter, start in zip(self.parameters, self._start, strict=True):
@@ -116,7 +120,9 @@ class Learner:
         self.updates = 0
 
     def update(self, examples: Sequence[Example], size: BatchSize | None = None, *, rate_share: float = 1.0) -> dict[str, float]:
-        """Make one optimizer step on a batch, at that share of the rate; returns metrics (token means). An empty batch changes nothing."""
+        """Make one optimizer step on a batch, at this share of the rate, and return metrics (token means). An empty batch changes
+        nothing.
+        """
         if not examples:
             return {}
         size = size or BatchSize.of(examples)
@@ -135,14 +141,14 @@ class Learner:
         return metrics.result() | self._step(rate_share)
 
     def _dropping_out(self, batch: int) -> AbstractContextManager[None]:
-        """Return a context for the forward pass of a micro-batch of this update."""
+        """Return a context with dropout for the forward pass of a micro-batch of this update."""
         if self.dropout_seed is None:
             return nullcontext()
         return adapter_dropout(self.model, seed_for(self.dropout_seed, self.updates, batch))
 
     def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
-        """Log-probs of the examples' completion tokens under the model, or under the reference: at the temperature of sampling of those in
-        the policy or the anchor stream, at 1 of the others.
+        """Return log-probs of the examples' completion tokens under the model or the reference: at the sampling temperature for examples in
+        the policy or the anchor stream, at 1 for others.
         """
         if reference and self.reference is None and not has_adapters(self.model):
             raise ValueError("a model without adapters needs a reference to be compared with")
@@ -152,19 +158,19 @@ class Learner:
             return completion_logprobs(model, examples, self.dtype, shares_prefixes=self.shares_prefixes, **options)
 
     def with_reference(self, examples: Sequence[Example]) -> list[Example]:
-        """Return the examples with the reference's log-probs, which the anchor stream needs."""
+        """Return the examples with the reference's log-probs, for the anchor stream."""
         found = self.logprobs(examples, reference=True)
         return [replace(example, reference_logprobs=values) for example, values in zip(examples, found, strict=True)]
 
     @torch.no_grad()
     def refresh_reference(self) -> None:
-        """Make the model as it is now the reference, which has to be a model of its own."""
+        """Copy the current model into the reference, which must be a model of its own."""
         for own, now in zip(self.reference.parameters(), self.model.parameters(), strict=True):
             own.copy_(now)
         self._is_refreshed = True
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the optimizer's tensors, the number of updates and a refreshed reference, for a checkpoint."""
+        """Return the optimizer's tensors, the number of updates and a refreshed reference."""
         tensors = {"updates": torch.tensor(self.updates), **moments_of(self._adam, self.parameters)}
         if self._is_refreshed:
             trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -172,7 +178,7 @@ class Learner:
         return tensors
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state_dict` gave, and forget what was before."""
+        """Replace the state with that of `state_dict`."""
         self.updates = int(tensors["updates"])
         kept = {name.removeprefix("reference."): value for name, value in tensors.items() if name.startswith("reference.")}
         self._is_refreshed = bool(kept)
@@ -250,7 +256,7 @@ def _stream_tokens(stream: Stream, batch: MicroBatch, examples: Sequence[Example
 
 
 class _Means:
-    """Metrics of a batch, gathered over micro-batches: token means and plain sums."""
+    """Metrics of a batch, accumulated over micro-batches: token means and plain sums."""
 
     def __init__(self) -> None:
         self.totals: dict[str, float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""Log-probs and entropy of completion tokens under a model, with the LM head run on predicting positions only; and what the head reads.
+"""Log-probs and entropy of completion tokens under a model, with the LM head run only on predicting positions; and the head's input.
 
 Shapes: N completion tokens, M distinct triples of a predicting position, a token and a temperature, K positions, V vocabulary, E hidden
 size.
@@ -16,24 +16,24 @@ from etude.learn.fused import FusedPass
 from etude.models.heads import head_on_positions, states_before_head
 
 _ROWS = 16
-"""Rows of logits that are turned into float32 together, so that they stay in the processor's cache."""
+"""Rows of logits converted to float32 together, so that they stay in the processor's cache."""
 
 
 @dataclass
 class Outputs:
-    """What the model says of N completion tokens."""
+    """The model's output for N completion tokens."""
 
     logprobs_N: torch.Tensor
-    """Natural log-probs of each token at the temperature of its example, with gradient."""
+    """Natural log-probs of each token at its example's temperature, with gradient."""
     entropy_N: torch.Tensor
-    """Entropy in nats of the distribution each token was chosen from, with gradient where that was asked for."""
+    """Entropy in nats of the distribution of each token, with gradient if requested."""
 
 
 def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32, *, entropy_slopes: bool = False) -> Outputs:
-    """Make one forward pass; `dtype` bfloat16 computes the matrix products under autocast, float32 masters untouched.
+    """Run one forward pass; `dtype` bfloat16 computes the matrix products under autocast, with float32 master weights.
 
-    Log-probs are those of softmax(logits / temperature), with the batch's temperatures. `entropy_slopes` gives entropies a gradient, for
-    some more work in the backward pass.
+    Log-probs are those of softmax(logits / temperature), with the batch's temperatures. `entropy_slopes` gives entropies a gradient, at
+    some cost in the backward pass.
     """
     fused = FusedPass.of(model, dtype)
     if fused:
@@ -46,7 +46,7 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
 
 
 def hidden_states(model: Any, batch: MicroBatch, positions_K: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """What the LM head reads at flat (row·T + position) positions of the batch, [K, E] in float32, with gradient; `dtype` as above."""
+    """Return the LM head's input at flat (row·T + position) positions of the batch, [K, E] in float32, with gradient; `dtype` as above."""
     fused = FusedPass.of(model, dtype)
     if fused:
         return fused.hidden_states(batch, positions_K)
@@ -75,8 +75,8 @@ def completion_logprobs(
     temperature: float | Sequence[float] = 1.0,
     shares_prefixes: bool | None = None,
 ) -> list[tuple[float, ...]]:
-    """Log-probs of the examples' completion tokens, in `batch_tokens` positions at a time, at one temperature or at one for each example;
-    None lets the architecture decide on sharing.
+    """Return log-probs of the examples' completion tokens, computed in `batch_tokens` positions at a time, at one temperature or one per
+    example; `shares_prefixes` None decides by the architecture.
     """
     temperatures = [temperature] * len(examples) if isinstance(temperature, int | float) else temperature
     shares_prefixes = can_share_prefixes(model.config) if shares_prefixes is None else shares_prefixes
@@ -94,8 +94,8 @@ class _ChosenLogProbs(torch.autograd.Function):
     """logits [N, V], targets [N], temperatures [N] → log softmax of logits / temperature at the targets and its entropy, both float32.
 
     The same numbers as `logits.float().log_softmax(-1).gather(...)`, whose float32 copies of a large vocabulary (three of N·V) cost more
-    than the head itself on a CPU; here a copy has a few rows, forward and backward. With p the softmax and H its entropy the slopes are
-    (1[v = target] - p_v) / temperature of the log-prob, and -p_v (log p_v + H) / temperature of the entropy, where it has them.
+    than the head itself on a CPU; here a copy has a few rows, forward and backward. With p the softmax and H its entropy, the slopes are
+    (1[v = target] - p_v) / temperature of the log-prob, and -p_v (log p_v + H) / temperature of the entropy, if it has a gradient.
     """
 
     @staticmethod

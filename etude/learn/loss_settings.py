@@ -1,4 +1,4 @@
-"""Which loss, and its bounds, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of losses; free of torch, so that they are read and checked without it."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from etude.errors import UserError, check_known
 POLICY_LOSS_NAMES = ("ppo", "gspo", "cispo", "clip_cov", "kl_cov")
 """The names of `etude.learn.losses.POLICY_LOSSES`."""
 CLIP_RANGES = dict.fromkeys(POLICY_LOSS_NAMES, (0.2, 0.28)) | {"gspo": (3e-4, 4e-4)}
-"""How far below and above 1 a ratio may go by default: DAPO's for a token, GSPO's for a sequence, whose ratio is a mean over its tokens and
-stays within some thousandths of 1.
+"""Default distance of a ratio below and above 1: DAPO's for a token, GSPO's for a sequence, whose ratio is a mean over its tokens and stays
+within some thousandths of 1.
 """
 PREFERENCE_LOSS_NAMES = ("dpo", "ipo", "kto", "simpo")
 """The names of `etude.learn.losses.PREFERENCE_LOSSES`."""
@@ -16,24 +16,24 @@ PREFERENCE_LOSS_NAMES = ("dpo", "ipo", "kto", "simpo")
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """Which loss of pairs."""
+    """Settings of a preference loss."""
 
     loss: str = "dpo"
     """`dpo`, `ipo`, `kto` or `simpo`."""
     beta: float = 0.1
-    """How much a difference in likelihood counts; `simpo` wants about 2."""
+    """Scale of log-likelihood differences (TRL: beta), above 0; `simpo` needs about 2."""
     simpo_gamma: float = 0.5
-    """`simpo`: how far the preferred completion is to be ahead."""
+    """`simpo`: target margin of the chosen completion."""
     label_smoothing: float = 0.0
-    """`dpo`: share of the pairs that may be the wrong way round."""
+    """`dpo`: assumed share of pairs with swapped labels, in [0, 0.5)."""
     rpo_alpha: float = 0.0
-    """Weight of the preferred completion's negative log-likelihood."""
+    """Weight of the chosen completion's negative log-likelihood; 0 = off."""
 
     def __post_init__(self) -> None:
         self.check("preference")
 
     def check(self, name: str) -> None:
-        """Raise UserError for what is no loss; `name` is what the settings call it."""
+        """Raise UserError for invalid values; `name` is the section's name in the settings."""
         check_known(f"{name}.loss", self.loss, PREFERENCE_LOSS_NAMES)
         if self.beta <= 0:
             raise UserError(f"{name}.beta must be above 0, got {self.beta}")
@@ -50,7 +50,7 @@ class PreferenceLoss:
 
     @property
     def needs_mismatched(self) -> bool:
-        """Whether it asks how likely prompts make other prompts' completions."""
+        """Whether the loss needs likelihoods of completions after other prompts."""
         return self.loss == "kto"
 
 
@@ -59,13 +59,14 @@ class CovarianceSettings:
     """Which tokens `clip_cov` and `kl_cov` hold back, and how much."""
 
     ratio: float = 2e-4
-    """Share of all tokens with an advantage, at least one; the source has 2e-4, of `kl_cov` for 7B models 2e-3. 0: none."""
+    """Share of all tokens with an advantage to hold back, at least one; 0 = none. The paper uses 2e-4, and 2e-3 for `kl_cov` on 7B models.
+    """
     clip_cov_lb: float = 1.0
-    """`clip_cov`: of tokens whose covariance is above this,"""
+    """`clip_cov`: lower bound of the covariance of these tokens."""
     clip_cov_ub: float = 5.0
-    """`clip_cov`: and below this."""
+    """`clip_cov`: upper bound of their covariance."""
     ppo_kl_coef: float = 1.0
-    """`kl_cov`: of the distance to the behaviour log-prob."""
+    """`kl_cov`: coefficient of these tokens' distance to the behaviour log-prob; 0 = off."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:

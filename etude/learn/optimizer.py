@@ -9,23 +9,25 @@ from etude.errors import UserError
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with a linear warm-up, then a constant or falling learning rate."""
+    """AdamW with linear warmup, then a constant or decaying learning rate."""
 
     learning_rate: float = 1e-5
+    """Peak learning rate."""
     warmup_steps: int = 0
-    """Updates in which the rate rises from 0. A step of practice makes learn.epochs x learn.minibatches_per_epoch of them, and none where
-    no group has signal and nothing else is learned."""
+    """Updates over which the rate rises from 0; 0 = none. A practice step makes learn.epochs x learn.minibatches_per_epoch updates, or none
+    if no group has signal and nothing else is learned."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
-    """Whether the rate stays, or falls to 0 as a line or a half cosine."""
+    """Keep the rate constant, or decay it to 0 linearly or as a half cosine."""
     decay_steps: int | None = None
-    """Updates after which it has fallen to 0; null: as many as the run may make."""
+    """Updates until the rate has decayed to 0; null = as many as the run may make."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
+    """0 = off."""
     max_grad_norm: float = 1.0
-    """Gradients of a larger norm are scaled down to it."""
+    """Gradient clipping: the largest norm, above 0."""
 
     def check(self, name: str) -> None:
-        """Raise UserError for what no optimizer can do; `name` is what the settings call it."""
+        """Raise UserError for invalid values; `name` is the section's name in the settings."""
         if self.learning_rate <= 0:
             raise UserError(f"{name}.learning_rate must be above 0, got {self.learning_rate}")
         for each in ("warmup_steps", "weight_decay"):
@@ -44,7 +46,7 @@ class OptimizerSettings:
             raise UserError(f"{name}.max_grad_norm must be above 0, got {self.max_grad_norm}")
 
     def check_length(self, name: str, updates: int, called: str) -> None:
-        """Raise UserError where the rate ends before the `updates` do, which are `called` so."""
+        """Raise UserError if the schedule ends before the `updates` do; `called` describes their number."""
         if self.decay_steps is not None and self.decay_steps < updates:
             raise UserError(
                 f"{name}.decay_steps is {self.decay_steps}, but the run may make {updates} updates ({called}), the last ones at rate 0: "
@@ -52,7 +54,7 @@ class OptimizerSettings:
             )
 
     def over(self, updates: int) -> "OptimizerSettings":
-        """Return the settings for a run of at most so many updates: a falling rate of no given length falls over all of them."""
+        """Return the settings for a run of at most this many updates: a falling rate without a length falls over all of them."""
         if self.lr_scheduler == "constant" or self.decay_steps is not None:
             return self
         return replace(self, decay_steps=max(1, updates))
@@ -60,7 +62,7 @@ class OptimizerSettings:
     def rate(self, step: int) -> float:
         """Return the learning rate of update `step` (counted from 0).
 
-        Raises ValueError for a falling rate whose length is not known (`over`).
+        Raises ValueError for a falling rate without a length (`over`).
         """
         rising = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return self.learning_rate * rising * self._falling(step)

@@ -1,12 +1,12 @@
-"""Preference pairs: a prompt, and two ways to go on from it of which one is preferred.
+"""Preference pairs: a prompt and two completions of which one is preferred.
 
-outcome         attempts of the highest score of a group with those of the lowest (iterative DPO: one pair of a group)
-length_matched  of the same, those that differ least in length, so that likelihood is not learned to go with length
+outcome         attempts of the highest score of a group with those of the lowest (iterative DPO: one pair a group)
+length_matched  among these, the pairs that differ least in length, so that the model does not learn to prefer a length
 step            two steps from one prefix whose expected values differ most (Step-DPO, arXiv 2406.18629; MCTS-DPO, arXiv 2405.00451):
                 the prompt is the task's with that prefix, only the steps' own tokens are compared. Step-DPO's worse step is the
-                first wrong one, and checked; MCTS-DPO's values have the model's own judgement in them, its labels their visits
+                first wrong one, and checked; MCTS-DPO's values include the model's own judgement, its labels their visits
 
-Attempts without a score make none, nor do two that are equal, token by token.
+Attempts without a score, and equal ones (token by token), make no pairs.
 """
 
 from collections import defaultdict
@@ -33,14 +33,14 @@ MakePairs = Callable[[Group, Rewards, int], list[Pair]]
 
 
 def by_outcome(group: Group, rewards: Rewards, number: int) -> list[Pair]:
-    """At most `number` pairs; the first attempts first, each side's in turn."""
+    """Return at most `number` pairs; the first attempts first, cycling through each side."""
     best, worst = _extremes(group, rewards)
     count = min(number, max(len(best), len(worst))) if best and worst else 0
     return [_pair(best[place % len(best)], worst[place % len(worst)]) for place in range(count)]
 
 
 def by_length(group: Group, rewards: Rewards, number: int) -> list[Pair]:
-    """At most `number` pairs, those of the least difference in length; no attempt twice."""
+    """Return at most `number` pairs with the least difference in length; no attempt twice."""
     left = sorted(product(*_extremes(group, rewards)), key=lambda two: abs(two[0].num_own_tokens - two[1].num_own_tokens))
     pairs: list[Pair] = []
     while left and len(pairs) < number:
@@ -51,9 +51,9 @@ def by_length(group: Group, rewards: Rewards, number: int) -> list[Pair]:
 
 
 def by_step(group: Group, rewards: Rewards, number: int) -> list[Pair]:
-    """At most `number` pairs of the largest differences in value; a prefix gives one, its best step with its worst.
+    """Return at most `number` pairs with the largest differences in value; a prefix gives one, its best step with its worst.
 
-    Values are those behind the steps (`Reward.step_values`). Where equal steps had several, which a tree does not give, the first counts.
+    Values are those after the steps (`Reward.step_values`). If equal steps have several, which a tree does not give, the first counts.
     """
     behind: dict[tuple[int, ...], dict[tuple[int, ...], float]] = defaultdict(dict)
     for attempt, reward in zip(group.attempts, rewards, strict=True):
@@ -74,7 +74,7 @@ PAIRS: dict[str, MakePairs] = {"outcome": by_outcome, "length_matched": by_lengt
 
 
 def _extremes(group: Group, rewards: Rewards) -> tuple[list[Attempt], list[Attempt]]:
-    """Return the attempts of the highest and of the lowest score, those that are equal once; none where all have the same."""
+    """Return the attempts of the highest and of the lowest score, without duplicates; none if all have the same score."""
     scored = [(reward.score, attempt) for attempt, reward in zip(group.attempts, rewards, strict=True) if reward.score is not None]
     high, low = (bound((score for score, _ in scored), default=0.0) for bound in (max, min))
     if high == low:

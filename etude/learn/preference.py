@@ -1,4 +1,4 @@
-"""An update by preference pairs: which completions they are of, what the reference says of them, and the loss."""
+"""An update on preference pairs: their completions, the reference's log-probs, and the loss."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from etude.learn.sequences import likelihoods, update_on_sequences
 
 
 class Preferring:
-    """The pairs of a step, which several updates may learn from: the reference reads each of their completions once."""
+    """The pairs of a step, for one or more updates; the reference reads each completion once."""
 
     def __init__(self, learner: Learner, pairs: Sequence[Pair], loss: PreferenceLoss) -> None:
         self.learner, self.loss = learner, loss
@@ -21,10 +21,10 @@ class Preferring:
             self._read(_completions(pairs))
 
     def update(self, pairs: Sequence[Pair]) -> dict[str, float]:
-        """Make one optimizer step on some of them.
+        """Make one optimizer step on some of the pairs.
 
-        Metrics: `preference_loss`; `preference_accuracy`, the share of pairs whose preferred completion is ahead, by as much as
-        `preference_ahead` on average, in nats (beyond the reference where there is one); of the preferred ones alone `chosen_ahead`.
+        Metrics: `preference_loss`; `preference_accuracy`, the share of pairs whose preferred completion is ahead; `preference_ahead`, its
+        mean lead in nats (beyond the reference if there is one); `chosen_ahead`, that of the preferred completions only.
         """
         if not pairs:
             return {}
@@ -65,7 +65,7 @@ class Preferring:
         return float((likelihoods(self.learner.logprobs(others)) - reference_S).mean())
 
     def _read(self, completions: Sequence[Example]) -> None:
-        """Have the reference say how likely these are, as far as it has not."""
+        """Compute the reference's likelihoods of those completions that have none yet."""
         new = [each for each in dict.fromkeys(completions) if each not in self._reference]
         found = likelihoods(self.learner.logprobs(new, reference=True)).tolist() if new else []
         self._reference |= dict(zip(new, found, strict=True))
@@ -76,12 +76,12 @@ def _sides(pair: Pair) -> tuple[Example, Example]:
 
 
 def _completions(pairs: Sequence[Pair]) -> list[Example]:
-    """Return each once, however many pairs it stands in."""
+    """Return each completion once, even if it is in several pairs."""
     return list(dict.fromkeys(each for pair in pairs for each in _sides(pair)))
 
 
 def _mismatched(pairs: Sequence[Pair]) -> list[Example]:
-    """Return the prompt of each pair with both completions of the nearest pair before it (around the end) that has another prompt."""
+    """Return each pair's prompt with both completions of the nearest pair before it (cyclically) with another prompt."""
     found = []
     for place, pair in enumerate(pairs):
         before = (pairs[place - distance] for distance in range(1, len(pairs)))

@@ -1,4 +1,4 @@
-"""What is made of judged attempts."""
+"""Settings of learning from scored attempts."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,15 +15,15 @@ from etude.models.lora_settings import LoRA
 
 @dataclass(frozen=True)
 class Preference(PreferenceLoss):
-    """Learning from pairs of own attempts."""
+    """Preference optimization on pairs of own attempts (learn.method preference)."""
 
     pairs: str = "outcome"
-    """`outcome` (the best with the worst of a group), `length_matched` (those of them that differ least in length) or, of searches, `step`
-    (the best with the worst step after one beginning)."""
+    """`outcome` (best and worst attempt of a group), `length_matched` (those of them that differ least in length) or, with tree search,
+    `step` (best and worst step after a common prefix)."""
     pairs_per_task: int = 1
-    """Pairs of a group at most."""
+    """Most pairs of a group."""
     ref_model_sync_steps: int = 0
-    """Steps after which the reference becomes the model as it is then; 0: it stays the model that practice began with."""
+    """Steps after which the reference model becomes the current policy; 0 = keep the initial model."""
 
     def __post_init__(self) -> None:
         self.check("learn.preference")
@@ -34,58 +34,56 @@ class Preference(PreferenceLoss):
 
 @dataclass(frozen=True)
 class Learning:
-    """What is made of judged attempts."""
+    """Settings of learning from scored attempts: method, advantage, loss and update."""
 
     method: str = "policy_gradient"
-    """`policy_gradient` (reinforcement learning), `imitation` (of own right attempts) or `preference` (of better over worse ones)."""
+    """`policy_gradient` (RL), `imitation` (of own right attempts) or `preference` (of better over worse attempts)."""
     advantage: str = "dr_grpo"
-    """How much better an attempt was than its group: `grpo`, `dr_grpo`, `rloo`, `lite_ppo`, `pass_at_k` (Pass@k training); of searches
-    also by step: `vineppo` (of independent attempts too, by the values of a step model), `treerl`."""
+    """Advantage of an attempt over its group: `grpo`, `dr_grpo`, `rloo`, `lite_ppo`, `pass_at_k` (Pass@k training); per step, with tree
+    search: `treerl`, `vineppo` (also for independent attempts, with a step model)."""
     pass_k: int = 4
-    """Of advantage `pass_at_k`: attempts in a set of which the best one counts; 1 is `grpo` (with the population's deviation)."""
+    """`pass_at_k`: attempts in a set, of which the best one counts; 1 = `grpo` (with the population's standard deviation)."""
     outcome_coef: float = 0.0
-    """Of advantages by step: weight of the outcome's own advantage (`dr_grpo`) that is added to them."""
+    """Per-step advantages: weight of the outcome's advantage (`dr_grpo`) added to them; 0 = off."""
     step_values: Literal["soft", "hard"] = "soft"
-    """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right and 0 elsewhere
+    """Tree search: a prefix is worth `soft` = the mean score of its continuations; `hard` = 1 if any of them was right, else 0
     (Math-Shepherd)."""
     loss: str = "ppo"
-    """`ppo` (clipped ratios of tokens, as in PPO and DAPO), `gspo`, `cispo`, `clip_cov` and `kl_cov` (which hold back where entropy
-    falls)."""
+    """`ppo` (clipped token ratios, as in PPO and DAPO), `gspo`, `cispo`, or `clip_cov` and `kl_cov` (hold back tokens that lower entropy).
+    """
     clip_low: float | None = None
-    """How far below 1 a ratio may fall before an advantage below 0 stops to push. null: 0.2, of `gspo` 3e-4."""
+    """Clip range of the ratio below 1 (verl: clip_ratio_low), in [0, 1]; null = 0.2, for `gspo` 3e-4."""
     clip_high: float | None = None
-    """How far above 1 a ratio may rise before an advantage above 0 stops to push. null: 0.28 (DAPO), of `gspo` 4e-4."""
+    """Clip range of the ratio above 1 (verl: clip_ratio_high), 0 or more; null = 0.28 (DAPO), for `gspo` 4e-4."""
     covariance: CovarianceSettings = field(default_factory=CovarianceSettings)
     loss_agg_mode: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"] = "seq-mean-token-sum-norm"
-    """How tokens are averaged, in verl's words; the last divides by rollout.max_new_tokens (Dr. GRPO). Turns of a revised attempt add
-    up."""
+    """How the loss is averaged over tokens, as in verl; seq-mean-token-sum-norm divides by rollout.max_new_tokens (Dr. GRPO). Turns of a
+    revised attempt add up."""
     epochs: int = 1
-    """Passes over a step's attempts; ratios are taken to the behaviour log-probs recorded while sampling."""
+    """Passes over a step's attempts; ratios are relative to the log-probs recorded during sampling."""
     minibatches_per_epoch: int = 1
-    """Parts that an epoch is cut into, by groups; one optimizer step each."""
+    """Mini-batches per epoch, split by groups; one optimizer update each."""
     scale_lr_by_informative_groups: bool = False
-    """Whether an update's rate falls with the share of its groups that have signal, as the length of a plain gradient step does. Adam's is
-    as long from one group as from all, so that where few have signal it follows their noise. What is replayed beside them is learned at
-    the same rate."""
+    """Scale an update's learning rate by the share of its groups with signal. Adam's step is as long with one such group as with all; with
+    few, it follows their noise. Replay is learned at the same rate."""
     turn_discount: float = 1.0
-    """Of revised attempts, how much of what later turns gain a turn is rewarded for: at 1 all, at 0 its own improvement alone."""
+    """Revised attempts: discount of later turns' improvements in a turn's reward, in [0, 1]; 0 = only its own improvement, 1 = all."""
     preference: Preference = field(default_factory=Preference)
     include_solved_groups: bool = False
-    """Whether `imitation` learns from groups too whose attempts are all right."""
+    """`imitation`: learn also from groups whose attempts are all right."""
     reset_to_initial_each_step: bool = False
-    """Whether every step of `imitation` learns from the model on that practice began with, and from all right attempts (STaR, ReST-EM):
-    steps should then be large."""
+    """`imitation`: start every step from the initial model, and learn from all right attempts (STaR, ReST-EM); use large steps."""
     lora: LoRA = field(default_factory=LoRA)
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(learning_rate=1e-5, warmup_steps=3))
 
     @property
     def clip(self) -> tuple[float, float]:
-        """How far a ratio may go below and above 1: as given, or as the loss has it."""
+        """Distance of a ratio below and above 1: as set, or the loss's default."""
         low, high = CLIP_RANGES[self.loss]
         return low if self.clip_low is None else self.clip_low, high if self.clip_high is None else self.clip_high
 
     def most_updates(self, steps: int) -> int:
-        """Return how many updates practice may make on one schedule of the learning rate, which a reset begins anew."""
+        """Return the most updates that practice makes on one learning-rate schedule; a reset restarts it."""
         of_a_step = self.epochs * self.minibatches_per_epoch
         return of_a_step if self.reset_to_initial_each_step else steps * of_a_step
 

@@ -1,21 +1,21 @@
-"""Rewards that advantages are made of, shaped: of right attempts, those count more that are unlike what the group does anyway.
+"""Shape the rewards from which advantages are computed: right attempts that are unlike the rest of the group count more.
 
     R_i - weight · o_i · (R_i - R_min)      o_i in [0, 1]: how ordinary attempt i is among its group of G; R_min: the group's lowest score
 
-With scores of 0 and 1 that is R_i (1 - weight · o_i), as in the source; any other scores may be shifted by a number, and advantages stay.
+For scores of 0 and 1 this is R_i (1 - weight · o_i), as in the source; a constant shift of other scores leaves advantages unchanged.
 
-unlikeliness       o_i = rank_i / G, rank 0 for the attempt of the lowest mean log-prob: right answers that were unlikely earn more
-                   (He et al., arXiv 2506.02355, as their code has it, weight 0.25 with two epochs of updates). Departure: attempts that are
-                   as likely share the mean of their ranks, so that equal ones earn the same
+unlikeliness       o_i = rank_i / G, rank 0 for the attempt of the lowest mean log-prob: unlikely right answers earn more
+                   (He et al., arXiv 2506.02355, as in their code, weight 0.25 with two epochs of updates). Departure: attempts of equal
+                   likelihood share the mean of their ranks, so that they earn the same
 novelty            o_i = mean over the others of the share of its pairs of neighbouring tokens and theirs that both have
                    (Jaccard; ours: 1 - o_i is the mean n-gram distance to the group)
 novelty_embedding  o_i = mean over the others of max(0, cos(e_i, e_j)), e the mean input embedding of the own tokens less that of the whole
-                   vocabulary (ours: the model is asked nothing more)
+                   vocabulary (ours: no forward pass)
 
-Rewards stay as they are, in what is measured and kept; only advantages see the shaped ones. No score is raised: what is ordinary is
-lowered, and the worst attempt gains nothing by being odd. A group whose scores are all equal stays as it is and has no signal, as in the
-source, so that neither all right nor all wrong attempts are told apart by shape alone. Of a group with signal any rule of
-`etude.learn.advantages` makes advantages, `pass_at_k` too: a set of attempts scores what its best shaped one does.
+Measured and stored rewards do not change; only advantages see the shaped ones. No score is raised: ordinary attempts are lowered, and the
+worst attempt gains nothing by being odd. A group whose scores are all equal stays unchanged and has no signal, as in the source, so that
+attempts which are all right or all wrong are not compared by form only. Any rule of `etude.learn.advantages` applies to a group with
+signal, also `pass_at_k`: a set of attempts scores as its best shaped one.
 
 Identity: weight 0.
 """
@@ -34,30 +34,30 @@ from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.reward import Reward
 
 Shaping = Callable[[Group, "torch.Tensor"], list[float]]
-"""A group, and the model's input embeddings [V, E], to how ordinary each attempt is."""
+"""(group, the model's input embeddings [V, E]) → how ordinary each attempt is."""
 
 
 def shaped(
     groups: Sequence[Group], rewards: Sequence[Sequence[Reward]], name: str, weight: float, embeddings_VE: "torch.Tensor"
 ) -> list[list[Reward]]:
-    """Return the rewards that advantages are made of."""
+    """Return the rewards for advantages."""
     return [_shaped(group, row, SHAPING[name], weight, embeddings_VE) for group, row in zip(groups, rewards, strict=True)]
 
 
 def unlikeliness(group: Group, embeddings_VE: "torch.Tensor") -> list[float]:
-    """rank / G by mean log-prob, the least likely first."""
+    """Return rank / G by mean log-prob, the least likely first."""
     means = [fmean(attempt.logprobs) for attempt in group.attempts]
     return [(sum(other < mean for other in means) + (means.count(mean) - 1) / 2) / len(means) for mean in means]
 
 
 def novelty(group: Group, embeddings_VE: "torch.Tensor") -> list[float]:
-    """Mean share of token pairs in common with each other attempt."""
+    """Return the mean share of token pairs in common with each other attempt."""
     pairs = [_pairs(attempt) for attempt in group.attempts]
     return _mean_of_others([[len(one & other) / len(one | other) for other in pairs] for one in pairs])
 
 
 def novelty_embedding(group: Group, embeddings_VE: "torch.Tensor") -> list[float]:
-    """Mean cosine with each other attempt, 0 where it is negative."""
+    """Return the mean cosine with each other attempt, 0 where it is negative."""
     import torch
 
     centre_E = embeddings_VE.detach().float().mean(0)
@@ -81,12 +81,12 @@ def _shaped(group: Group, row: Sequence[Reward], rule: Shaping, weight: float, e
 
 
 def _pairs(attempt: Attempt) -> set[tuple[int, ...]]:
-    """Return the different pairs of neighbouring own tokens; of a single token, that."""
+    """Return the distinct pairs of neighbouring own tokens; a single token for an attempt of length 1."""
     own = attempt.own_tokens
     return set(pairwise(own)) or {own}
 
 
 def _mean_of_others(likeness: Sequence[Sequence[float]]) -> list[float]:
-    """Of each attempt, from how like it is to every one; a lone attempt is like none."""
+    """Return the mean likeness of each attempt to the others; 0 for a single attempt."""
     others = [[value for place, value in enumerate(row) if place != own] for own, row in enumerate(likeness)]
     return [fmean(row) if row else 0.0 for row in others]

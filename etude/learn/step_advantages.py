@@ -1,24 +1,24 @@
-"""Rewards on steps → advantages: what an attempt's steps changed in what was expected of it.
+"""Advantages of steps: how much an attempt's steps changed its expected reward.
 
 For every token of a step s of an attempt:
 
 vineppo     w(s) · (V(s) - b(s))                                              after VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
-            V: the values at the boundaries of its steps (`Reward.step_values`), of a search, of other attempts, or of a step model
-            b(s): what was to be expected before s by the other draws (`etude.rollouts.baselines`), or by a step model: V before s
-            w(s): N · the share of the policy's answers that the attempt stands for at s (`Tree.group`); 1 where attempts are independent.
-            N: attempts at a task, the mean of the step's, so that a task that a search drew more answers of does not count more
+            V: the values at the boundaries of its steps (`Reward.step_values`), from a search, other attempts, or a step model
+            b(s): the expected value before s from the other samples (`etude.rollouts.baselines`), or from a step model: V before s
+            w(s): N · the share of the policy's answers that the attempt stands for at s (`Tree.group`); 1 for independent attempts.
+            N: attempts per task, the step's mean, so that a task with more answers from a search does not count more
 treerl      N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
-            M(s): the mean score of the n(s) attempts that came through s; M and N those of all
+            M(s): the mean score of the n(s) attempts that passed through s; M and N those of all
 
-`vineppo` is a policy gradient whatever a search drew: summed over the attempts at a place p of which n(p) draws are known it is
-N · share(p) / (n(p) - 1) · Σ (V(draw) - mean V) ∇log π, where share(p) estimates how often the *policy* comes to p, not the search.
-VinePPO learns from the first answers alone, which come to a place as often as the policy does; here all that was drawn counts. What a
-search prunes by the values it found (`beam`, `mcts`) still biases it a little (optional stopping); `python -m bench.gradients` measures
-every rule against exact gradients. `treerl` is as published and no policy gradient.
+`vineppo` is a policy gradient whatever a search sampled: summed over the attempts at a node p with n(p) known samples it is N · share(p) /
+(n(p) - 1) · Σ (V(draw) - mean V) ∇log π, where share(p) estimates how often the *policy* reaches p, not the search. VinePPO learns only
+from the first answers, which reach a node as often as the policy does; here all samples count. A search that prunes by the values it found
+(`beam`, `mcts`) still biases it a little (optional stopping); `python -m bench.gradients` measures every rule against exact gradients.
+`treerl` is as published and no policy gradient.
 
-Attempts without a score count nowhere and have advantage 0; nor do those without values. N / (N - 1) makes of scores less their mean those
-less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0, and it learns
-from some of its leaves, n among these, here from all.
+Attempts without a score, or without values, are not counted and have advantage 0. N / (N - 1) turns scores less their mean into scores less
+the mean of the others, as in TreeRL. If a difference is 0, TreeRL takes that of the step before, here 0 stays 0; TreeRL learns from some of
+its leaves, with their n, here from all.
 
 Identity: for independent attempts of one step without a step model `vineppo` is `rloo`, and `treerl` twice that.
 """
@@ -34,11 +34,11 @@ from etude.rollouts.prefix_values import prefixes, scores_through
 from etude.tasks.reward import Reward
 
 StepAdvantage = Callable[[Sequence[Group], Sequence[Sequence[Reward]]], list[list[Weights]]]
-"""Of every own token of the attempts, by group."""
+"""Advantages of every own token of the attempts, by group."""
 
 
 def vineppo(groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]) -> list[list[Weights]]:
-    """Return as advantage of every own token its step's value less its baseline."""
+    """Return for every own token its step's value less its baseline."""
     numbers = [sum(reward.score is not None for reward in row) for row in rewards]
     size = fmean(number for number in numbers if number) if any(numbers) else 0.0
     return [
@@ -83,7 +83,7 @@ STEP_ADVANTAGES: dict[str, StepAdvantage] = {"vineppo": vineppo, "treerl": treer
 
 
 def _of_tokens(attempt: Attempt, steps: Sequence[float]) -> Weights:
-    """Return the advantage of steps for each of their tokens; none for an attempt that nobody parted."""
+    """Return the advantage of steps for each of their tokens; none for an attempt without steps."""
     if not attempt.step_lengths:
         return (0.0,) * attempt.num_own_tokens
     return tuple(advantage for advantage, length in zip(steps, attempt.step_lengths, strict=True) for _ in range(length))

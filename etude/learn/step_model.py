@@ -1,26 +1,26 @@
-"""The step model: what is to be expected of an answer that begins so, learned from what became of others.
+"""The step model: predicts the reward of an answer from its prefix, learned from the results of other answers.
 
-    V(prefix) = sigmoid(head(h))      h: what the backbone's LM head would read at the prefix's last token, standardised
+    V(prefix) = sigmoid(head(h))      h: the input of the backbone's LM head at the prefix's last token, standardised
     loss         = - mean of t · log V + (1 - t) · log(1 - V)
-                   t: the share of right answers among those that went on from there (soft), or whether one was right (hard)
+                   t: the share of right answers among those that continued from there (soft), or whether one was right (hard)
 
-after Math-Shepherd (arXiv 2312.08935, sec. 3: soft and hard estimation, binary cross-entropy at the ends of steps). There the model is one
-of its own, trained once on continuations drawn for it; here it learns beside the policy from what practice draws anyway, its targets are
-scores in [0, 1], and the root of an answer is a prefix too. Every answer weighs the same, and within it every prefix, so that long
-answers do not drown short ones. A step's answers are learned from in `epochs` passes, together with those of `replay_steps` steps before
-it, each step weighing the same: one step's are too few to tell good answers to a task from bad. With 0 they are learned from and forgotten.
+after Math-Shepherd (arXiv 2312.08935, sec. 3: soft and hard estimation, binary cross-entropy at the ends of steps). There it is a separate
+model, trained once on continuations sampled for it. Here it learns beside the policy from practice's own samples, its targets are scores in
+[0, 1], and the root of an answer is a prefix too. Every answer has the same weight, and within it every prefix, so that long answers do not
+outweigh short ones. A step's answers are learned from in `epochs` passes, together with those of the `replay_steps` previous steps, each
+step with the same weight: one step has too few answers to tell good from bad. With 0 only the step's own answers are used.
 
-backbone policy   the present policy's own states, without gradient: only the head is trained, by the states that it is used on next, which
-                  is why it learns after the policy did; one pass over a step's answers, what they have in common computed once,
-                  and those of earlier steps by the states that they had then
-         own      a copy of the model that practice began with, or another one of the same tokenizer, trained as a whole: a second model
+backbone policy   the current policy's states, without gradient: only the head is trained, on the states that it is used with next, so
+                  it learns after the policy; one pass over a step's answers, with shared prefixes computed once, and earlier steps with
+                  the states of their time
+         own      a copy of the model at the start of practice, or another one with the same tokenizer, trained as a whole: a second model
                   and optimizer in memory
 
-The last layer of the head begins at 0, so that every V is 1/2: differences of values are 0 until something was learned.
+The last layer of the head begins at 0, so that every V is 1/2: differences of values are 0 until it has learned.
 
-As an advantage, V(s) - V(before s) is as wrong as V is, and an untrained V gives all of it to the last step, which can undo a policy before
-V has learned anything. So V is believed as far as it has put attempts at one task in order that it had not learned from (`trust`): with
-c = 2 auc - 1, a prefix is worth c · V + (1 - c) · its Monte-Carlo value. Identity: with c = 0 that alone, with c = 1 V alone.
+As an advantage, V(s) - V(before s) is as wrong as V is. An untrained V gives all of it to the last step, which can ruin a policy before V
+has learned. So V is trusted as far as it has ordered attempts at one task that it had not learned from (`trust`): with c = 2 auc - 1, a
+prefix is worth c · V + (1 - c) · its Monte-Carlo value. Identity: with c = 0 only that, with c = 1 only V.
 
 Shapes: K prefixes, E hidden size.
 """
@@ -46,36 +46,36 @@ from etude.randomness import seed_for
 
 _MOST_GRADIENT_NORM = 1.0
 _FADING = 0.9
-"""What a step later is left of a pair's weight in what the model has shown to know."""
+"""Decay per step of the weight of a pair in `trust`."""
 
 
 @dataclass(frozen=True)
 class Prefixes:
-    """Places in an answer whose values are asked for."""
+    """Positions in an answer to value."""
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
-    """Behind the prompt."""
+    """Own tokens, after the prompt."""
     ends: tuple[int, ...]
-    """How many of these tokens each prefix has."""
+    """Number of these tokens in each prefix."""
 
 
 @dataclass(frozen=True)
 class StepTarget:
-    """What became of the prefixes of an answer."""
+    """Targets for the prefixes of an answer."""
 
     prefixes: Prefixes
     targets: tuple[float, ...]
-    """In [0, 1], one for each prefix."""
+    """In [0, 1], one per prefix."""
 
 
 class _Reading(NamedTuple):
-    """What prefixes are read from, and what became of them."""
+    """Hidden states of prefixes with their targets."""
 
     states_KE: torch.Tensor
     targets_K: torch.Tensor
     weights_K: torch.Tensor
-    """In the mean; those of a step sum to 1."""
+    """Weights in the mean; those of a step sum to 1."""
 
 
 class StepModel:
@@ -90,16 +90,18 @@ class StepModel:
         dtype: torch.dtype = torch.float32,
         batch_tokens: int = 2048,
     ) -> None:
-        """`model` is the policy, or what an own backbone begins as a copy of. `dtype` and `batch_tokens` are those of updates."""
+        """Create the head and its optimizer. `model` is the policy, or the model that an own backbone copies. `dtype` and `batch_tokens`
+        are those of updates.
+        """
         self.settings, self.dtype, self.batch_tokens = settings, dtype, batch_tokens
         self.owns_backbone = settings.backbone == "own"
         self.backbone = _plain_copy(model) if self.owns_backbone else model
         self.device = next(model.parameters()).device
         self.head = new_head(model, settings.hidden, seed).to(self.device)
         self.scores, self.ordered = (0.0, 0.0), (0.0, 0.0)
-        """Sum and number of the scores seen so far, and of the pairs that it put in order, where older ones fade."""
+        """Sum and number of the scores seen so far, and of the pairs in order, with older ones decayed."""
         self.earlier: list[_Reading] = []
-        """What is learned from again, the oldest step first."""
+        """Readings to learn from again, the oldest step first."""
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": settings.learning_rate}]
         if self.owns_backbone:
             groups.append({"params": list(self.backbone.parameters()), "lr": settings.backbone_learning_rate or 1e-5})
@@ -108,24 +110,24 @@ class StepModel:
 
     @property
     def mean_score(self) -> float:
-        """Of the answers so far: what a model that knows nothing of an answer would say of it."""
+        """Mean score of the answers so far: the prediction of a model that knows nothing."""
         return self.scores[0] / self.scores[1] if self.scores[1] else 0.5
 
     @property
     def trust(self) -> float:
-        """How far its values are to be believed, in [0, 1]."""
+        """How far its values are trusted, in [0, 1]."""
         if self.settings.trust is not None:
             return self.settings.trust
         return max(0.0, 2 * self.ordered[0] / self.ordered[1] - 1) if self.ordered[1] else 0.0
 
     def observe(self, scores: Sequence[float], ordered: Sequence[float]) -> None:
-        """Take in what attempts scored that it has not learned from, and whether it had put pairs of attempts at a task in order."""
+        """Record scores of attempts that it has not learned from, and whether it had ordered pairs of attempts at a task."""
         self.scores = self.scores[0] + sum(scores), self.scores[1] + len(scores)
         self.ordered = _FADING * self.ordered[0] + sum(ordered), _FADING * self.ordered[1] + len(ordered)
 
     @torch.no_grad()
     def values(self, answers: Sequence[Prefixes]) -> list[tuple[float, ...]]:
-        """V of every prefix, in [0, 1]."""
+        """Return V of every prefix, in [0, 1]."""
         found: list[tuple[float, ...]] = [()] * len(answers)
         for states_KE, members in self._states(answers):
             values = iter(self.head(states_KE).sigmoid().tolist())
@@ -134,7 +136,9 @@ class StepModel:
         return found
 
     def update(self, step_targets: Sequence[StepTarget]) -> dict[str, float]:
-        """`epochs` updates on these answers and earlier steps'; the loss is that before the last. Without answers nothing changes."""
+        """Make `epochs` updates on these answers and those of earlier steps; the loss is that before the last. Without answers nothing
+        changes.
+        """
         if not step_targets:
             return {}
         kept = None if self.owns_backbone else self._with_earlier(step_targets)
@@ -149,7 +153,7 @@ class StepModel:
         return {"loss": loss}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything that it learned and its optimizer remembers, for a checkpoint; not the policy."""
+        """Return the trained weights and optimizer state, without the policy."""
         seen = {"seen": torch.tensor([*self.scores, *self.ordered], dtype=torch.float64)}
         weights = {f"weight.{name}": value.detach() for name, value in self._weights().items()}
         earlier = {
@@ -159,7 +163,7 @@ class StepModel:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state_dict` gave, and forget what was before."""
+        """Replace the state with that of `state_dict`."""
         seen = tensors["seen"].tolist()
         self.scores, self.ordered = (seen[0], seen[1]), (seen[2], seen[3])
         names = _Reading._fields
@@ -176,16 +180,16 @@ class StepModel:
         return dict([*self.head.named_parameters(prefix="head"), *own])
 
     def _states(self, answers: Sequence[Prefixes]) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        """Hidden states [K, E] of the prefixes of some answers at a time, and which answers these are, in order."""
+        """Yield hidden states [K, E] of the prefixes of some answers at a time, and the indices of these answers, in order."""
         self.backbone.eval()
-        examples = [Example(answer.prompt, (*answer.tokens, 0)) for answer in answers]  # the last token predicts too
+        examples = [Example(answer.prompt, (*answer.tokens, 0)) for answer in answers]  # an extra token, so that the last one predicts too
         for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=can_share_prefixes(self.backbone.config)):
             batch = batch.to(self.device)
             positions_K, members = _positions(batch, answers)
             yield hidden_states(self.backbone, batch, positions_K, self.dtype), members
 
     def _readings(self, step_targets: Sequence[StepTarget]) -> Iterator[_Reading]:
-        """Of some answers at a time: each weighs the same in the mean, and within it every prefix."""
+        """Yield readings of some answers at a time: each answer has the same weight in the mean, and within it every prefix."""
         for states_KE, members in self._states([step_target.prefixes for step_target in step_targets]):
             own = [step_targets[member] for member in members]
             targets = [target for step_target in own for target in step_target.targets]
@@ -194,14 +198,14 @@ class StepModel:
 
     @torch.no_grad()
     def _with_earlier(self, step_targets: Sequence[StepTarget]) -> list[_Reading]:
-        """One of the policy's states, this step's behind those of earlier ones, all steps alike; the last `replay_steps` are kept."""
+        """Add the policy's states of this step after those of earlier ones, with equal weights of steps; keep the last `replay_steps`."""
         steps = [*self.earlier, _joined(list(self._readings(step_targets)))]
         self.earlier = steps[-self.settings.replay_steps :] if self.settings.replay_steps else []
         together = _joined(steps)
         return [together._replace(weights_K=together.weights_K / len(steps))]
 
     def _loss(self, reading: _Reading) -> torch.Tensor:
-        """Return its part in the mean."""
+        """Return the reading's part in the mean loss."""
         logits_K = self.head(reading.states_KE)
         return F.binary_cross_entropy_with_logits(logits_K, reading.targets_K, weight=reading.weights_K, reduction="sum")
 
@@ -241,13 +245,13 @@ def _joined(readings: Sequence[_Reading]) -> _Reading:
 
 
 def _plain_copy(model: Any) -> Any:
-    """Without adapters, every weight trainable."""
+    """Return a copy without adapters, with every weight trainable."""
     copied = copy.deepcopy(model)
     return (copied.merge_and_unload() if has_adapters(model) else copied).requires_grad_(True)
 
 
 def _positions(batch: MicroBatch, answers: Sequence[Prefixes]) -> tuple[torch.Tensor, list[int]]:
-    """Flat positions [K] of the last tokens of prefixes, and whose they are: the answers of the batch, in order."""
+    """Return flat positions [K] of the prefixes' last tokens, and the indices of their answers in order."""
     first: dict[int, int] = {}
     for place, member in enumerate(batch.example_N.tolist()):
         first.setdefault(member, place)

@@ -11,26 +11,26 @@ class StepModelSettings:
     """Step model: a learned value of unfinished answers."""
 
     backbone: Literal["policy", "own"] = "policy"
-    """Whose hidden states it reads: the present policy's (cheap), or those of a model of its own that is trained as a whole (a second
-    model in memory)."""
+    """Hidden states that it reads: `policy` = the current policy's (cheap); `own` = of a separate model that is trained as a whole (a
+    second model in memory)."""
     model: str | None = None
-    """What an own backbone begins as: a bundled name, a folder, a .gguf file or a hub id, of the policy's tokenizer; a copy of the policy
-    unless given."""
+    """`own`: initial backbone: a bundled name, a folder, a .gguf file or a hub id, with the policy's tokenizer; null = a copy of the
+    policy."""
     trust: float | None = None
-    """How far prefixes of independent attempts are worth what it says, from 1 down to 0, where they are worth the mean score of those
-    of their group that begin so; unless given, as far as it has shown to know good prefixes from bad: 2 auc - 1 of the last steps."""
+    """Weight of its value for a prefix of independent attempts, in [0, 1]; the rest is the mean score of the group's attempts with that
+    prefix. null = 2 auc - 1 of the last steps, by how well it told good prefixes from bad."""
     hidden: int = 0
-    """Width of the head's hidden layer; 0 makes it linear."""
+    """Width of the head's hidden layer; 0 = linear head."""
     targets: Literal["soft", "hard"] = "soft"
-    """What it learns: the mean score of what went on from a prefix, or 1 where any of it was right."""
+    """Target of a prefix: `soft` = mean score of its continuations; `hard` = 1 if any of them was right."""
     epochs: int = 8
     """Passes over a step's answers, one update each."""
     replay_steps: int = 0
-    """Earlier steps whose answers it learns from again in every pass, by the states that the policy gave them then."""
+    """Earlier steps whose answers are in every pass, with the policy's hidden states of that time; 0 = none."""
     learning_rate: float = 1e-3
-    """Of the head."""
+    """Learning rate of the head."""
     backbone_learning_rate: float | None = None
-    """Of an own backbone, 1e-5 unless given."""
+    """`own`: learning rate of the backbone; null = 1e-5."""
 
     def __post_init__(self) -> None:
         if self.trust is not None and not 0 <= self.trust <= 1:

@@ -1,11 +1,11 @@
-"""Judged attempts → what a step model learns from them, rewards that know its values, and how well it knew what came of them.
+"""Use a step model on scored attempts: its targets, rewards with its values, and metrics of its predictions.
 
-What it knew is measured on values from before it learned from these attempts, at the middle boundary of each attempt's steps:
+Predictions are measured with values from before it learned from these attempts, at the middle boundary of each attempt's steps:
 
-brier    mean (V - score)², beside the same of the mean score of earlier attempts, which knows nothing of this one
-auc      of two attempts with different scores, how often the higher V has the higher score, ties half: 1/2 by chance. Over all attempts of
-         a step it also tells who knows hard tasks from easy ones; within the attempts at a task, who knows good prefixes from bad, where
-         value models did hardly better than chance (VinePPO, arXiv 2410.01679)
+brier    mean (V - score)², compared with that of the mean score of earlier attempts, which does not depend on the attempt
+auc      for two attempts with different scores, how often the higher V has the higher score, ties half: 1/2 by chance. Over all attempts of
+         a step it also shows whether V separates hard tasks from easy ones; within the attempts at a task, good prefixes from bad ones,
+         where value models did hardly better than chance (VinePPO, arXiv 2410.01679)
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from etude.tasks.reward import Reward
 
 Rewards = Sequence[Sequence[Reward]]
 Values = Sequence[Sequence[tuple[float, ...]]]
-"""V at the boundaries of the steps of every attempt, by group."""
+"""V at the step boundaries of every attempt, by group."""
 
 
 def prefixes_of(attempt: Attempt) -> Prefixes:
-    """Return the boundaries of its steps, which the model reads right behind each step's last own token."""
+    """Return the boundaries of an attempt's steps; each prefix ends with a step's last own token."""
     own, start = [place for place, source in enumerate(attempt.sources) if source == Source.OWN], len(attempt.prompt)
     ends = tuple(own[len(prefix) - 1] + 1 - start if prefix else 0 for prefix in prefixes(attempt))
     return Prefixes(attempt.prompt, attempt.tokens[start:], ends)
 
 
 def step_targets_of(groups: Sequence[Group], rewards: Rewards, targets: Literal["soft", "hard"]) -> list[StepTarget]:
-    """Of every attempt whose steps have values: these are the soft targets; hard ones ask whether any attempt that began so was right."""
+    """Return targets for every attempt whose steps have values: these (soft), or whether any attempt with the prefix was right (hard)."""
     found = []
     for group, row in zip(groups, rewards, strict=True):
         ends_right = [reward if reward.score is None else replace(reward, score=float(reward.is_right)) for reward in row]
@@ -45,8 +45,8 @@ def step_targets_of(groups: Sequence[Group], rewards: Rewards, targets: Literal[
 
 
 def valued(rewards: Rewards, values: Values, trust: float = 1.0) -> list[list[Reward]]:
-    """The rewards, their steps worth `trust` · what the step model says + (1 - trust) · what they were worth before, and their baselines
-    alike; at the end of an attempt it is the score itself.
+    """Return rewards whose steps are worth `trust` · V + (1 - trust) · their previous values, with baselines mixed alike. At the end of an
+    attempt the value is its score.
     """
 
     def blended(reward: Reward, own: Sequence[float]) -> Reward:
@@ -67,10 +67,10 @@ def _mixed(trust: float, own: Sequence[float], before: Sequence[float]) -> tuple
 
 @dataclass(frozen=True)
 class ValuePredictions:
-    """What a step model had said of attempts, and what came of them."""
+    """A step model's predictions for attempts, and their scores."""
 
     groups: Sequence[Sequence[tuple[float, float]]]
-    """V at the middle boundary, and the score, of every attempt that has one, by group."""
+    """(V at the middle boundary, score) of every attempt that has one, by group."""
 
     @staticmethod
     def of(rewards: Rewards, values: Values) -> "ValuePredictions":
@@ -86,11 +86,11 @@ class ValuePredictions:
         return [pair for group in self.groups for pair in group]
 
     def ordered(self) -> list[float]:
-        """Of the pairs of attempts at a task: whether V put them in order."""
+        """Return for each pair of attempts at a task whether V ordered it."""
         return [order for group in self.groups for order in in_order(group)]
 
     def metrics(self, mean_score: float) -> dict[str, float | None]:
-        """None where nothing can be said."""
+        """Return the metrics; None where there is no data."""
         return {
             "brier": _mean([(value - score) ** 2 for value, score in self.every]),
             "brier_of_mean": _mean([(mean_score - score) ** 2 for _, score in self.every]),
@@ -100,7 +100,7 @@ class ValuePredictions:
 
 
 def in_order(pairs: Sequence[tuple[float, float]]) -> list[float]:
-    """Of every two (value, score) whose scores differ: 1 where the values stand in the same order, else 0, and 1/2 where they are equal.
+    """Compare every two (value, score) with different scores: 1 if the values are in the same order, 0 if not, and 1/2 if they are equal.
 
     >>> in_order([(0.9, 1.0), (0.2, 0.0), (0.9, 0.0)])
     [1.0, 0.5]

@@ -1,16 +1,16 @@
 """Turn a step's attempts into training examples, by policy gradient or by imitation, a list for each group.
 
-policy gradient  every attempt enters the policy stream, each own token with its advantage; turns in which a group has no signal enter none
+policy gradient  every attempt enters the policy stream, each own token with its advantage; turns without signal in their group enter none
 imitation        right attempts enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585; STaR,
                  arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total weight,
-                 so that easy tasks do not drown hard ones; groups in which all or none are right are left out as by policy gradient, so
-                 that both learn from the same tasks, unless all that are right are to be kept. Departures: STaR decodes one answer
-                 greedily, before and after the hint, here a group is sampled; ReST-EM takes at most so many answers of a task, here
-                 their weights are shared out; both go through all tasks between two models
+                 so that easy tasks do not outweigh hard ones. Groups in which all or none are right are left out, so that both methods
+                 learn from the same tasks, unless solved groups are included. Departures: STaR decodes one answer greedily, before and
+                 after the hint, here a group is sampled; ReST-EM takes a maximum number of answers per task, here their weights are
+                 divided; both go through all tasks between two models
 
-Each turn of a revised attempt is an example, whose prompt is all that stands before it. Policy gradient gives it its own advantage
-(`etude.learn.turn_advantages`); imitation takes the right turns of attempts that ended right, each with an attempt's weight, and nothing of
-a turn that was wrong.
+Each turn of a revised attempt is an example, whose prompt is everything before it. Policy gradient gives it its own advantage
+(`etude.learn.turn_advantages`). Imitation takes the right turns of attempts that ended right, each with an attempt's weight, and no wrong
+turns.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from etude.tasks.reward import Reward, scores_of, turns_right
 
 Rewards = Sequence[Sequence[Reward]]
 Advantages = list[list[Weights]]
-"""Of every own token of every attempt, by group."""
+"""Advantages of every own token of every attempt, by group."""
 Examples = list[list[Example]]
 
 METHODS = ("policy_gradient", "imitation", "preference")
-"""What is made of a step's attempts."""
+"""Ways to learn from a step's attempts."""
 
 
 def policy_gradient_examples(
@@ -44,7 +44,7 @@ def policy_gradient_examples(
     masked = masked or [[False] * len(group.attempts) for group in groups]
     for group, row, own, is_masked in zip(groups, rewards, advantages, masked, strict=True):
         has_signal = turns_with_signal(map(scores_of, row), turn_discount)
-        if not any(any(weights) for weights in own):  # rewards differ, and no set of attempts is better than another (`pass_at_k`)
+        if not any(any(weights) for weights in own):  # rewards differ, but no set of attempts is better than another (`pass_at_k`)
             has_signal = [False] * len(has_signal)
         found.append(
             [
@@ -58,7 +58,7 @@ def policy_gradient_examples(
 
 
 def in_a_stream(examples: Sequence[Sequence[Example]]) -> Examples:
-    """Return the examples that something is learned from, by group."""
+    """Return the examples that are in a stream, by group."""
     return [[each for each in row if each.policy or each.imitate or each.anchor] for row in examples]
 
 
@@ -70,7 +70,7 @@ def token_advantages(
     added: Sequence[Sequence[Weights]] | None = None,
     pass_k: int = 1,
 ) -> Advantages:
-    """Return the advantage of every own token of every attempt, by group, plus those `added`; `pass_k` is of the rule `pass_at_k`."""
+    """Return the advantage of every own token of every attempt, by group, plus those `added`; `pass_k` is for the rule `pass_at_k`."""
     if added is not None:
         earned = token_advantages(groups, rewards, advantage, turn_discount, pass_k=pass_k)
         return [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
@@ -88,7 +88,7 @@ def imitation_examples(
 ) -> Examples:
     """Return the right attempts of the groups with signal, or of all groups (`include_solved_groups`).
 
-    The weights of a group add up to the number of its attempts, without those that saw the answer or were made of others.
+    The weights of a group sum to its number of attempts, without those that saw the answer or were made from others.
     """
     found: Examples = []
     for group, row in zip(groups, rewards, strict=True):

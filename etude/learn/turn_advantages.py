@@ -1,4 +1,4 @@
-"""Scores of the turns of revised attempts → an advantage for each turn.
+"""Advantages of turns, from the scores of the turns of revised attempts.
 
 With scores s_1 ... s_T of an attempt's turns, and s_0 = 0:
 
@@ -6,19 +6,19 @@ reward of turn t      r_t = s_t - s_(t-1), the improvement
 return of turn t      R_t = Σ_(u >= t) discount^(u-t) r_u
 advantage of turn t   the rule of `etude.learn.advantages` over the returns of the group's attempts that have a turn t
 
-Discount 1: R_t = s_T - s_(t-1); the first turn is rewarded for how it all ended, each later one with what was gained from it on. Given
-what came before, s_(t-1) is a constant, so that this is in expectation the gradient of s_T.
-Discount 0: R_t = r_t; each turn with its own improvement, so that a first turn gains nothing by what others put right.
+Discount 1: R_t = s_T - s_(t-1); the first turn is rewarded for the final score, each later one for the gain from it on. Given the earlier
+turns, s_(t-1) is a constant, so that this is in expectation the gradient of s_T.
+Discount 0: R_t = r_t; each turn has its own improvement, so that a first turn gains nothing by later corrections.
 
-The idea is SCoRe's (arXiv 2409.12917, stage II: reward shaping), which adds a multiple of s_2 - s_1 to the second turn's reward s_2, lest
-second answers come to repeat the first. Departures: the improvement is all of a later turn's reward, so that rewards add up to s_T; a turn
-is compared with the same turn of the group's other attempts; no first stage holds the first turn back by its divergence from the base model
-(the callback `kl_penalty` holds all turns).
+The idea is SCoRe's (arXiv 2409.12917, stage II: reward shaping), which adds a multiple of s_2 - s_1 to the second turn's reward s_2, so
+that second answers do not just repeat the first. Departures: the improvement is all of a later turn's reward, so that rewards add up to
+s_T; a turn is compared with the same turn of the group's other attempts; there is no first stage that limits the first turn's divergence
+from the base model (the callback `kl_penalty` limits all turns).
 
-Summed up, R_t = -s_(t-1) + (1 - discount) Σ_(t <= u < T) discount^(u-t) s_u + discount^(T-t) s_T. A turn that lacks a score which counts
-there (its factor is not 0) has no return: it has advantage 0, and does not enter the comparison.
+In sum, R_t = -s_(t-1) + (1 - discount) Σ_(t <= u < T) discount^(u-t) s_u + discount^(T-t) s_T. A turn has no return if a score with a
+nonzero factor is missing: it has advantage 0 and is not compared.
 
-Identity: attempts of one turn have the return s_1, so the advantage of `etude.learn.advantages`.
+Identity: attempts of one turn have the return s_1, and so the advantage of `etude.learn.advantages`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ from etude.learn.advantages import AdvantageRule, Scores, has_signal
 
 
 def returns(scores: Scores, discount: float) -> list[float | None]:
-    """R_t of every turn, from the scores of all.
+    """Return R_t of every turn, from the scores of all.
 
     >>> returns([0.0, 0.25, 1.0], 1.0), returns([0.0, 0.25, 1.0], 0.0)
     ([1.0, 1.0, 0.75], [0.0, 0.25, 0.75])
@@ -48,7 +48,7 @@ def turn_advantages(groups: Sequence[Sequence[Scores]], rule: AdvantageRule, dis
 
 
 def turns_with_signal(group: Iterable[Scores], discount: float) -> list[bool]:
-    """Of each turn, by the scores of a group's turns, whether its returns differ, so that attempts can be compared."""
+    """Return for each turn whether the group's returns differ, so that attempts can be compared."""
     earned = [returns(scores, discount) for scores in group]
     return [has_signal(_of_turn(earned, turn)) for turn in range(max(map(len, earned)))]
 

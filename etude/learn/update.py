@@ -14,17 +14,17 @@ from etude.rollouts.batch import RolloutBatch, TokenAdvantages
 
 OnExamples = Callable[[list[list[Example]]], list[list[Example]]]
 Extra = Callable[[int], list[Example]]
-"""Own tokens of an update → examples to learn from beside it."""
+"""(number of own tokens in an update) → additional examples."""
 Update = Callable[[slice], dict[str, float]]
-"""Make one optimizer step on some of a step's groups; a part of which nothing is learned changes nothing, and has no metrics."""
+"""Makes one optimizer step on some of a step's groups; a part without examples changes nothing, and has no metrics."""
 
 
 def update_on(
     learner: Learner, batch: RolloutBatch, learn: Learning, *, on_examples: OnExamples = lambda found: found, extra: Extra = lambda _: []
 ) -> dict[str, float]:
-    """Make all updates of a step and return the metrics of the last one, which has seen the most drift from the behaviour policy.
+    """Make all updates of a step and return the metrics of the last one, which has the most drift from the behaviour policy.
 
-    `on_examples` may add streams to the examples; `extra` gives what each update learns from beside its own tokens.
+    `on_examples` may add streams to the examples; `extra` gives additional examples for each update.
     """
     if learn.reset_to_initial_each_step:
         learner.restart()
@@ -41,7 +41,7 @@ def update_on(
 
 
 def advantages_of(batch: RolloutBatch, learn: Learning) -> Advantages:
-    """Return the advantage of every own token, by group and attempt: of the shaped rewards, plus those that were added."""
+    """Return the advantage of every own token, by group and attempt: from the shaped rewards, plus the added ones."""
     added = list(batch.token_advantages)
     if learn.outcome_coef and learn.advantage in STEP_ADVANTAGES:
         outcome = token_advantages(batch.groups, batch.rewards, "dr_grpo")
@@ -63,7 +63,7 @@ def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_exam
     examples = in_a_stream(on_examples(found))
     has_signal = [any(example.policy is not None or example.imitate is not None for example in row) for row in examples]
     prompts = [group.attempts[0].prompt for group in groups]
-    distinct = list(dict.fromkeys(prompts))  # of all groups, so that dropping some moves none to another part
+    distinct = list(dict.fromkeys(prompts))  # all groups, so that dropping some moves none to another part
 
     def update(part: slice) -> dict[str, float]:
         chosen = set(distinct[part])
@@ -71,7 +71,7 @@ def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_exam
         own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.is_sample]
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
         own = [example for place in mine for example in examples[place]]
-        beside = extra(size.tokens) if own else []  # beside practice, not instead of it
+        beside = extra(size.tokens) if own else []  # in addition to practice, not instead of it
         share = fmean(has_signal[place] for place in mine) if learn.scale_lr_by_informative_groups and mine else 1.0
         return learner.update([*own, *beside], size, rate_share=share)
 
@@ -79,7 +79,7 @@ def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_exam
 
 
 def _by_pairs(learner: Learner, batch: RolloutBatch, learn: Learning) -> tuple[Update, dict[str, float]]:
-    """Return the update by pairs, and their number as a metric."""
+    """Return the update on pairs, and their number as a metric."""
     how = learn.preference
     if how.needs_reference and how.ref_model_sync_steps and batch.step > 1 and (batch.step - 1) % how.ref_model_sync_steps == 0:
         learner.refresh_reference()

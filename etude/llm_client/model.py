@@ -37,21 +37,22 @@ class ChatModel:
     """The name of the settings, and of the model in messages: `judge`, `writer`."""
 
     model: str | None = None
-    """The model's name on the server `url`, or, without a url, a model to load here (a bundled name, a folder, a .gguf file or a hub id).
+    """Name of the model on the server `url`, or, without a url, a model to load here (a bundled name, a folder, a .gguf file or a hub id).
     """
     url: str | None = None
     """Base address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the server's API key; no key is sent unless given. The key itself is written nowhere."""
+    """Environment variable that holds the server's API key; null = send no key. The key itself is written nowhere."""
     temperature: float = 0.0
+    """0 = greedy decoding."""
     max_new_tokens: int = 512
-    """Longest reply, in tokens; a reply that is cut off there is not used."""
+    """Longest reply in tokens; one that is cut off there is not used."""
     extra_body: dict[str, Any] = field(default_factory=dict)
-    """Further fields of the server's requests; null removes one: {max_tokens: null, max_completion_tokens: 2048}."""
+    """More fields of the server's requests; null removes one: {max_tokens: null, max_completion_tokens: 2048}."""
     timeout_seconds: float = 60.0
     """Time limit of one reply from the server, in seconds; a request that exceeds it is not retried."""
     retries: int = 4
-    """Retries after status 429, 5xx or a broken connection, each after twice the waiting time."""
+    """Retries after status 429, 5xx or a broken connection, with doubling waits."""
     concurrency: int = 8
     """Concurrent requests."""
 

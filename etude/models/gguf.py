@@ -1,4 +1,4 @@
-"""Load a GGUF file as an ordinary float32 model."""
+"""Loads a GGUF file as an ordinary float32 model."""
 
 import copy
 from pathlib import Path
@@ -14,7 +14,7 @@ from etude.models.load_errors import check_complete
 def dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a GGUF file as an ordinary float32 model.
 
-    transformers marks a dequantised model as quantised, which can neither be saved nor trained, so the weights are copied to a new model.
+    transformers marks a dequantised model as quantised, which prevents saving and training, so the weights are copied to a new model.
     """
     check_gguf(gguf)
     options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}

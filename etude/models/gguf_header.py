@@ -1,11 +1,11 @@
-"""Check the header of a GGUF file before it is read, and isolate the file.
+"""Checks the header of a GGUF file before it is read, and isolates the file.
 
-The header tells how many fields and tensors follow, how long each is and where the weights are (format versions 2 and 3, little-endian;
+The header has the number of fields and tensors, their lengths and the place of the weights (format versions 2 and 3, little-endian;
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Readers trust it: they would loop over a list of 10^18 numbers, or build a model
 of 10^6 layers. Here each length is compared with the rest of the file before it is used.
 
-A neighbour of the file (`tokenizer_config.json`, `adapter_config.json`) may name code to run or another model to load, so transformers gets
-a folder that holds this file alone.
+Other files in the folder (`tokenizer_config.json`, `adapter_config.json`) may name code to run or another model to load, so transformers
+gets a folder with only this file.
 """
 
 import math
@@ -37,7 +37,7 @@ class Unreadable(ValueError):
 
 
 def check_gguf(path: Path) -> None:
-    """Raise Unreadable for a file that is not GGUF, ends before its weights do, or names more layers than it has weights for."""
+    """Raise Unreadable for a file that is not GGUF, is truncated, or has more layers than weights for them."""
     if path.stat().st_size < 24:
         raise Unreadable(f"{path.name} has {path.stat().st_size} bytes, so it is not a GGUF file: it is empty or truncated")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -91,7 +91,7 @@ class _Header:
             self.need(size)
             self.at += size
         else:
-            for _ in range(length):  # each takes some of the file, or raises
+            for _ in range(length):  # each consumes some of the file, or raises
                 self.value(inner, depth + 1)
         return length
 

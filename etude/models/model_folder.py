@@ -1,14 +1,14 @@
-"""Check an untrusted model folder before transformers reads it.
+"""Checks an untrusted model folder before transformers reads it.
 
-| file | what is refused |
+| file | refused |
 |---|---|
-| `*.safetensors.index.json` | weights outside the folder, or that are no safetensors |
-| `config.json`, `generation_config.json`, `tokenizer_config.json` | what is no JSON object, or longer than `MAX_BYTES` |
-| `config.json` | `transformers_weights` that names a pickle or leaves the folder |
+| `*.safetensors.index.json` | weights outside the folder, or other than safetensors |
+| `config.json`, `generation_config.json`, `tokenizer_config.json` | files other than a JSON object, or longer than `MAX_BYTES` |
+| `config.json` | `transformers_weights` that names a pickle or a path outside the folder |
 | | attention or experts by code from the hub (`attn_implementation: owner/name`), at any depth |
-| | a number of layers that the weights can't fill: transformers would make them one by one |
+| | more layers than the weights can fill: transformers would create them one by one |
 
-What runs code from the folder (`auto_map`) is transformers' own to refuse, since remote code is off.
+transformers itself refuses code from the folder (`auto_map`), since remote code is off.
 """
 
 import json
@@ -20,9 +20,9 @@ from typing import Any
 from etude.errors import UserError
 
 MAX_BYTES = 10_000_000
-"""Largest configuration file, in bytes."""
+"""Maximum size of a configuration file, in bytes."""
 MAX_LAYERS = 1000
-"""Most layers if the weights have fewer tensors than this; otherwise a layer needs at least one tensor."""
+"""Maximum number of layers if the weights have fewer tensors than this; otherwise a layer needs at least one tensor."""
 SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 INDEX = "model.safetensors.index.json"
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
@@ -71,7 +71,7 @@ def _check_configuration(settings: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_index(index: Path) -> None:
-    """Raise UserError for an index that names weights outside its folder or other files than safetensors, which transformers would load."""
+    """Raise UserError for an index with weights outside its folder or other than safetensors, which transformers would load."""
     try:
         files = sorted({str(file) for file in _object(index)["weight_map"].values()})
     except (KeyError, AttributeError) as error:
@@ -98,7 +98,7 @@ def _is_beside(file: Any) -> bool:
 
 
 def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key with its value, at any depth; recursion is safe, since JSON that is too deep was refused before."""
+    """Yield every key with its value, at any depth; recursion is safe, since deeply nested JSON was refused before."""
     if isinstance(settings, Mapping):
         yield from settings.items()
     for inner in settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ():

@@ -1,4 +1,4 @@
-"""Write configuration files that older programs read too: names of transformers 4 beside those of transformers 5.
+"""Writes configuration files that older programs can read: with the names of transformers 4 in addition to those of transformers 5.
 
 file                    transformers 5                      transformers 4, and what was written for it
 tokenizer_config.json   a class that is tokenizer.json      PreTrainedTokenizerFast, which both read as that file says; Llama's, Gemma's and
@@ -10,7 +10,7 @@ config.json             rope_parameters                     rope_theta, rope_sca
                         dtype                               torch_dtype
                         num_local_experts of qwen3_moe      num_experts
 
-Both read the file: a new name wins where both stand, and nothing is added that would change what version 5 reads.
+Both read the file: a new name wins if both exist, and no addition changes the values that version 5 reads.
 """
 
 import copy
@@ -31,7 +31,7 @@ differ from `rope_theta` and `partial_rotary_factor`."""
 
 
 def make_portable(folder: Path, tokenizer: Any) -> None:
-    """Add the old names to the configuration files of a folder that transformers 5 wrote, and to those of `tokenizer`."""
+    """Add the old names to the configuration files of a folder written by transformers 5, and to those of `tokenizer`."""
     tokenizer_file, config = folder / "tokenizer_config.json", folder / "config.json"
     if tokenizer_file.is_file():
         values = {name: value for name, value in _read(tokenizer_file).items() if name not in _ABOUT_LOADING}
@@ -68,7 +68,7 @@ def with_old_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_one(parameters: Mapping[str, Any], base: str, share: str) -> dict[str, Any]:
-    """Return the old names of one set of rotary parameters; without scaling, none of scaling."""
+    """Return the old names of one set of rotary parameters, with those of scaling only if there is scaling."""
     scaling = {name: value for name, value in parameters.items() if name not in ("rope_theta", "partial_rotary_factor")}
     names = {base: parameters.get("rope_theta"), share: parameters.get("partial_rotary_factor")}
     names["rope_scaling"] = scaling if scaling.get("rope_type", "default") != "default" else None
@@ -76,7 +76,7 @@ def _of_one(parameters: Mapping[str, Any], base: str, share: str) -> dict[str, A
 
 
 def _of_5(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what version 5 reads in a `config.json`; None for an architecture with its own code."""
+    """Return the values that version 5 reads in a `config.json`; None for an architecture with its own code."""
     try:
         read: dict[str, Any] = AutoConfig.for_model(**copy.deepcopy(dict(values))).to_dict()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Save a model as a plain Hugging Face folder, with LoRA adapters merged."""
+"""Saves a model as a plain Hugging Face folder, with LoRA adapters merged."""
 
 import copy
 import shutil
@@ -41,7 +41,7 @@ def save_model(
 
 
 def _writable(generation: GenerationConfig) -> GenerationConfig:
-    """Return a generation configuration that transformers agrees to write: sampling values without sampling get `do_sample`."""
+    """Return a generation configuration that transformers accepts for writing: sampling values without sampling get `do_sample`."""
     try:
         generation.validate(strict=True)
     except ValueError:
@@ -51,7 +51,7 @@ def _writable(generation: GenerationConfig) -> GenerationConfig:
 
 
 def copy_prompt_settings(source: str, folder: Path) -> None:
-    """Copy the prompt settings (etude.yaml) of the model folder `source`, if it has any, to a folder made from it."""
+    """Copy the prompt settings (etude.yaml) of the model folder `source`, if any, to a folder derived from it."""
     asked = Path(source).expanduser() / "etude.yaml"
     if asked.is_file():
         shutil.copyfile(asked, folder / asked.name)

@@ -1,1 +1,1 @@
-"""Recipes: where the parts meet, each procedure readable from top to bottom."""
+"""Recipes: the procedures of the commands, each readable from top to bottom."""

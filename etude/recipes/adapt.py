@@ -90,7 +90,7 @@ def adapt(
 def adapt_named(
     settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, reporter: Reporter | None
 ) -> dict[str, Any]:
-    """`adapt` with settings that are to_plain_values already; `name` is the recipe's name in the results."""
+    """Run `adapt` with resolved settings; `name` is the recipe's name in the results."""
     with open_run(Path(run), settings, defaults=adapt_defaults(), resume=resume) as opened:
         if opened.result:
             return opened.result
@@ -286,7 +286,7 @@ class Adaptation(Run):
         return rows
 
     def conclude(self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Write `result.json` and the report, and report the paired_changes."""
+        """Write `result.json` and the report, and report the paired changes."""
         result: dict[str, Any] = {
             "recipe": self.name,
             "status": "finished",
@@ -309,7 +309,7 @@ class Adaptation(Run):
 
 
 def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Device, run: Path) -> None:
-    """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
+    """Raise UserError if a grader or writer is unavailable, as long as it has work to do."""
     if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
         check_chat_model(settings.grader, place, settings.machine, build_messages("?"))
     if settings.study.task_format == "passages" and tasks:
@@ -330,7 +330,7 @@ def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions,
     """
     corpora = (settings.corpus, settings.domain, settings.general)
     read = {file.resolve() for corpus in corpora for _, file in list_files(corpus, data)}
-    check_packages()  # only now, so that a path which is wrong is told of first
+    check_packages()  # only now, so that a wrong path is reported first
     asked, texts = load_questions(settings.suite, data), load_texts(settings.suite, data)
     for path in settings.suite.text:
         places = [place.resolve() for place in candidate_paths(path, data) if place.is_file()]

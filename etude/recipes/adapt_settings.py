@@ -27,11 +27,10 @@ TASK_FORMATS = ("answers", "passages")
 
 @dataclass(frozen=True)
 class SolvedTasks(TaskSource):
-    """Tasks with answers to train on; optional, and of up to two kinds."""
+    """Solved tasks to train on; optional, and of up to two kinds."""
 
     open_where: dict[str, str] = field(default_factory=dict)
-    """Column values that select the open tasks of the same files, such as {type: open}, in addition to those of `where`; none unless given.
-    """
+    """Column values that select the open tasks of the same files, such as {type: open}, besides those of `where`; empty = none."""
 
     def kinds(self) -> list[TaskSource]:
         """Return a source for each kind: these tasks, and the open tasks, without choices."""
@@ -58,24 +57,25 @@ class Study:
     """Amounts and order of training text and tasks."""
 
     order: str = "knowledge_then_tasks"
-    """knowledge_then_tasks, mixed, tasks_then_knowledge, tasks_only or knowledge_only."""
+    """Order of the stages: knowledge_then_tasks, mixed, tasks_then_knowledge, tasks_only or knowledge_only."""
     tokens: int = 1_000_000
-    """Training tokens in total, whatever the order."""
+    """Training tokens in total, for any order."""
     tasks_share: float = 0.1
-    """Share of solved tasks in all tokens."""
+    """Share of solved tasks in all tokens, in [0, 1]."""
     task_format: str = "answers"
     """Form of solved tasks: `answers` (question, then answer), or `passages` that join several of them with sentences of the text."""
     mixing: float = 0.5
-    """Share of tasks in the tokens of the task stage; the rest is domain text."""
+    """Share of tasks in the tokens of the task stage, in [0, 1]; the rest is domain text."""
     replay_share: float = 0.1
-    """Share of general text in the tokens of every stage."""
+    """Share of general text in the tokens of every stage, in [0, 1)."""
     tokens_per_step: int = 4096
+    """Tokens per optimizer update."""
     window_tokens: int = 256
-    """Length of the training examples of text."""
+    """Length of the training examples of text, in tokens."""
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(5e-5, warmup_steps=10, lr_scheduler="linear"))
     """Optimizer of the first stage; a falling rate falls to 0 over each stage."""
     later_stage_lr_factor: float = 0.5
-    """Factor of the learning rate of later stages."""
+    """Factor of the learning rate in later stages, above 0."""
 
     def __post_init__(self) -> None:
         check_known("study.order", self.order, ORDERS)
@@ -133,13 +133,13 @@ class AdaptSettings:
     """Settings of an adaptation: model, text, solved tasks, stages, and the suite."""
 
     corpus: Corpus = field(default_factory=Corpus)
-    """The text: a general corpus to select from, or domain text alone (`selection.method all`)."""
+    """The text: a general corpus to select from, or only domain text (`selection.method all`)."""
     domain: Corpus = field(default_factory=Corpus)
-    """Examples of the domain that the selection goes by."""
+    """Examples of the domain, for the selection."""
     general: Corpus = field(default_factory=Corpus)
-    """General text to replay; unless given it is sampled from what the selection leaves."""
+    """General text to replay; by default sampled from what the selection leaves."""
     model: str = "smollm2-135m"
-    """A bundled name, a folder (of a model, or of a LoRA adapter as PEFT writes it), a .gguf file or a hub id."""
+    """Model to train: a bundled name, a folder (of a model or a PEFT LoRA adapter), a .gguf file or a hub id."""
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
     grader: Grader = field(default_factory=Grader)
@@ -153,7 +153,7 @@ class AdaptSettings:
     suite: DomainSuite = field(default_factory=DomainSuite)
     """The suite measured before and after; its questions are kept out of the text."""
     save_steps: int = 50
-    """Steps between checkpoints; 0: only at the end of a stage."""
+    """Steps between checkpoints; 0 = only at the end of a stage."""
     machine: Machine = field(default_factory=Machine)
 
     @property

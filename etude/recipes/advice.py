@@ -1,4 +1,4 @@
-"""What a person should know before a run begins, though it is no mistake."""
+"""Advice before a run begins, on settings that are valid but questionable."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -13,14 +13,14 @@ from etude.training.settings import PracticeSettings
 from etude.training.unused_settings import said_of_unused
 
 _READ = 100
-"""Demonstrations whose steps are looked at."""
+"""Number of demonstrations whose steps are checked."""
 
 _CUT_OFF = 0.15
-"""Share of answers that are cut off from which on something is said of it."""
+"""Share of truncated answers above which advice is given."""
 
 
 def advice(settings: PracticeSettings, demonstrations: Sequence[Example], decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """Return sentences for the demonstrations that there are; `decode` makes text of tokens."""
+    """Return advice on the settings and the demonstrations; `decode` turns tokens into text."""
     rollout = settings.rollout
     found = said_of_unused(settings) + _too_long(demonstrations, rollout.max_new_tokens)
     if rollout.search.method in BY_STEPS or "step_model" in settings.callbacks:
@@ -29,8 +29,8 @@ def advice(settings: PracticeSettings, demonstrations: Sequence[Example], decode
 
 
 def expected_of_feedback(settings: PracticeSettings, suites: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What rewards without a teacher may teach the model that practice begins with, by its measured `suites`: a majority vote what most of
-    its answers say, and no more; its own answers to be short, where many have no room.
+    """Return what rewards without gold answers can teach the model at the start of practice, by its measured `suites`. A majority vote
+    teaches what most of its answers say, and no more; its own answers teach it to be short if many are truncated.
     """
     if not settings.steps:
         return []
@@ -56,7 +56,7 @@ def _majority_and_greedy(suite: Mapping[str, Any], k: int) -> str:
 
 
 def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:
-    """Advise on length: a model learns to write as long as its demonstrations are; what has no room in practice can't be right."""
+    """Advise on length: a model learns to write as long as its demonstrations, and longer answers are truncated in practice."""
     lengths = [len(shown.completion) for shown in demonstrations]
     number = sum(length > room for length in lengths)
     if not number:
@@ -68,7 +68,7 @@ def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:
 
 
 def _of_one_step(demonstrations: Sequence[Example], steps: Steps, decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """Advise on steps: a search over answers of a single step draws independent answers, and advantages by step are those of answers."""
+    """Advise on steps: if answers have a single step, a search samples independent answers, and step advantages are answer advantages."""
     some = demonstrations[:_READ]
     number = sum(len(steps.lengths(shown.completion, decode)) == 1 for shown in some)
     if 2 * number <= len(some):
@@ -80,8 +80,8 @@ def _of_one_step(demonstrations: Sequence[Example], steps: Steps, decode: Callab
 
 
 def _not_independent(settings: PracticeSettings) -> list[str]:
-    """Answers of a search begin alike, and what a beam or mcts goes on with depends on scores: they are no sample of the policy's.
-    Advantages of answers take them for one (measured: `python -m bench.gradients`).
+    """Advise on searches: their answers share prefixes, and a beam or mcts continues by scores, so they are no samples of the policy.
+    Advantages of answers assume samples (measured: `python -m bench.gradients`).
     """
     search_settings, learn = settings.rollout.search, settings.learn
     search = search_settings.method

@@ -17,24 +17,20 @@ class AnswerSearch(Search):
     """Settings of a search for an answer without a verifier."""
 
     method: str = "none"
-    """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches at high-entropy
-    tokens), `vine` (more answers from every step) or `refine` (an answer that is revised).
-    """
+    """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches at the least likely
+    sampled tokens), `vine` (more answers from every step) or `refine` (an answer that is revised)."""
     value: Literal["rollouts", "likelihood", "step_model"] = "likelihood"
-    """The value of an answer: its likelihood under the policy; of unfinished ones the mean likelihood of `rollouts` from there; or the
-    prediction of the step model that is saved with the model.
-    """
+    """Value of an answer: `likelihood` = its likelihood under the policy; `rollouts` = the same, of a prefix the mean likelihood of
+    continuations; `step_model` = the prediction of the step model that is saved with the model."""
     choose: Literal["majority", "value", "step_model", "weighted"] = "majority"
-    """Which answer is given: `majority`, the first one whose final answer is the most frequent, weighted by the policy's probability of it,
-    not by how often the search sampled it; `value`, the one of the highest value; `step_model`, the one that the step model rates highest;
-    or `weighted`, the majority with votes weighted by the step model's value at the end (Math-Shepherd, arXiv 2312.08935, which takes the
-    minimum of its values).
-    """
+    """Answer to return: `majority` = the first with the most frequent final answer, weighted by the policy's probability of it, not by how
+    often the search sampled it; `value` = the highest value; `step_model` = the highest value of the step model; `weighted` = majority with
+    votes weighted by the step model's value at the end (Math-Shepherd, arXiv 2312.08935, which takes the minimum of its values)."""
 
     turns: int = 2
-    """`refine`: how many times an answer is written; the last one is given."""
+    """`refine`: answers to write; the last one is returned."""
     words: str = CHECK
-    """`refine`: the message to the model after each answer."""
+    """`refine`: message to the model after each answer."""
 
     def __post_init__(self) -> None:
         if self.method == "none":

@@ -29,7 +29,7 @@ class SearchAnswer:
     sampled_tokens: int
     """Tokens of the whole search."""
     found: dict[str, Any]
-    """What it was chosen from: the number of `answers`, or the texts of all `turns`."""
+    """The number of `answers` to choose from, or the texts of all `turns`."""
     tree: Tree | None = None
 
 
@@ -57,7 +57,7 @@ def search_answers(
 
 
 def value_for(search: AnswerSearch, name: str, model: Any, place: Device, machine: Machine) -> Value | None:
-    """Return what nodes are worth by the step model of the saved model `name`, where the search asks for one."""
+    """Return the function that values nodes by the step model of the saved model `name`, if the search needs one."""
     return value_by(load_step_model(name, model, place, machine)) if search.needs_step_model else None
 
 
@@ -81,7 +81,7 @@ def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Searc
 
 
 def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node:
-    """Return the node of the majority answer: each votes with its share of the policy's answers, times its weight."""
+    """Return the node of the majority answer; votes are weighted by each answer's share of the policy's answers, times its weight."""
     shares = tree.shares()
     votes = [share if weights is None else float(share) * weights[node] for node, share in shares.items()]
     return list(shares)[majority([comparable_answer(tree.text_of(node)) for node in shares], votes)]

@@ -29,7 +29,7 @@ def conclude(run: PracticeRun, pages: Mapping[str, Page], callbacks: CallbackLis
 
 
 def _counts(run: PracticeRun) -> dict[str, int]:
-    """Return what happened in the reward over the whole run, resumed or not: read from what the stages wrote."""
+    """Return the reward's counts over the whole run, resumed or not, from the files of the stages."""
     pages = [run.folder.read_json(f"evaluation/{path.name}") for path in sorted((run.folder.path / "evaluation").glob("*.json"))]
     rows = [*(page.get("feedback_counts", {}) for page in pages), *run.folder.log_rows("metrics.jsonl")]
     return {name: sum(row.get(name, 0) for row in rows) for name in run.reward.counts()}

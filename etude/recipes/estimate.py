@@ -1,10 +1,10 @@
-"""What a practice run will take here: one step of each kind is made by the run's own loop, in a folder that is thrown away, and multiplied.
+"""Estimate a practice run on this machine: run one step of each kind with the run's own loop, in a temporary folder, and multiply.
 
-The loop runs with all its callbacks, so that whatever a run makes beside its policy is counted. What a callback decides by costs time every
-so many steps (`Callback.every`) and is counted so often. Writing checkpoints takes time that is not counted.
+The loop runs with all its callbacks, so that all their work is counted. A callback's decision takes time every few steps (`Callback.every`)
+and is counted that often. Writing checkpoints is not counted.
 
-The numbers are upper ones, since the model as it came often answers as long as it may, and the trial gives every group something to learn
-from; a run's own steps are shorter on both counts.
+The numbers are upper bounds: the initial model often answers at full length, and the trial gives every group signal. A run's own steps are
+shorter on both counts.
 """
 
 import itertools
@@ -46,14 +46,14 @@ from etude.training.stages import comparisons_of, demonstrations_of
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a whole run: time by stage, the most memory at once, what the run folder grows to."""
+    """Estimate of a whole run: seconds by stage, peak memory, size of the run folder."""
 
     warm_start_seconds: float
     preference_seconds: float
     practice_seconds: float
     evaluation_seconds: float
     memory_bytes: int
-    """Of the process; on a GPU, of the GPU."""
+    """Memory of the process; on a GPU, of the GPU."""
     disk_bytes: int
 
     @property
@@ -70,8 +70,8 @@ class Estimate:
 
 
 def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estimate:
-    """Try one update of the warm start, one step of practice and a few greedy answers of the run that `settings` describe, without an
-    adaptation before it, which is not counted.
+    """Run one update of the warm start, one step of practice and a few greedy answers with `settings`. An adaptation before practice is not
+    counted.
     """
     trial, steps = replace(settings, adaptation=None, adaptation_settings={}, steps=min(settings.steps, 1)), settings.steps
     with (
@@ -99,18 +99,18 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
 
 @dataclass(frozen=True)
 class _Steps:
-    """What all steps of practice take."""
+    """Costs of all steps of practice."""
 
     seconds: float
     answer_seconds: float
-    """Of one answer."""
+    """Seconds per answer."""
     number: int
     attempts_bytes: int
     once_seconds: float
 
 
 def _seconds_of_steps(loop: Loop, steps: int) -> _Steps:
-    """Make one step with the run's own loop, whose callbacks decide nothing, and multiply it."""
+    """Run one step of the run's own loop, with all callbacks' decisions ignored, and multiply it."""
     run = loop.run
     start = time.perf_counter()
     loop.start()
@@ -133,7 +133,7 @@ def _seconds_of_steps(loop: Loop, steps: int) -> _Steps:
 
 
 class _Timed:
-    """Has a callback's decision timed, and made to be none."""
+    """Times a callback's decision and replaces it by none."""
 
     def __init__(self, callback: Callback) -> None:
         self.callback, self.seconds, self._decide = callback, 0.0, callback.decide
@@ -147,7 +147,7 @@ class _Timed:
 
 
 def _right_at_last(turns: int) -> Verify:
-    """Half of the attempts are right, from the last turn on, so that all have all turns."""
+    """Return a verifier that accepts half of the attempts, but only in the last turn, so that all attempts have all turns."""
     calls = itertools.count(1)
 
     def judge(pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
@@ -158,14 +158,14 @@ def _right_at_last(turns: int) -> Verify:
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
-    """Return how long it takes."""
+    """Return how long an action takes."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def _number_of_steps(loop: Loop, batch: RolloutBatch, steps: int) -> int:
-    """Return how many steps practice makes at most, where one like this one counts towards a budget."""
+    """Return the most steps that practice makes, if every step uses as much of a token budget as this one."""
     budgets = [callback.settings.tokens for callback in loop.callbacks if callback.name == "token_budget"]
     return min(steps, *(ceil(tokens / batch.sampled_tokens) for tokens in budgets)) if budgets else steps
 
@@ -187,7 +187,7 @@ def _seconds_of_preference(run: PracticeRun) -> float:
 
 
 def _seconds_of_probe(run: PracticeRun) -> float:
-    """Of what the model knows of old, once; kept as the measurement that a gate compares with."""
+    """Time the retention probe once; its page is kept, since a gate compares with it."""
     if run.probe is None:
         return 0.0
     start = time.perf_counter()
@@ -198,7 +198,7 @@ def _seconds_of_probe(run: PracticeRun) -> float:
 
 
 def _seconds_of_measuring(run: PracticeRun, sample_seconds: float) -> float:
-    """Of all suites once: some greedy answers are timed, samples take what an answer of the step took."""
+    """Estimate the evaluation of all suites: time some greedy answers, and scale the step's time per answer for samples."""
     how, rollout = measurement(run.settings), run.settings.rollout
     prompts = run.data.suites[0].prompts[: rollout.tasks_per_step]
     greedy = seconds_of(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
@@ -208,13 +208,13 @@ def _seconds_of_measuring(run: PracticeRun, sample_seconds: float) -> float:
 
 
 def _stages(settings: PracticeSettings) -> int:
-    """Return how many models are measured: as it came, after the warm start, after preferences, after practice."""
+    """Return how many models are evaluated: the initial one, after the warm start, after preferences, after practice."""
     return 1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + (settings.steps > 0)
 
 
 def _checkpoints_bytes(loop: Loop) -> int:
-    """Return the weights of the final model, of the stages before practice and of the checkpoints kept, one more while it is written, one
-    that is held; and with these all that a checkpoint holds beside the weights.
+    """Return the bytes of the final model, the stages before practice, the kept checkpoints, one more during writing, and a held one.
+    Checkpoints count with all their state besides the weights.
     """
     run, settings = loop.run, loop.run.settings
     weights = sum(parameter.nbytes for parameter in run.model.parameters())
@@ -222,7 +222,7 @@ def _checkpoints_bytes(loop: Loop) -> int:
     if not settings.steps:
         return weights * (1 + before)
     if settings.learn.preference.ref_model_sync_steps and run.learner.reference is not None:
-        run.learner.refresh_reference()  # as a run does sooner or later, which has its checkpoints hold it
+        run.learner.refresh_reference()  # as in a run, after which its checkpoints hold it
     state = {"optimizer": run.learner, **run.state}
     beside = sum(tensor.nbytes for tensor in tensors_of(run.model, state).values())
     kept = settings.save_total_limit + 1 + loop.callbacks.can_roll_back
@@ -231,12 +231,12 @@ def _checkpoints_bytes(loop: Loop) -> int:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Return the most at once so far."""
+    """Return the peak memory so far."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def minutes(seconds: float) -> str:
-    """Return a time as a person says it."""
+    """Format seconds for people."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,5 +1,5 @@
-"""What an adaptation will take here: one update is made and some questions are asked, and both are multiplied. Selecting text, writing
-passages and answers in words are not counted.
+"""Estimate an adaptation on this machine: run one update and score some questions, and multiply both. Selecting text, writing passages and
+answers in words are not counted.
 """
 
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ from etude.recipes.estimate import minutes, peak_memory_bytes, seconds_of
 from etude.suites.retention_probe import logprobs_of
 
 _TRIED = 24
-"""Questions that are asked, at equal distances."""
+"""Number of questions to score, at equal distances."""
 
 
 @dataclass(frozen=True)
 class AdaptEstimate:
-    """Of a whole adaptation: time by stage, the most memory at once, what the run folder grows to."""
+    """Estimate of a whole adaptation: seconds by stage, peak memory, size of the run folder."""
 
     questions: int
     measure_seconds: float
-    """Of both models together."""
+    """Seconds for both models together."""
     study_seconds: float
     memory_bytes: int
     disk_bytes: int
@@ -50,7 +50,7 @@ class AdaptEstimate:
 
 
 def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEstimate:
-    """Load the model, score some questions, make one update on the first documents of the corpus."""
+    """Load the model, score some questions, and run one update on the first documents of the corpus."""
     place = resolve_device(settings.machine)
     of_suite, measured, _ = gather_asked(settings, data)
     asked = [question for own in of_suite.values() for question in own]
@@ -68,7 +68,7 @@ def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEsti
         batch_tokens = settings.machine.max_tokens_per_microbatch
         learner = Learner(model, settings.study.optimizer, streams, dtype=place.dtype, batch_tokens=batch_tokens)
         examples = _batch(settings, tokenizer, room, data)
-        learner.update(examples)  # which makes what the next ones use again
+        learner.update(examples)  # warm-up, not timed
         update = seconds_of(partial(learner.update, examples)) / sum(len(example.completion) for example in examples)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
@@ -83,7 +83,7 @@ def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEsti
 
 
 def _batch(settings: AdaptSettings, tokenizer: Any, room: int, data: Path | None) -> list[Example]:
-    """As much of the corpus as an update reads, or all of it."""
+    """Return the corpus text of one update, or all of it."""
     study = settings.study
     window = min(study.window_tokens, room - 1)
     texts = (tuple(tokenizer(each.text, add_special_tokens=False)["input_ids"]) for each in read_documents(settings.corpus, data))
@@ -99,5 +99,5 @@ def _length(tokenizer: Any, text: str) -> int:
 
 
 def _size(tokenizer: Any, question: LikelihoodQuestion) -> int:
-    """Tokens that are read to score_questions a question."""
+    """Return the number of tokens that are read to score a question."""
     return _length(tokenizer, question.prompt) + sum(2 * _length(tokenizer, choice) for choice in question.choices)

@@ -112,7 +112,7 @@ def _answers(
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "room_tokens": room}
     names = settings.seed, "evaluation by search", suite.name
-    sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # like the greedy answers, so that only revising differs
+    sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # as for greedy answers, so that only revising differs
     found = search_answers(engine, items, settings.search, **how, sampling=sampling, names=names, by_step_model=by_step_model)
     return [OtherAnswer(answer.text, answer.sampled_tokens) for answer in found]
 
@@ -129,7 +129,7 @@ def _decoded(
 
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
-    """Load the suites by name, and the training tasks for the trivial baselines: of a family or function at most 500."""
+    """Load the suites by name, and the training tasks for the trivial baselines (at most 500 of a family or function)."""
     judged: dict[str, Any] = {"verifier": settings.verifier, "right_at": settings.right_at}
     judged |= {"columns": settings.columns, "actions": Actions(instruction=settings.instruction)}
     if settings.recipe is None:

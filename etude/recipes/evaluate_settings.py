@@ -31,17 +31,18 @@ class EvaluateSettings:
     """
 
     recipe: str | None = None
-    """A practice configuration (name or YAML) whose tasks, evaluation and prompt settings are used."""
+    """Practice configuration (name or YAML) whose tasks, evaluation and prompt settings are used; null = none."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     verifier: str | None = None
-    """The verifier, whatever the items say: exact, numeric, choice, math or file.py:function."""
+    """Verifier of all items, instead of their own: exact, numeric, choice, math or file.py:function."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column names (question, answer, ...) to those of the files."""
+    """Maps our column names (question, answer, ...) to those of the files."""
     system: str | None = None
-    """System message put before every prompt."""
+    """System message before every prompt."""
     instruction: str | None = None
     """Text after every question, such as the format of the answer."""
     max_new_tokens: int = 64
+    """Longest answer in tokens, unless evaluation.max_new_tokens is set."""
     sampling: Sampling = field(default_factory=Sampling)
     search: AnswerSearch = field(default_factory=AnswerSearch)
     """A search whose answers are compared with greedy ones; `samples` are evaluation.num_samples."""
@@ -52,11 +53,13 @@ class EvaluateSettings:
     kv_cache: KVCacheSettings = field(default_factory=KVCacheSettings)
     seed: int = 0
     right_at: float | None = None
-    """The score from which an answer is correct, whatever the verifier's threshold: tasks.right_at."""
+    """Score from which an answer is right (tasks.right_at); null = the verifier's threshold."""
     timeout_seconds: float = 5.0
+    """Time limit of a verifier for one answer, in seconds."""
     max_unscored_share: float = 0.1
-    """The run stops if a larger share of a suite's answers than this, and more than two, have no score; 1: never."""
+    """Stop the run if more than this share of a suite's answers, and more than two, have no score; 1 = never."""
     isolate_verifiers: Isolation = True
+    """Sandbox verifiers: true = as far as the kernel can; `required` = refuse to run if anything stays open; false = off."""
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:

@@ -24,15 +24,17 @@ class GenerateSettings:
     """Settings of `generate`: prompts, sampling and decoding."""
 
     prompt: str | None = None
-    """One question; without it or a file, standard input is read, a prompt a line."""
+    """One question; without it or a file, standard input is read, one prompt per line."""
     file: str | None = None
-    """A text file with a prompt a line, or JSONL with `prompt` or `question`."""
+    """Text file with one prompt per line, or JSONL with `prompt` or `question`."""
     system: str | None = None
-    """System message put before every prompt."""
+    """System message before every prompt."""
     instruction: str | None = None
     """Text after every prompt, such as the format of the answer."""
     num_samples: int = 1
+    """Answers per prompt."""
     max_new_tokens: int = 128
+    """Longest answer in tokens."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
     search: AnswerSearch = field(default_factory=AnswerSearch)
     decoding: ReliableDecoding = field(default_factory=ReliableDecoding)

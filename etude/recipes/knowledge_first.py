@@ -44,7 +44,7 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
 
 
 def run_adaptation(settings: AdaptSettings, run: Run) -> Path:
-    """Return the folder of the model that a practice run begins with; made, gone on with, or found."""
+    """Return the folder of the model that practice begins with; run or resume its adaptation unless it is finished."""
     folder, name = run.folder.path / FOLDER, Path(str(run.settings.adaptation)).stem
     is_begun = (folder / "configuration.yaml").exists()
     if not (is_adapted(folder) and (folder / "report.html").exists()):

@@ -1,14 +1,14 @@
-"""Settings of an adaptation that were changed and that nothing reads as the others are (see `etude.settings.unused`)."""
+"""Find changed settings of an adaptation that nothing reads (see `etude.settings.unused`)."""
 
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
 from etude.settings.unused import unread_among
 
 _BY_SCORE = ("selection.found", "selection.samples", "domain.")
-"""What is read where documents are scored by examples of the domain."""
+"""Settings that are read only if documents are scored by examples of the domain."""
 
 
 def without_effect(settings: AdaptSettings) -> list[str]:
-    """For each group of such settings its names and why: `study.mixing: study.order is mixed`."""
+    """Return the changed settings that nothing reads, in groups with the reason: `study.mixing: study.order is mixed`."""
     study, selection = settings.study, settings.selection
     num_stages, order = len(study.stages()), f"study.order is {study.order}"
     learns_both = num_stages == 2 or study.order == "mixed"

@@ -31,11 +31,11 @@ from etude.training.chat_model import check_chat_model, open_chat_model
 from etude.training.run_folder import RunFolder
 
 BuildEngine = Callable[[], PrefixEngine]
-"""Makes the engine of the model that is adapted, which may hold a copy of it."""
+"""Builds the engine of the adapted model, which may hold a copy of it."""
 
 
 def check_writer(settings: AdaptSettings, tasks: Sequence[Task], place: Device, run: Path) -> None:
-    """Raise UserError where the writer can't be asked, though there is something to write, and where answers could not be compared."""
+    """Raise UserError if the writer is unavailable but needed, or if the tasks' verifiers cannot compare answers."""
     how = settings.writer
     foreign = next((task for task in tasks if task.verifier not in CHEAP), None)
     if how.how != "rules" and foreign is not None:
@@ -69,7 +69,7 @@ def write_passages(
     idf = InverseDocumentFrequency.fit([each.text for each in knowledge])
     todo = make_assignments(match_tasks(knowledge, tasks, idf), how.most_tasks)
     kept = read_jsonl(path)
-    if not folder.checkpoints():  # afterwards training has begun
+    if not folder.checkpoints():  # training has not begun
         kept = [row for row in kept if row.get("rejected") != NO_REPLY]
         write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # drops a line torn by a kill
         if len(kept) < len(todo):
@@ -101,7 +101,7 @@ def _example(tasks: Sequence[Task], how: PassageWriter) -> Messages:
 
 
 def own_attempts(engine: PrefixEngine, how: PassageWriter, room: int, seed: int) -> Attempts:
-    """Attempts of the model as it is now, drawn by the prompt, whatever else is asked beside it; none at what is too long."""
+    """Return a function that samples the current model's attempts, keyed by the prompt only; too long prompts get none."""
 
     def attempts(prompts: Sequence[str]) -> list[list[str]]:
         rendered = [render_prompt(engine.tokenizer, Task(without_control(engine.tokenizer, prompt))) for prompt in prompts]

@@ -14,7 +14,7 @@ _NO_TEXT = -1e9
 
 
 class Perplexity:
-    """Scores a text by minus the nats a token of its first `tokens`, the very first of which is not predicted."""
+    """Scores a text by minus the nats per token over its first `tokens`; the first token is not predicted."""
 
     def __init__(self, model: str, place: Device, machine: Machine, tokens: int = 128) -> None:
         self._place, self._machine, self._tokens = place, machine, tokens

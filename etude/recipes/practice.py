@@ -1,9 +1,9 @@
-"""Practice: a model gets better at tasks by its own attempts.
+"""Practice: a model improves at tasks by its own attempts.
 
     evaluate → warm start → evaluate → learn preferences → evaluate → practise (sample, score, update; repeat) → evaluate → report
 
-The loop knows neither which callbacks there are (`etude.training.callback`) nor how attempts are sampled (`etude.rollouts.sampler`).
-Every stage leaves a file or a checkpoint. A resumed run skips measurements and stages that are there, and goes on from the last checkpoint.
+The loop knows neither which callbacks there are (`etude.training.callback`) nor how attempts are sampled (`etude.rollouts.sampler`). Every
+stage leaves a file or a checkpoint. A resumed run skips finished measurements and stages, and continues from the last checkpoint.
 """
 
 import time
@@ -53,10 +53,9 @@ def practice(
 ) -> dict[str, Any]:
     """Run practice and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`; `overrides` of the first two are settings with
-    plain values, by dotted name or by section, `{"rollout.num_samples": 4, "tasks": {"path": ["mine.jsonl"]}}`. `run` is the run folder
-    (default `runs/NAME`), `data` the folder of data sets. `callbacks` are objects beside those that the settings list. There are no other
-    keywords.
+    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`. `overrides` of the first two are plain values
+    by dotted name or by section, `{"rollout.num_samples": 4, "tasks": {"path": ["mine.jsonl"]}}`. `run` is the run folder (default
+    `runs/NAME`), `data` the folder of data sets. `callbacks` are objects in addition to those in the settings. There are no other keywords.
 
     >>> practice("quickstart", {"steps": 40}, run="runs/first")  # doctest: +SKIP
     """
@@ -82,7 +81,7 @@ def practice_named(
     reporter: Reporter | None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
+    """Run `practice` with resolved settings; `name` is the recipe's name in the results."""
     check_settings(settings)
     check_objects(callbacks, settings)
     with open_run(Path(run), settings, defaults=practice_defaults(), resume=resume, pages=report_folders) as opened:
@@ -103,7 +102,7 @@ class Loop:
     callbacks: CallbackList
 
     def practise(self) -> dict[str, Any]:
-        """Make all stages, and conclude."""
+        """Run all stages, then conclude."""
         run, settings = self.run, self.run.settings
         self.prepare()
         pages = {"base": evaluate_suites(run, "base")}
@@ -117,12 +116,12 @@ class Loop:
             self.start()
             run.train(self.stage, run.learner, self.ledger, begin=run.read_history)
         pages["practice"] = evaluate_suites(run, "practice", unchanged=None if settings.steps else pages["preference"])
-        with suppress(Interrupted), run.interruption.whole():  # a signal that comes now comes too late
+        with suppress(Interrupted), run.interruption.whole():  # too late to interrupt
             result = conclude(run, pages, self.callbacks if settings.steps else CallbackList(), report_folders(run.folder.path))
         return result
 
     def prepare(self) -> None:
-        """Load everything, then make the run folder, which a mistake in the input so leaves unmade."""
+        """Load everything, then create the run folder, so that a mistake in the input leaves no folder."""
         run, adaptation = self.run, parse_adaptation(self.run.settings)
         if adaptation is not None:
             check_adaptation(adaptation, run.folder.path, run.data_folder)
@@ -133,7 +132,7 @@ class Loop:
             run.reporter.say(sentence)
 
     def start(self) -> None:
-        """Begin the stage of practice: learner, sampler, callbacks."""
+        """Begin the practice stage: learner, sampler, callbacks."""
         run, settings = self.run, self.run.settings
         self.ledger = Ledger(run.folder.path / "ledger")
         sizes: dict[str, Any] = {"order": 0, "total": settings.steps, "every": settings.save_steps, "saves_last": True}
@@ -145,7 +144,7 @@ class Loop:
             run.hold(0, self.stage, run.learner)
 
     def rollout(self, step: int) -> RolloutBatch:
-        """Return the scored attempts of a step: from the ledger where they were made before. A signal may end it."""
+        """Return the scored attempts of a step, from the ledger if it has them. A signal may interrupt it."""
         run, number = self.run, self.run.settings.rollout.tasks_per_step
         chosen = self.callbacks.select_tasks(step, number)
         items = run.data.batch(step, number, run.seed) if chosen is None else [run.data.items[place] for place in chosen]
@@ -179,7 +178,7 @@ class Loop:
         self.apply(step, decision)
 
     def apply(self, step: int, decision: Decision) -> None:
-        """Hold the model, roll back or stop; after the log row, which a checkpoint has to follow."""
+        """Hold the model, roll back or stop; called after logging, since a checkpoint must follow the log row."""
         self.run.is_over = decision.stop
         if decision.rollback:
             self.run.rollback(self.stage, self.run.learner)

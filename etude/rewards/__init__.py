@@ -1,1 +1,1 @@
-"""Rewards: score attempts by verifiers (in a child process), majority vote, a judge, form, or combinations of them."""
+"""Rewards: score attempts by verifiers (in a child process), majority vote, an LLM judge, their format, or a combination of these."""

@@ -36,7 +36,7 @@ _HEARD = {signal.SIGTERM, signal.SIGCHLD, SWEEP}
 def main(parent: int, memory_bytes: int, how: str) -> None:
     """Start the worker, and stay until it or the parent ends."""
     signal.signal(signal.SIGCHLD, lambda *_: None)  # what is ignored, as by default, is heard of on no system but Linux
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # from here on what comes waits until it is asked for: nothing is left half done
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # from here on signals wait until asked for: nothing is left half done
     adopt_orphans()
     kill_with_parent(parent, signal.SIGTERM)
     scratch = os.path.realpath(tempfile.mkdtemp(prefix=PREFIX))
@@ -70,7 +70,7 @@ def watch_over(worker: int) -> int:
         is_sweeping = (is_sweeping or heard == SWEEP) and kill_children(but=worker)
     kill_domain()
     while True:
-        if status is None:  # which is known where there is no /proc too
+        if status is None:  # known even without /proc
             os.kill(worker, signal.SIGKILL)
         kill_children()
         pid, found = _reap(0)

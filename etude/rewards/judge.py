@@ -55,24 +55,24 @@ _LONGEST_MESSAGE = 2_000
 
 @dataclass(frozen=True)
 class Judging(ChatModel):
-    """Settings of the judge: which model, how it is asked, and how replies become scores. A judge that is loaded here decodes greedily."""
+    """Settings of the LLM judge; one that is loaded here decodes greedily."""
 
     section = "judge"
 
     how: Literal["rubric", "pairwise"] = "rubric"
-    """rubric: score one attempt at a time; pairwise: compare two at a time."""
+    """`rubric` = score one attempt at a time; `pairwise` = compare two at a time."""
     rubric: str = RUBRIC
-    """The criteria, in words."""
+    """Criteria, in words."""
     with_answer: bool = True
     """Whether the judge sees the gold answer, if there is one."""
     scale: int = 10
     """`rubric`: the best score; the worst is 0."""
     samples: int = 1
-    """`rubric`: judgements per attempt; more than 1 needs a temperature."""
+    """`rubric`: judgements per attempt; more than 1 needs a temperature above 0."""
     pairs: Which = "ring"
-    """`pairwise`: ring compares each attempt with the next one of its group, all compares all."""
+    """`pairwise`: `ring` = compare each attempt with the next one of its group; `all` = compare all."""
     max_pairs: int = 64
-    """`pairwise`: most pairs of a group, each asked in both orders; the ring is always complete."""
+    """`pairwise`: most pairs of a group, each judged in both orders; the ring is always complete."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

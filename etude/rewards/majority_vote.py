@@ -6,12 +6,12 @@ With G attempts at a task, n(a) of them with the answer a, the majority answer m
     soft   score = n(its answer) / G, 0 without an answer
     both   no score (None) if s < `min_vote_share`: the task is left out
 
-Departures: TTRL votes with 64 attempts and trains on 32 of them, here all that vote are trained on; abstention is ours, TTRL and SRT train
-on every task (`min_vote_share` 0, which is the identity). An attempt whose answer cannot be read votes for nothing, but counts in G.
+Departures: TTRL votes with 64 attempts and trains on 32 of them, here all votes are trained on. Abstention is ours; TTRL and SRT train on
+every task (`min_vote_share` 0, which is the identity). An attempt whose answer cannot be read votes for nothing, but counts in G.
 
-Where the majority is mostly right, practice on agreement does what practice on gold answers does. Elsewhere it makes the model more certain
-of wrong answers, and one constant answer to everything gets the best score: see `etude.rollouts.collapse`. A few tasks with gold answers
-can calibrate the vote share from which on the majority is trusted (`calibrated_vote_share`).
+If the majority is mostly right, practice on agreement works like practice on gold answers. Otherwise it makes the model more certain of
+wrong answers, and one constant answer to everything scores best: see `etude.rollouts.collapse`. A few tasks with gold answers can calibrate
+the vote share from which the majority is trusted (`calibrated_vote_share`).
 """
 
 from collections import Counter
@@ -35,9 +35,9 @@ class MajorityVoteSettings:
     """Settings of the majority-vote reward."""
 
     score: Literal["hard", "soft"] = "hard"
-    """hard: 1 for the majority answer and 0 for others; soft: the share of the attempts that give the same answer."""
+    """`hard` = 1 for the majority answer, else 0; `soft` = share of the attempts with the same answer."""
     min_vote_share: float = 0.0
-    """A task is left out where the answer of most has a smaller share of the attempts; 0 leaves none out."""
+    """Leave out tasks whose majority answer has a smaller share of the attempts, in [0, 1]; 0 = none."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_vote_share <= 1.0:
@@ -50,7 +50,7 @@ class MajorityVoteReward:
     def __init__(self, how: MajorityVoteSettings) -> None:
         self.how = how
         self.min_vote_share = how.min_vote_share
-        """From which share on a majority is believed now; a callback may change it."""
+        """The vote share from which a majority is trusted now; a callback may change it."""
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Reward]:
@@ -83,9 +83,9 @@ class MajorityVoteReward:
 
 
 def calibrated_vote_share(found: Sequence[tuple[float, bool]], min_vote_share: float, target_precision: float) -> float:
-    """From which share of the votes on the majority is believed, by what was `found` at tasks with gold answers: of each the winner's
-    share, and whether it was right. It is the smallest share, `min_vote_share` at least, such that of the winners with so many votes or
-    more `target_precision` are right; `NEVER` where there is none.
+    """Return the vote share from which a majority is trusted, given what was `found` at tasks with gold answers: for each the winner's
+    share, and whether it was right. It is the least share, at least `min_vote_share`, such that `target_precision` of the winners with this
+    share or more are right; `NEVER` if there is none.
 
     >>> calibrated_vote_share([(0.25, False), (0.5, True), (0.5, False), (1.0, True)], 0.0, 0.6)
     0.5

@@ -13,7 +13,7 @@ from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 A_FEW = 2
-"""So many answers may always lack a score, so that one odd answer among eight stops nothing."""
+"""This many answers may always lack a score, so that one odd answer among eight stops nothing."""
 _LONGEST_REASON = 300
 
 

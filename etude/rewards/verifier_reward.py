@@ -177,7 +177,7 @@ class VerifierReward:
                 reward, has_failed = read_reply(line, index)
                 rewards[index] = reward if self.right_at is None else replace(reward, right_at=self.right_at)
                 self.counts["crashed"] += has_failed
-                deadline = time.monotonic() + self.timeout_seconds  # of the next one, which only a reply to this one starts
+                deadline = time.monotonic() + self.timeout_seconds  # of the next item, which starts only after a reply to this one
             except BadReply:
                 self.counts["crashed"] += 1
                 ended = child.stop(is_gone=True)

@@ -200,7 +200,7 @@ def judge_items(
                 reply = _encoded({"id": item["id"], "reward": _reward(item, verifiers)})
             except BaseException as error:  # also SystemExit: whatever a verifier raises is about its item
                 reply = _encoded({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint(error, closed)}"})
-            if os.getpid() != judge:  # a fork of the verifier's that came back
+            if os.getpid() != judge:  # a fork of the verifier's that returned here
                 os._exit(0)
             if ":" in item["task"]["verifier"] and os.listdir(scratch) != kept:
                 empty(scratch, kept)

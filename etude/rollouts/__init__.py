@@ -1,1 +1,1 @@
-"""Rollouts: in which order tasks are practised, how a task becomes a prompt, and which attempts are made at it."""
+"""Rollouts: the order of tasks, the rendering of prompts, and the sampling of attempts."""

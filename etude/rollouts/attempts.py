@@ -1,4 +1,4 @@
-"""Attempts and groups: what rollouts hand to rewards and to the learner."""
+"""Attempts and groups: the output of rollouts, and the input of rewards and the learner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from etude.engine.completion import Completion, Finish
 from etude.tasks.task import Task
 
 HINTED, DECODED = "hint", "decoded"
-"""Views of attempts that are no samples of the policy at the task's own prompt: one saw the answer, one was made of other attempts."""
+"""Views of attempts that the policy did not sample at the task's own prompt: one saw the answer, one was made from other attempts."""
 
 
 class Source(IntEnum):
-    """Who wrote a token; only own tokens have an advantage."""
+    """Origin of a token; only own tokens have an advantage."""
 
     GIVEN = 0
     OWN = 1
@@ -22,27 +22,28 @@ class Source(IntEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a task."""
+    """One sampled completion of a task."""
 
     tokens: tuple[int, ...]
     sources: tuple[Source, ...]
-    """One for each token."""
+    """One per token."""
     logprobs: tuple[float, ...]
     """Behaviour log-probs of the own tokens, in order."""
     text: str
-    """What the model wrote, as the verifier reads it: in its last turn."""
+    """The text that the verifier reads: what the model wrote in its last turn."""
     finish: Finish
     key: int
     policy_version: int
     view: str = "full"
     turns: int = 1
     step_lengths: tuple[int, ...] = ()
-    """Own tokens of each of its steps; empty where nobody parted it."""
+    """Own tokens of each step; empty if the attempt is not split into steps."""
     step_shares: tuple[float, ...] = ()
-    """Of each of its steps, which share of the policy's answers the attempt stands for there (`Tree.group`); empty: as much as every other
-    of its group, as independent ones do."""
+    """Share of the policy's answers that the attempt stands for at each step (`Tree.group`); empty: equal shares in the group, as for
+    independent attempts.
+    """
     before: tuple[str, ...] = ()
-    """What was said before the last turn, in order: a text of the model's, what it was told of it, and so on."""
+    """The conversation before the last turn, in order: a text of the model, the feedback on it, and so on."""
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.tokens):
@@ -54,7 +55,7 @@ class Attempt:
 
     @staticmethod
     def of(prompt: Sequence[int], completion: Completion) -> "Attempt":
-        """Return a single turn: the prompt's tokens given, the completion's own."""
+        """Return an attempt of a single turn: the prompt's tokens are given, the completion's are own."""
         return Attempt(
             tokens=(*prompt, *completion.tokens),
             sources=(Source.GIVEN,) * len(prompt) + (Source.OWN,) * len(completion.tokens),
@@ -68,17 +69,17 @@ class Attempt:
 
     @property
     def is_sample(self) -> bool:
-        """Whether the policy drew it, unhelped."""
+        """Whether the policy sampled it, without help."""
         return self.view not in (HINTED, DECODED)
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """The tokens before the first own one."""
+        """The tokens before the first own token."""
         return self.tokens[: self.sources.index(Source.OWN)]
 
     @property
     def turn_spans(self) -> list[tuple[int, int]]:
-        """Where each turn begins and ends among the tokens: a turn is a run of own tokens."""
+        """Start and end of each turn among the tokens; a turn is a run of own tokens."""
         runs = [(source, sum(1 for _ in run)) for source, run in groupby(self.sources)]
         ends = accumulate(length for _, length in runs)
         return [(end - length, end) for (source, length), end in zip(runs, ends, strict=True) if source == Source.OWN]
@@ -94,7 +95,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Group:
-    """The attempts at one task that are compared with each other."""
+    """The attempts at one task, which are compared with each other."""
 
     task: Task
     attempts: tuple[Attempt, ...]

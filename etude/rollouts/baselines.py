@@ -1,11 +1,11 @@
-"""What was to be expected of an attempt before each of its steps, by the other draws: baselines that its own luck has no part in.
+"""Baselines before each step of an attempt, computed from the other samples and so independent of the attempt's own outcome.
 
-At a place of a tree n continuations were sampled, each of which led to a step of some value. The baseline of one of them is
+At a node of a tree, n continuations were sampled, each of which led to a step of some value. The baseline of one of them is
 
     n ≥ 2   the mean value of the other n - 1                               (leave one out: RLOO, arXiv 2402.14740 eq. 8)
-    n = 1   the mean value of the draws that left its path at the nearest place before: nobody else came here, but others set out alike
+    n = 1   the mean value of the samples that left its path at the nearest earlier node with others
 
-so that value - baseline has the expectation of the advantage, whatever the step. Without any other draw there is no baseline.
+so that value - baseline has the expectation of the advantage, whatever the step. Without any other sample there is no baseline.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,11 +18,11 @@ from etude.tasks.reward import Reward
 Place = TypeVar("Place", bound=Hashable)
 
 Draws = Mapping[Place, Mapping[Place, tuple[int, float]]]
-"""Of every place, the places that were sampled from it: how often, and what an answer that goes on from there is worth."""
+"""For every node, the nodes sampled from it: how often, and the expected value of answers that continue there."""
 
 
 def baselines(path: Sequence[Place], draws: Draws[Place]) -> list[float | None]:
-    """Before each step of a path, which begins with the root; None where no draw stands beside it.
+    """Return the baseline before each step of a path, which begins with the root; None without other samples.
 
     >>> baselines(["", "a", "ab"], {"": {"a": (1, 0.5), "b": (1, 0.0)}, "a": {"ab": (1, 1.0), "ac": (1, 0.0)}})
     [0.0, 0.0]
@@ -42,8 +42,8 @@ def baselines(path: Sequence[Place], draws: Draws[Place]) -> list[float | None]:
 
 
 def with_values(reward: Reward, path: Sequence[Place], values: Mapping[Place, float], draws: Draws[Place]) -> Reward:
-    """The reward of an attempt that took this path, with the values at its places and the baselines of its steps. Where no draw stands
-    beside a step, the baseline is its own value, which leaves it without advantage.
+    """Return the reward of an attempt on this path, with the values of its nodes and the baselines of its steps. Without other samples the
+    baseline is the step's own value, so that the step has no advantage.
     """
     by_others = zip(baselines(path, draws), path[1:], strict=True)
     return replace(

@@ -1,17 +1,16 @@
-"""Has a model that learns from its own agreement collapsed: surer and surer, of less and less?
+"""Detect the collapse of a model that learns from its own agreement: ever more certain of ever fewer answers.
 
-A policy that is scored by how many of its attempts agree scores best with one answer to everything (SRT, arXiv 2505.21444 sec. 5, saw it
-come). Two signs are looked for in the last `window` steps, against the first `window` steps of the run:
+A policy rewarded for agreement of its attempts scores best with one answer to everything (observed in SRT, arXiv 2505.21444 sec. 5). Two
+signs are checked in the last `window` steps, against the first `window` steps of the run:
 
 constant  `constant_share`, the share of a step's tasks with the commonest majority answer, is at least `constant`, and at least half of
-          the way from where it began to 1: tasks may have few answers by nature, or be one a step
-narrow    `vote_share`, the share of the attempts that give their task's majority answer, rose by `rise` or more, while entropy or the
-          length of attempts or the share of different majority answers fell to `fall` of what it was, or below
+          the way from its start to 1: tasks may have few possible answers, or come one a step
+narrow    `vote_share`, the share of the attempts that give their task's majority answer, rose by `rise` or more, while entropy, the length
+          of attempts or the share of different majority answers fell to `fall` of its start, or below
 
-A model that learns what is right grows surer as well, but neither do its answers to different tasks become one, nor, short of perfection,
-does its entropy vanish. What it does not see is a model that grows surer of answers that are wrong and different: that looks like learning
-to whoever does not know what is right (`LOG.md`; the callback `vote_calibration` asks tasks of which it is known). All are means of
-steps.
+A model that learns correctly becomes more certain as well, but its answers to different tasks stay different, and its entropy does not
+vanish short of perfection. Growing certainty of answers that are wrong and different is not detected: without gold answers it looks like
+learning (`LOG.md`; the callback `vote_calibration` uses tasks with gold answers). All metrics are means of steps.
 
 Identity: no action changes anything before a collapse.
 """
@@ -26,7 +25,7 @@ from etude.errors import UserError, at_least
 from etude.tasks.votes import Tally
 
 FALLING = ("entropy", "completion_tokens", "distinct_majorities")
-"""Metrics of a step whose fall is a sign, where agreement rises."""
+"""Metrics whose fall is a sign if agreement rises."""
 _WORDS = {
     "constant_share": "one answer to {now:.0%} of the tasks ({before:.0%} at first)",
     "vote_share": "{now:.0%} of a task's attempts agree ({before:.0%})",
@@ -38,19 +37,19 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class CollapseSettings:
-    """Detection of a collapse, and what happens then."""
+    """Collapse detection, and what follows a collapse."""
 
     action: Literal["warn", "stop", "rollback"] = "warn"
-    """`warn` says so and goes on, `stop` ends practice with the model as it is, `rollback` with the last one in which the signs were less
-    than half as strong."""
+    """`warn` = report and continue; `stop` = end practice with the current model; `rollback` = end it with the last model whose signs were
+    less than half as strong."""
     window: int = 5
-    """Steps whose mean is compared with that of as many first ones."""
+    """Steps to average; the last ones are compared with the first ones."""
     constant: float = 0.5
-    """Share of the tasks with one answer that is a sign."""
+    """Least share of the tasks with the same majority answer that is a sign, in (0, 1]."""
     rise: float = 0.2
-    """How much the share of attempts that agree must have risen."""
+    """Least rise of the share of attempts that agree, in (0, 1]; a sign only together with `fall`."""
     fall: float = 0.25
-    """To what share of its beginning entropy, length or the share of different answers must have fallen."""
+    """Entropy, length or the share of different answers must fall to this share of its initial value, in (0, 1]."""
 
     def __post_init__(self) -> None:
         at_least("collapse.window", self.window, 1)
@@ -61,26 +60,26 @@ class CollapseSettings:
 
 @dataclass(frozen=True)
 class Collapse:
-    """What the alarm saw."""
+    """A detected collapse."""
 
     step: int
-    """The first step at whose end it was seen."""
+    """The step at the end of which it was detected."""
     signs: tuple[str, ...]
     """`constant`, `narrow` or both."""
     before: Mapping[str, float]
     now: Mapping[str, float]
-    """The metrics that were looked at: means over the first and the last steps."""
+    """The metrics of the detector: means over the first and the last steps."""
 
     @property
     def words(self) -> str:
-        """In one line."""
+        """One line for the console."""
         said = [_WORDS[name].format(now=value, before=self.before[name]) for name, value in self.now.items()]
         return f"collapse at step {self.step} ({' and '.join(self.signs)}): {', '.join(said)}"
 
 
 def agreement_metrics(votes: Sequence[Sequence[str | None]]) -> dict[str, float]:
-    """Of the votes of a step's groups: how many of a task's attempts agree, and how alike the tasks' majority answers are, as shares of the
-    tasks whose attempts give any answer; nothing where none does.
+    """Return how many of a task's attempts agree, and how alike the tasks' majority answers are, as shares of the tasks with any answer. If
+    there is none, only `vote_share` is returned.
     """
     tallies = [Tally.of(own) for own in votes]
     winners = Counter(tally.winner for tally in tallies if tally.winner is not None)
@@ -90,7 +89,7 @@ def agreement_metrics(votes: Sequence[Sequence[str | None]]) -> dict[str, float]
 
 
 class CollapseWatch:
-    """Finds the first collapse in rows that grow step by step; every window is looked at once."""
+    """Finds the first collapse in growing metrics; every window is checked once."""
 
     def __init__(self, how: CollapseSettings) -> None:
         self.how = how
@@ -98,12 +97,12 @@ class CollapseWatch:
 
     def _begin(self) -> None:
         self._end = 2 * self.how.window
-        """Where the next window to look at ends."""
+        """Where the next window ends."""
         self._found: Collapse | None = None
 
     def first(self, rows: Sequence[Mapping[str, Any]]) -> Collapse | None:
-        """Return the first collapse that the metrics of practice steps show, one row a step, if there is one. `rows` are those of the last
-        call and perhaps more, or fewer, after a resumed run cut its log; the last one may lack what does not concern the alarm.
+        """Return the first collapse in the metrics of practice steps, one row a step, or None. `rows` are those of the last call and
+        perhaps more, or fewer, if a resumed run cut its log. The last row may lack metrics that this does not read.
         """
         if len(rows) < self._end - 1:
             self._begin()
@@ -114,13 +113,13 @@ class CollapseWatch:
 
 
 def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseSettings) -> Collapse | None:
-    """Return the first collapse in rows that are all there."""
+    """Return the first collapse in complete rows."""
     return CollapseWatch(how).first(rows)
 
 
 def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseSettings) -> bool:
-    """Return whether the last steps show no sign of a collapse, half as strong as the alarm asks for: half of the way to one answer for
-    all, half of the rise, the square root of the fall. A model that gives no answer to anything is not sound either.
+    """Return whether the last steps show no sign even at half strength: half of the way to one answer for all, half of the rise, the square
+    root of the fall. A model that gives no answers is not sound either.
     """
     first, last = rows[: how.window], rows[-how.window :]
     return _means(last).keys() == _WORDS.keys() and _seen(first, last, how, strength=0.5) is None
@@ -141,5 +140,5 @@ def _seen(
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    known = {name: [row[name] for row in rows if row.get(name) is not None] for name in _WORDS}  # not where nobody gave an answer
+    known = {name: [row[name] for row in rows if row.get(name) is not None] for name in _WORDS}  # without steps where nobody answered
     return {name: fmean(values) for name, values in known.items() if values}

@@ -1,4 +1,4 @@
-"""Attempts that go on behind tokens which are not all their own: what stands before them is given to the engine as a prompt."""
+"""Attempts that continue after tokens that are not all their own: the whole prefix is passed to the engine as a prompt."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -20,7 +20,7 @@ def continued(
     sampling: Sampling,
     stop_strings: Sequence[str] = (),
 ) -> dict[Place, Completion]:
-    """Return a completion of each prefix, with its key; of equal ones the prefix is computed once."""
+    """Return a completion of each prefix, with its key; equal prefixes are computed once."""
     places: dict[tuple[int, ...], list[Place]] = {}
     for place, prefix in prefixes.items():
         places.setdefault(prefix, []).append(place)

@@ -1,24 +1,24 @@
-"""Which tasks come next, by how the policy did: its weaknesses (SwS), or levels that rise and fall with success.
+"""Choose the next tasks by the policy's results: its weaknesses (SwS), or levels that rise and fall with success.
 
-A curriculum observes every step's groups, whose scores must lie in [0, 1], so that 1 - score is a failure. With a_1 .. a_t the mean scores
-of a task's visits, f = 1 - mean(a) its failure rate, and F_D that of its category's last groups, ((Σ 1 - a) + 1) / (n + 2) over the last n
-<= `memory` of them:
+A curriculum observes every step's groups, whose scores must lie in [0, 1], so that 1 - score is a failure. Let a_1 .. a_t be the mean
+scores of a task's visits, f = 1 - mean(a) its failure rate, and F_D the failure rate of its category, ((Σ 1 - a) + 1) / (n + 2) over the
+category's last n <= `memory` groups:
 
-    weakness   a task is drawn with weight  F_D · u
-               u = 1                where it was never visited
-               u = `rest`           where its last group had no variance: all right or all wrong, nothing to learn from
-               u = 1 + f · [slope of a <= 0]   else: more often where it fails and does not get better
-    levels     tasks belong to levels of rising difficulty; the present level's have weight 1, those below `rest`, those above 0. After
-               `level_groups` groups at the present level their mean score raises it (at `raise_at` or above) or lowers it (at `lower_at`
-               or below), and counting begins anew
+    weakness   a task is sampled with weight  F_D · u
+               u = 1                if it was never visited
+               u = `rest`           if its last group had no variance: all right or all wrong, nothing to learn from
+               u = 1 + f · [slope of a <= 0]   else: more for a task that fails and does not improve
+    levels     tasks belong to levels of rising difficulty; tasks of the current level have weight 1, of lower ones `rest`, of higher
+               ones 0. After `level_groups` groups at the current level their mean score raises it (at `raise_at` or above) or lowers it
+               (at `lower_at` or below), and counting restarts
 
 After SwS (arXiv 2506.08989, sec. 2.1 and eq. 1: F_D by category; a problem is weak where max a < 0.5 and the slope of a is negative).
-Departures: weak problems are drawn again rather than written by a larger model; a slope of 0 counts as no progress, or problems that were
-never solved would never be weak; f instead of a threshold at 0.5; admission by a group's variance, not by its mean, since a group without
-variance has no advantage to give whatever its mean is (prime-rl filters so).
+Departures: weak problems are sampled again rather than written by a larger model; a slope of 0 counts as no progress, since otherwise never
+solved problems would never be weak; f instead of a threshold at 0.5; admission by a group's variance, not by its mean, since a group
+without variance has no advantage whatever its mean is (prime-rl filters so).
 
-Tasks of a step are drawn without replacement, by keys u^(1 / weight) (Efraimidis and Spirakis 2006), where u is a number of the run's seed,
-the step and the task. Without a curriculum every task comes once an epoch (`etude.rollouts.order`).
+Tasks of a step are sampled without replacement, by keys u^(1 / weight) (Efraimidis and Spirakis 2006), where u is a random number of the
+run's seed, the step and the task. Without a curriculum every task comes once an epoch (`etude.rollouts.order`).
 """
 
 from collections import defaultdict
@@ -40,7 +40,7 @@ from etude.tasks.task import Task
 from etude.tasks.templates import fill_template
 
 POOLS = {"hard": 0.25, "medium": 0.75, "easy": 1.0}
-"""Pools of tasks by the mean score of their visits, up to these."""
+"""Pools of tasks, with the largest mean score of their visits."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,23 @@ class CurriculumSettings:
     """Curriculum: how the tasks of a step are chosen."""
 
     method: Literal["weakness", "levels"]
-    """`weakness`: more of what fails and does not get better; `levels`: as hard as the policy can take."""
+    """`weakness` = more of the tasks that fail and do not improve; `levels` = difficulty rises and falls with success."""
     category: str | None = None
-    """`weakness`: what tells a task's category, a format string over its metadata, such as "{direction}"; one category unless given."""
+    """`weakness`: category of a task, as a format string over its metadata, such as "{direction}"; null = one category."""
     rest: float = 0.1
-    """Weight of tasks whose last group had nothing to learn from, and of levels below the present one."""
+    """Weight of tasks whose last group had no signal, and of levels below the current one, in (0, 1]."""
     memory: int = 64
     """`weakness`: last groups of a category that its failure rate is taken from."""
     levels: list[dict[str, Any]] = field(default_factory=list)
-    """`levels`: parameters of the family on each level, beside tasks.parameters, from easy to hard."""
+    """`levels`: parameters of the family at each level, besides tasks.parameters, from easy to hard."""
     own_levels: int = 0
-    """`levels`: so many of the levels that the family itself has, instead."""
+    """`levels`: how many of the family's own levels to use instead; 0 = none."""
     level_groups: int = 32
-    """Groups at a level after which it may change."""
+    """`levels`: groups at a level before it may change."""
     raise_at: float = 0.7
-    """Mean score from which on the level rises."""
+    """`levels`: mean score from which the level rises, in (lower_at, 1]."""
     lower_at: float = 0.2
-    """Mean score down from which it falls."""
+    """`levels`: mean score at or below which the level falls, in [0, raise_at)."""
 
     def __post_init__(self) -> None:
         at_least("curriculum.memory", self.memory, 1)
@@ -86,33 +86,33 @@ class CurriculumSettings:
 
 
 class Visit(NamedTuple):
-    """What a group came to."""
+    """The result of a group."""
 
     place: int
-    """Of its task among all."""
+    """Index of its task."""
     mean: float
     variance: float
-    """Of its scores."""
+    """Variance of its scores."""
 
 
 class Curriculum:
-    """The history of a run's tasks, and what follows from it."""
+    """The history of a run's tasks, and the weights that follow from it."""
 
     def __init__(self, tasks: Sequence[Task], how: CurriculumSettings, seed: int) -> None:
-        """Raises UserError where the category names what a task does not have."""
+        """Read levels and categories of the tasks. Raises UserError if the category names a missing field."""
         self.how, self.seed = how, seed
         self.places = {task.key: place for place, task in reversed(list(enumerate(tasks)))}
-        """Of every task its first place: one that stands there again is drawn and counted as the first."""
+        """First index of every task; duplicates are sampled and counted as the first."""
         self.levels = [int(task.metadata.get("level", 0)) for task in tasks]
         self.categories = [
             "" if how.category is None else fill_template("curriculum.category", how.category, _names(task)) for task in tasks
         ]
         self.visits: list[Visit] = []
         self.level, self.since = 0, 0
-        """The present level, and how many visits there had been when it became so."""
+        """The current level, and the number of visits before it was set."""
 
     def draw(self, step: int, number: int) -> list[int]:
-        """The places of the tasks of step `step`, counted from 1; of all tasks, where there are no more. Keys count the steps before."""
+        """Sample the indices of the tasks of step `step`, counted from 1; at most all tasks. Keys count the steps before."""
         weights = np.array(self.weights())
         keys = np.array([seed_for("curriculum", self.seed, step - 1, place) for place in range(len(weights))], dtype=np.uint64)
         numbers = uniforms(keys, np.zeros(len(keys), dtype=np.int64))
@@ -122,7 +122,7 @@ class Curriculum:
         return [int(place) for place in order]
 
     def weights(self) -> list[float]:
-        """Of every task, as things stand; 0 of one that stood there before."""
+        """Return the current weight of every task; 0 for duplicates."""
         firsts = set(self.places.values())
         return [weight * (place in firsts) for place, weight in enumerate(self._weights())]
 
@@ -133,7 +133,7 @@ class Curriculum:
         return [failing[category] * self._need(own.get(place, [])) for place, category in enumerate(self.categories)]
 
     def failure_rates(self) -> dict[str, float]:
-        """Of every category, over its last groups, as if it had failed once and not failed once before."""
+        """Return the failure rate of every category over its last groups, with one failure and one success added."""
         found: dict[str, list[float]] = {category: [] for category in self.categories}
         for visit in self.visits:
             found[self.categories[visit.place]].append(1 - visit.mean)
@@ -141,7 +141,7 @@ class Curriculum:
         return {category: (sum(failed) + 1) / (len(failed) + 2) for category, failed in last.items()}
 
     def observe(self, groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]) -> dict[str, float]:
-        """Take in a step's groups, those without any score left out; returns what stands now, as metrics."""
+        """Record a step's groups, except those without any score, and return metrics of the new state."""
         for group, row in zip(groups, rewards, strict=True):
             scores = [reward.score for reward in row if reward.score is not None]
             if scores:
@@ -153,19 +153,19 @@ class Curriculum:
         return self._pools() | {f"failing_{name}" if name else "failing": rate for name, rate in rates}
 
     def state_dict(self) -> "dict[str, torch.Tensor]":
-        """Every visit, and the level."""
+        """Return all visits and the level."""
         import torch
 
         visits = torch.tensor([list(visit) for visit in self.visits], dtype=torch.float64).reshape(-1, 3)
         return {"visits": visits, "level": torch.tensor([self.level, self.since])}
 
     def load_state_dict(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take over what `state_dict` gave, and forget what was before."""
+        """Replace the state with that of `state_dict`."""
         self.visits = [Visit(int(place), mean, variance) for place, mean, variance in tensors["visits"].tolist()]
         self.level, self.since = tensors["level"].tolist()
 
     def _move(self) -> None:
-        """Change the level where enough of it was seen."""
+        """Change the level after enough groups at it."""
         own = [visit.mean for visit in self.visits[self.since :] if self.levels[visit.place] == self.level]
         if len(own) < self.how.level_groups:
             return
@@ -177,7 +177,7 @@ class Curriculum:
             self.level, self.since = moved, len(self.visits)
 
     def _need(self, own: Sequence[Visit]) -> float:
-        """Return how much a task is to be drawn, by its visits."""
+        """Return the factor u of a task by its visits."""
         if not own:
             return 1.0
         if own[-1].variance == 0:
@@ -192,7 +192,7 @@ class Curriculum:
         return found
 
     def _pools(self) -> dict[str, float]:
-        """Return how many of the tasks that were visited are in each pool of difficulty, as shares."""
+        """Return the share of the visited tasks in each pool of difficulty."""
         means = [fmean(visit.mean for visit in own) for own in self._by_task().values()]
         counts = dict.fromkeys(POOLS, 0)
         for mean in means:
@@ -213,6 +213,6 @@ def slope(values: Sequence[float]) -> float:
 
 
 def _names(task: Task) -> dict[str, Any]:
-    """Return what a category may name: the metadata, of a family its entry's."""
+    """Return the fields that a category may name: the metadata, and of a family its entry's."""
     entry = task.metadata.get("entry")
     return {**task.metadata, **(entry["metadata"] if isinstance(entry, Mapping) else {})}

@@ -1,21 +1,22 @@
-"""Stop sampling a group whose outcome seems decided: attempts are made in two halves, the second only where the first leaves doubt.
+"""Early stopping of groups whose outcome seems decided: attempts are sampled in two halves, the second only if the first leaves doubt.
 
-What it changes, for a group of G attempts, halves of k = G / 2, that are right with probability p each (scores 0 and 1, advantage R - mean;
-`right` as the reason to stop, for `wrong` read 1 - p as p):
+Effects for a group of G attempts in halves of k = G / 2, each right with probability p (scores 0 and 1, advantage R - mean; with `right` as
+the reason to stop; for `wrong` read 1 - p as p):
 
-- The group is stopped with probability p^k. Of these, the share 1 - p^k would have had a wrong attempt in the second half, and signal.
+- The group is stopped with probability p^k. Of these groups, the share 1 - p^k would have had a wrong attempt in the second half, and
+  signal.
 - The expected gradient of one task keeps its direction and loses weight: Σ (R - mean) ∇log π is (G - 1) ∇p on average over all groups,
-  and 1 - s(p) of that over those that are not stopped, s(p) = p^(k-1) (k + (k-1) p) / (2 (G - 1)), which rises to 1/2 for p = 1. So tasks
-  that are nearly learnt (nearly hopeless) count less than they do without. With G = 8 s is 0.05 at p = 0.5, 0.35 at 0.9.
-- Groups have different sizes. Means over a step's attempts weigh stopped groups half; advantage `grpo` divides by the deviation of
-  whatever attempts there are, and updates by the number of attempts that were made.
-- What a step says about the policy (score, pass at group, entropy, ...) is therefore taken from the first halves alone, which are
-  independent samples: with fewer of them, so less sure, and pass at group is that of k attempts.
+  and 1 - s(p) of that over those that are not stopped, s(p) = p^(k-1) (k + (k-1) p) / (2 (G - 1)), which rises to 1/2 for p = 1. So
+  nearly learned (nearly hopeless) tasks count less than they do without. With G = 8, s is 0.05 at p = 0.5 and 0.35 at 0.9.
+- Groups have different sizes. Means over a step's attempts give stopped groups half the weight; advantage `grpo` divides by the
+  deviation of the attempts that there are, and updates by the number of attempts sampled.
+- Metrics that describe the policy (score, pass at group, entropy, ...) therefore use only the first halves, which are independent samples:
+  with fewer of them, so less certain, and pass at group is that of k attempts.
 
-A group is decided where its attempts so far all score the same; whether they are right says which of the two it is. So it works for
-rewards of any range, though with many different ones few groups are ever decided.
+A group is decided if its attempts so far all score the same; whether they are right selects the reason. So this works for rewards of any
+range, but with many different rewards few groups are ever decided.
 
-Identity: `never`. The attempts that are made are those that `never` would have made.
+Identity: `never`. The sampled attempts are among those that `never` samples.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ StopWhen = Literal["never", "right", "wrong", "either"]
 
 
 def portions(num_samples: int, when: StopWhen) -> list[range]:
-    """Return which attempts are made together, by number.
+    """Return which attempts are sampled together, by number.
 
     >>> portions(5, "never"), portions(5, "right")
     ([range(0, 5)], [range(0, 3), range(3, 5)])
@@ -37,8 +38,8 @@ def portions(num_samples: int, when: StopWhen) -> list[range]:
 
 
 def is_decided(rewards: Sequence[Reward], when: StopWhen) -> bool:
-    """Whether the attempts so far score the same and are right, or wrong, as `when` asks; one without a score leaves doubt, and so do
-    different scores, which are signal.
+    """Return whether the attempts so far score the same and are right, or wrong, as `when` asks. An attempt without a score leaves doubt,
+    and so do different scores, which are signal.
     """
     scores = {reward.score for reward in rewards}
     if len(scores) != 1 or None in scores:

@@ -1,8 +1,8 @@
-"""Tasks that show their answer, so that a model finds out how one comes to it (rationalisation: STaR, arXiv 2203.14465, sec. 3.2).
+"""Tasks that show their answer, so that a model finds a way to it (rationalization: STaR, arXiv 2203.14465, sec. 3.2).
 
-An attempt at such a task that is right is kept as one at the task itself, as if the answer had not been shown: its tokens are the task's
-own prompt and what the model wrote. Its log-probs are those under the prompt that it saw, and its view says so: it is no sample of the
-policy, and only imitation and preference can learn from it.
+A right attempt at such a task is kept as an attempt at the task itself, as if the answer had not been shown: its tokens are the task's own
+prompt and what the model wrote. Its log-probs are those under the prompt that it saw. Its view marks it as no sample of the policy, so only
+imitation and preference can learn from it.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ HINT = "\nThe answer is {answer}. Show how one comes to it."
 
 
 def hinted(task: Task, wording: str = HINT) -> Task:
-    """Return the task with its answer shown behind the question. Raises ValueError where nobody knows it.
+    """Return the task with its answer shown after the question. Raises ValueError if the answer is unknown.
 
     >>> hinted(Task("What is 2 + 2?", "4"), " It is {answer}.").prompt
     'What is 2 + 2? It is 4.'

@@ -1,4 +1,4 @@
-"""Independent samples of the policy, a group for each task; scored while others are still sampled, where the reward allows it."""
+"""Independent samples of the policy, a group for each task; scored in the background if the reward allows it."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from etude.tasks.task import Task
 
 
 class AsyncJudge:
-    """Scores each group as soon as it is sampled, while others still are: the rewards of `judge_groups`, sooner."""
+    """Scores each group as soon as it is sampled, while others still are: the rewards of `judge_groups`, earlier."""
 
     def __init__(self, begin: Begin) -> None:
         self.begin = begin
@@ -26,15 +26,15 @@ class AsyncJudge:
         self.begun[place] = self.begin([(attempt.text, group.task) for attempt in group.attempts])
 
     def rewards(self) -> list[list[Reward]]:
-        """Return the rewards of all groups in order, waited for; raises what scoring raised."""
+        """Wait for the rewards of all groups and return them in order; re-raises exceptions of scoring."""
         return [self.begun[place].result() for place in sorted(self.begun)]
 
 
 class IndependentSampler(Sampler):
-    """Samples in one or two portions (`rollout.early_stop_groups`), with variants of prompts where there are some."""
+    """Samples in one or two portions (`rollout.early_stop_groups`), with the variants of prompts, if any."""
 
     def check(self, items: Items) -> None:
-        """Raise UserError where a variant of a prompt is too long."""
+        """Raise UserError if a variant of a prompt is too long."""
         for task, _ in items if self.rollout.prompt_variants else ():
             if (longest := max(map(len, self._variants_of(task)))) > self.room_tokens:
                 raise UserError(
@@ -55,7 +55,7 @@ class IndependentSampler(Sampler):
         return batch
 
     def _sample_portion(self, batch: RolloutBatch, items: Items, places: Sequence[int], attempts: range) -> None:
-        """Add the attempts of these numbers at the tasks of these places."""
+        """Sample the attempts of these numbers at the tasks of these indices, and add them to the batch."""
         clock, meanwhile = [time.perf_counter()], AsyncJudge(self.begin) if self.begin else None
         groups = self._sampled(batch.step, {place: items[place] for place in places}, attempts, meanwhile)
         clock.append(time.perf_counter())
@@ -95,5 +95,5 @@ class IndependentSampler(Sampler):
         )
 
     def _variants_of(self, task: Task) -> list[tuple[int, ...]]:
-        """Return the task's prompts by `rollout.prompt_variants`."""
+        """Return the task's prompts for `rollout.prompt_variants`."""
         return [self.render(asked(task, variant)) for variant in self.rollout.prompt_variants]

@@ -1,4 +1,4 @@
-"""Which tasks a step practises: every task once an epoch, in an order of its own for each epoch, as a pure function of the step."""
+"""The order of tasks: every task once an epoch, shuffled for each epoch, as a pure function of the step."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

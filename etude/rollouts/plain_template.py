@@ -1,8 +1,8 @@
-"""The chat template of a model that had none: a message is its text and a line break, as `render_prompt` asks such a model.
+"""A chat template for models without one: each message is its text and a line break, as `render_prompt` formats it.
 
-With it `tokenizer.apply_chat_template(messages, add_generation_prompt=True)` gives the tokens of `render_prompt` in any program, with the
-one that begins a text. A system message stands before messages that bring none, and an instruction is a paragraph after the last question,
-unless the template is given another one: `apply_chat_template(messages, instruction="")`.
+With it, `tokenizer.apply_chat_template(messages, add_generation_prompt=True)` gives the tokens of `render_prompt` in any program, including
+the token that begins a text. A system message is added before messages that have none. An instruction is a paragraph after the last
+question, unless the template is given another one: `apply_chat_template(messages, instruction="")`.
 """
 
 import copy
@@ -20,7 +20,7 @@ _INSTRUCTION = (
 )
 _FIRST = '(messages[0]["content"] if messages and messages[0]["role"] == "system" else SYSTEM)'
 _SPACE = '{%- if not FIRST.startswith(" ") -%}{{- " " -}}{%- endif -%}'
-"""For tokenizers that put a space before a text, but not behind a token that begins one."""
+"""For tokenizers that put a space before a text, but not after a token that begins one."""
 _TRIED: tuple[tuple[dict[str, str], ...], ...] = (
     ({"role": "user", "content": "Sort: 3, 1\n2 é <x>"},),
     ({"role": "user", "content": " a"},),
@@ -30,12 +30,12 @@ _TRIED: tuple[tuple[dict[str, str], ...], ...] = (
 
 
 def plain_template(tokenizer: Any, system: str | None = None, instruction: str | None = None) -> str | None:
-    """Return the template by which `tokenizer`, which has none, gives the same tokens; None where there is no such template."""
+    """Return the template with which `tokenizer`, which has none, gives the same tokens; None if there is no such template."""
     plain = copy.copy(tokenizer)
     plain.chat_template = None
     before, after = plain("a")["input_ids"], plain("a", add_special_tokens=False)["input_ids"]
     begins = before[: len(before) - len(after)]
-    if before[len(begins) :] != after:  # the tokenizer puts something after every text
+    if before[len(begins) :] != after:  # the tokenizer appends something to every text
         return None
     opening = "".join(_written(token) for token in plain.convert_ids_to_tokens(begins))
     first = 'messages[0]["content"]' if system is None else _FIRST.replace("SYSTEM", _text(system))
@@ -56,7 +56,7 @@ def _written(token: str) -> str:
 
 
 def _text(words: str) -> str:
-    """As a string of the template's language."""
+    """Return the words as a string of the template language."""
     return json.dumps(words, ensure_ascii=False)
 
 

@@ -1,7 +1,7 @@
-"""What attempts at a task have in common: independent ones parted into steps, and the scores of those that came through a prefix.
+"""Shared prefixes of independent attempts at a task: split attempts into steps, and compute the values of prefixes.
 
-The mean score of the attempts that share a prefix is the Monte-Carlo value of it, by one continuation where nobody else begins so; of
-the root it is the mean of the group.
+The mean score of the attempts that share a prefix is its Monte-Carlo value, from one continuation if no other attempt shares it; for the
+root it is the mean of the group.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ Prefix = tuple[int, ...]
 
 
 def prefixes(attempt: Attempt) -> list[Prefix]:
-    """At the boundaries of its steps: no own token, those of the first step, and so on."""
+    """Return the attempt's prefixes at the boundaries of its steps: no own token, the first step, and so on."""
     own, ends = attempt.own_tokens, [sum(attempt.step_lengths[:number]) for number in range(len(attempt.step_lengths) + 1)]
     return [own[:end] for end in ends]
 
 
 def scores_through(group: Group, rewards: Sequence[Reward]) -> dict[Prefix, list[float]]:
-    """Return the scores of the attempts that share each prefix, of those that have one."""
+    """Return the known scores of the attempts that share each prefix."""
     through: dict[Prefix, list[float]] = {}
     for attempt, reward in zip(group.attempts, rewards, strict=True):
         for prefix in prefixes(attempt) if reward.score is not None else ():
@@ -36,8 +36,8 @@ def scores_through(group: Group, rewards: Sequence[Reward]) -> dict[Prefix, list
 def split_into_steps(
     group: Group, rewards: Sequence[Reward], steps: Steps, decode: Callable[[Sequence[int]], str]
 ) -> tuple[Group, list[Reward]]:
-    """Independent attempts with their steps, and rewards that know the Monte-Carlo values at the steps' boundaries, and the baselines by
-    the other attempts.
+    """Split independent attempts into steps; return them and their rewards with Monte-Carlo values at the steps' boundaries and baselines
+    from the other attempts.
     """
     own = [replace(attempt, step_lengths=tuple(steps.lengths(attempt.own_tokens, decode))) for attempt in group.attempts]
     group = Group(group.task, tuple(own))

@@ -1,8 +1,8 @@
-"""The one place where a task becomes token ids.
+"""Render tasks as token ids, in this one place.
 
 A tokenizer with a chat template renders the messages and opens the assistant's turn; without one the prompt is the plain text and a line
-break, so that base models practise too. A task's instruction is a paragraph of its own behind the question. A demonstration ends with the
-end-of-sequence token. What the model is told of its answer is a further turn of the user's, without a template a line of text.
+break, so that base models can practise too. A task's instruction is a paragraph after the question. A demonstration ends with the
+end-of-sequence token. Feedback on an answer is a further user turn, or without a template a line of text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ from etude.errors import UserError
 from etude.tasks.task import Task, text_problem
 
 _ANSWER = "theanswersofar"
-"""Stands for an answer where a template is asked what it writes behind one."""
+"""Placeholder for an answer, to find out what a template writes after one."""
 AS_IT_IS = {"instruction": ""}
-"""What a chat template is told beside the messages: to add no instruction of its own (`etude.rollouts.plain_template`)."""
+"""Argument for chat templates: add no instruction of their own (`etude.rollouts.plain_template`)."""
 
 
 def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
-    """Token ids of the prompt, up to where the answer begins. Raises UserError for a text that is no valid Unicode or too long, and
-    for what the chat template refuses.
+    """Return the token ids of the prompt, up to where the answer begins. Raises UserError for a text that is no valid Unicode or too long,
+    and if the chat template refuses the messages.
     """
     messages = [{"role": "user", "content": task.prompt}] if isinstance(task.prompt, str) else [dict(m) for m in task.prompt]
     if task.instruction:
@@ -37,14 +37,14 @@ def _prompt_ids(tokenizer: Any, messages: list[Any], task: Task) -> tuple[int, .
     if tokenizer.chat_template:
         try:
             return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **AS_IT_IS))
-        except Exception as error:  # a template is a program that came with the model: many refuse a system message, some are broken
+        except Exception as error:  # templates are programs of the model: many refuse a system message, some are broken
             raise UserError(f"the model's chat template refuses {task.origin or 'a prompt'}: {' '.join(str(error).split())}") from error
     text = "\n".join(message["content"] for message in messages) + "\n"
     return tuple(tokenizer(text)["input_ids"])
 
 
 def render_prompts(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> list[tuple[int, ...]]:
-    """Return the prompts of many tasks; a prompt longer than `max_tokens` is a user's mistake, named by its origin."""
+    """Return the prompts of many tasks. Raises UserError with the origin of one that is longer than `max_tokens`."""
     prompts = [render_prompt(tokenizer, task) for task in tasks]
     for task, prompt in zip(tasks, prompts, strict=True):
         if len(prompt) > max_tokens:
@@ -53,12 +53,12 @@ def render_prompts(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> li
 
 
 def render_demonstration(tokenizer: Any, task: Task) -> tuple[int, ...]:
-    """Token ids of the worked answer (the bare answer where there is none), closed by the end of sequence."""
+    """Return the token ids of the worked answer (the bare answer without one), with the end-of-sequence token."""
     return render_answer(tokenizer, shown_answer(task))
 
 
 def shown_answer(task: Task) -> str:
-    """Return the worked answer, or the bare one where there is none."""
+    """Return the worked answer, or the bare answer without one. Raises UserError if there is neither."""
     text = task.worked if task.worked is not None else task.answer
     if text is None:
         raise UserError(f"{task.origin or 'a task'} has neither a worked answer nor an answer to imitate")
@@ -66,7 +66,7 @@ def shown_answer(task: Task) -> str:
 
 
 def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Token ids of an answer that somebody wrote, closed by the end of sequence."""
+    """Return the token ids of a written answer, with the end-of-sequence token."""
     if problem := text_problem(text):
         raise UserError(f"an answer {problem}")
     if tokenizer.eos_token_id is None:
@@ -77,7 +77,7 @@ def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 @contextmanager
 def _panics_told(what: str) -> Iterator[None]:
-    """A tokenizer's panic, such as of a pattern that does not end, as a UserError: it is no Exception of Python's."""
+    """Raise a tokenizer's panic, such as of an endless pattern, as a UserError: it is not a Python Exception."""
     try:
         yield
     except BaseException as error:
@@ -87,10 +87,10 @@ def _panics_told(what: str) -> Iterator[None]:
 
 
 def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
-    """Token ids behind an answer that tell the model `words` and open its next one.
+    """Return the token ids after an answer that tell the model `words` and open its next answer.
 
-    By a chat template they are what it writes behind an assistant's message: the end of that turn, the user's, and the opening of another;
-    what it makes of all that came before (a default system message, an answer without its thoughts) is left alone.
+    With a chat template they are what it writes after an assistant's message: the end of that turn, the user's turn, and the opening of the
+    next. The template's changes of earlier messages (a default system message, an answer without its thoughts) are not applied.
     """
     words = without_control(tokenizer, words)
     if not tokenizer.chat_template:
@@ -107,7 +107,7 @@ def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
 
 
 def behind_answer(tokenizer: Any, end_tokens: frozenset[int], last_token: int, feedback: tuple[int, ...]) -> tuple[int, ...]:
-    """What stands between an answer, by its last token, and its next turn: the feedback, and one end token before it, whoever wrote it."""
+    """Return the tokens between an answer, given by its last token, and its next turn: the feedback after exactly one end token."""
     has_end, brings_end = last_token in end_tokens, feedback[0] in end_tokens
     if has_end and brings_end:
         return feedback[1:]
@@ -116,7 +116,7 @@ def behind_answer(tokenizer: Any, end_tokens: frozenset[int], last_token: int, f
 
 
 def without_control(tokenizer: Any, text: str) -> str:
-    """Return a text in which no control token is spelled: a space parts the first character of each from its rest."""
+    """Return a text without the spelling of any control token: a space is inserted after the first character of each."""
     controls = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special and len(token.content) > 1}
     for control in sorted(controls, key=lambda control: (-len(control), control)):
         text = text.replace(control, f"{control[0]} {control[1:]}")

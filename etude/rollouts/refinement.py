@@ -1,13 +1,12 @@
 """Refinement: an attempt, feedback in words, a revised attempt, for a number of turns.
 
-The first turn is plain sampling, token for token. What follows a turn is given (`Source.FEEDBACK`): an end token where the answer has none,
-what the model is told, and the opening of the next answer (`etude.rollouts.prompts.render_feedback`); then the revised answer is drawn, own
-tokens as before. An attempt is revised until it is right, until its turns are used up, or until the model has no room for another answer of
-full length behind it; by fixed words, which know nothing of right and wrong, always until one of the latter. What was written before stays
-as it was sampled, id for id.
+The first turn is plain sampling, token for token. The tokens after a turn are given (`Source.FEEDBACK`): an end token if the answer has
+none, the feedback, and the opening of the next answer (`etude.rollouts.prompts.render_feedback`). Then the revised answer is sampled, with
+own tokens as before. An attempt is revised until it is right, until its turns are used up, or until the context has no room for another
+answer of full length. Fixed words do not depend on correctness: only the latter two end it. Earlier turns stay as sampled, id for id.
 
 Self-Refine (arXiv 2303.17651) has the model write the feedback too; here it is a verifier's, or fixed as in SCoRe (arXiv 2409.12917). The
-prefixes of a turn are computed anew, each distinct one once.
+prefixes of a turn are recomputed, each distinct one once.
 
 Identity: one turn, independent samples.
 """
@@ -36,22 +35,22 @@ CHECK = "Check your answer. If it is wrong, correct it; give the final answer ag
 
 Judge = Callable[[Sequence[tuple[str, Task]]], Sequence[Reward]]
 Place = tuple[int, int]
-"""A group, and an attempt in it."""
+"""(group, attempt in it)."""
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What an attempt is told, and how often."""
+    """Settings of refinement: turns and feedback."""
 
     turns: int = 2
-    """Answers in an attempt at most: the first and its revisions."""
+    """Most answers in an attempt: the first and its revisions."""
     feedback: Literal["verifier", "fixed"] = "verifier"
-    """Who tells: the `verifier`, what it read in an answer that is not right; or `fixed` words after every answer, as in use, where nobody
-    knows."""
+    """`verifier` = what the verifier says of an answer that is not right; `fixed` = fixed words after every answer, as without a verifier.
+    """
     verifier_words: str = "{words} Correct it; give the final answer again."
-    """What the model is told by the verifier, whose words stand for {words}."""
+    """`verifier`: the message; {words} is replaced by what the verifier says."""
     fixed_words: str = CHECK
-    """What it is told otherwise."""
+    """`fixed`: the message."""
 
     def __post_init__(self) -> None:
         at_least("refine.turns", self.turns, 1)
@@ -78,10 +77,10 @@ def refine(
     names: Sequence[object],
     steps: Steps | None = None,
 ) -> tuple[list[Group], list[list[Reward]]]:
-    """First attempts and their rewards → revised ones and theirs, which know the scores of all turns.
+    """Revise first attempts; return the revised groups and their rewards, which have the scores of all turns.
 
-    `max_new_tokens` of one turn; `room_tokens` is how long a prefix may be for that many to follow. Keys of turn t are hashed from the
-    attempt's names (`names`, its group's place, the task, its number), "turn" and t. `steps` are those that `Reward.step_values` values.
+    `max_new_tokens` is for one turn; `room_tokens` is the longest prefix that leaves room for it. Keys of turn t are hashed from the
+    attempt's names (`names`, its group's index, the task, its number), "turn" and t. `steps` are those of `Reward.step_values`.
     """
     attempts = {(place, number): attempt for place, group in enumerate(groups) for number, attempt in enumerate(group.attempts)}
     found = {(place, number): reward for place, row in enumerate(rewards) for number, reward in enumerate(row)}
@@ -109,7 +108,7 @@ def refine(
 
 
 def _told(engine: "Engine", attempt: Attempt, reward: Reward, how: Refinement, steps: Steps | None) -> str:
-    """Return what an attempt is told."""
+    """Return the feedback for an attempt."""
     if how.feedback == "fixed":
         return how.fixed_words
     texts: list[str] = []
@@ -122,7 +121,7 @@ def _told(engine: "Engine", attempt: Attempt, reward: Reward, how: Refinement, s
 
 
 def _revised(attempt: Attempt, words: str, given: tuple[int, ...], completion: Completion) -> Attempt:
-    """Return the attempt with another turn, whose text and end are its own now."""
+    """Return the attempt with another turn, which sets its text and finish."""
     return replace(
         attempt,
         tokens=(*attempt.tokens, *given, *completion.tokens),

@@ -1,4 +1,4 @@
-"""Samples that are revised after feedback in words: in practice, and in use, where nobody says what is right."""
+"""Samples that are revised after feedback in words: in practice, and for users without a verifier."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from etude.tasks.task import Task
 
 
 class RefineSampler(IndependentSampler):
-    """Independent samples with their further turns."""
+    """Samples independent attempts and their further turns."""
 
     def sample(self, step: int, items: Items) -> RolloutBatch:
         batch = super().sample(step, items)
@@ -41,10 +41,10 @@ class RefineSampler(IndependentSampler):
 
 
 def refine_metrics(groups: Sequence[Group], rewards: Sequence[Sequence[Reward]], how: Refinement) -> dict[str, Any]:
-    """Return what revising changed in a step: `score_first` is of the first turns (`score` is of the last ones), the others are shares.
+    """Return metrics of a step's revisions: `score_first` is the first turns' mean score (`score` the last ones'), the others are shares.
 
-    `revised` of all attempts; `corrected` of the revised ones that were not right at first, `spoiled` of those that were (which only fixed
-    words revise); `out_of_room` of all, those that lacked room for another turn. A share of none is None.
+    `revised` is over all attempts; `corrected` over the revised ones that were wrong at first, `spoiled` over those that were right (which
+    only fixed words revise); `out_of_room` over all: those without room for another turn. A share of none is None.
     """
     pairs = [pair for group, row in zip(groups, rewards, strict=True) for pair in zip(group.attempts, row, strict=True)]
     first = [scores_of(reward)[0] for _, reward in pairs]
@@ -70,7 +70,7 @@ def revised_answers(
     sampling: Sampling,
     names: Sequence[object],
 ) -> list[Attempt]:
-    """Return an answer to each task, with its prompt as token ids, revised after fixed words; random numbers are keyed by `names`."""
+    """Return an answer to each (task, prompt as token ids), revised after fixed words; random numbers are keyed by `names`."""
     tasks, prompts = [task for task, _ in items], [prompt for _, prompt in items]
     sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "names": names}
     first = sample_groups(engine, tasks, prompts, num_samples=1, **sizes)

@@ -1,9 +1,9 @@
-"""What samples a step's attempts: one of several ways, each a `Sampler` with `sample(step, items) -> RolloutBatch`.
+"""The interface for sampling a step's attempts: a `Sampler` has `sample(step, items) -> RolloutBatch`.
 
-independent    samples of the policy (`etude.rollouts.independent`), variants of the prompt among them
+independent    samples of the policy (`etude.rollouts.independent`), also with variants of the prompt
 refine         samples that are revised after feedback in words (`etude.rollouts.revising`)
 beam, mcts, tree, vine   answers of a search (`etude.rollouts.tree_search`)
-self_training  samples and an answer made of them (`etude.training.self_training`)
+self_training  samples and an answer decoded from them (`etude.training.self_training`)
 """
 
 import time
@@ -24,14 +24,14 @@ from etude.tasks.task import Task
 Items = Sequence[tuple[Task, tuple[int, ...]]]
 """Tasks with their prompts as token ids."""
 Judge = Callable[[Sequence[tuple[str, Task]]], list[Reward]]
-"""Texts at tasks → rewards, in order."""
+"""(text, task) pairs → rewards, in order."""
 Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Reward]]"]
-"""Has texts scored, without waiting."""
+"""Starts scoring texts without waiting."""
 
 
 @dataclass
 class Sampler:
-    """What all ways have in common."""
+    """Base class of samplers."""
 
     engine: PrefixEngine
     rollout: RolloutSettings
@@ -39,23 +39,23 @@ class Sampler:
     judge: Judge
     """Scores attempts."""
     begin: Begin | None
-    """Scores groups while others are sampled, where that is possible."""
+    """Scores groups while others are sampled; None if that is not possible."""
     render: Callable[[Task], tuple[int, ...]]
-    """A task's prompt as token ids."""
+    """Returns a task's prompt as token ids."""
     room_tokens: int
-    """How long a prompt may be for an answer of rollout.max_new_tokens to follow."""
+    """Longest prompt that leaves room for an answer of rollout.max_new_tokens."""
     write_trees: Callable[[int, Iterable[Mapping[str, Any]]], None]
-    """Keeps the trees of a step."""
+    """Writes the trees of a step."""
     step_value: Value | None = None
-    """What a step model expects of unfinished answers; a callback sets it."""
+    """A step model's values of unfinished answers; a callback sets it."""
     sampling: Sampling = field(init=False)
-    """How tokens are sampled now; a callback may change it from step to step."""
+    """The current sampling parameters; a callback may change them from step to step."""
 
     def __post_init__(self) -> None:
         self.sampling = self.rollout.sampling
 
     def check(self, items: Items) -> None:
-        """Raise UserError for tasks, of all that are practised on, that can't be sampled."""
+        """Raise UserError if any of the practice tasks cannot be sampled."""
 
     def sample(self, step: int, items: Items) -> RolloutBatch:
         """Return the scored attempts of step `step`, counted from 1, at these tasks."""
@@ -63,7 +63,7 @@ class Sampler:
 
 
 class TimedJudge:
-    """A judge that knows how long it was waited for."""
+    """A judge that measures the time spent waiting for it."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge, self.seconds = judge, 0.0
@@ -76,6 +76,6 @@ class TimedJudge:
 
 
 def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Reward]]:
-    """Return one reward for every attempt, by group."""
+    """Return the rewards of all attempts, by group."""
     flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
     return [[next(flat) for _ in group.attempts] for group in groups]

@@ -1,4 +1,4 @@
-"""The plainest rollouts: independent samples, a group for each task."""
+"""Plain rollouts: independent samples, a group for each task."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,10 +24,10 @@ def sample_groups(
     first: int = 0,
     done: Callable[[int, Group], None] | None = None,
 ) -> list[Group]:
-    """`num_samples` attempts at every task, numbered from `first`; keys are hashed from `names` (seed, step), the task, its place (in order
-    unless given) and the attempt's number.
+    """Sample `num_samples` attempts at every task, numbered from `first`. Keys are hashed from `names` (seed, step), the task, its index
+    (in order unless given) and the attempt's number.
 
-    `done` is given each group with its number as soon as it is complete, while others are still sampled.
+    `done` gets each group with its number as soon as it is complete, while others are still sampled.
     """
     places, attempts = range(len(tasks)) if places is None else places, range(first, first + num_samples)
     named = [(*names, place, task.key) for place, task in zip(places, tasks, strict=True)]

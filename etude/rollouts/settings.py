@@ -1,4 +1,4 @@
-"""How a step's attempts are made."""
+"""Settings of a step's attempts."""
 
 from dataclasses import dataclass, field
 
@@ -11,22 +11,23 @@ from etude.rollouts.search.settings import REFINE, Search
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """The attempts of a step."""
+    """Rollouts: the attempts of a step."""
 
     tasks_per_step: int = 16
     num_samples: int = 8
-    """Attempts at each task: the group."""
+    """Attempts per task: the group size (TRL: num_generations)."""
     max_new_tokens: int = 64
+    """Longest attempt in tokens; of a revised one, longest turn."""
     sampling: Sampling = field(default_factory=Sampling)
     prompt_variants: list[str] = field(default_factory=list)
-    """Paragraphs behind the question, of which attempt i at a task has the i-th, around and around ("" asks as it is), and is learned from
-    as it was asked; none asks all attempts alike, as evaluation does."""
+    """Paragraphs after the question: attempt i at a task gets the i-th, cyclically ("" = none), and is learned with the prompt it had.
+    Empty = the same prompt for all attempts, as in evaluation."""
     search: Search = field(default_factory=Search)
     refine: Refinement = field(default_factory=Refinement)
-    """Of rollout.search.method refine: an attempt, feedback in words, a revised attempt, for a number of turns."""
+    """For rollout.search.method refine."""
     early_stop_groups: StopWhen = "never"
-    """Whether a group gets the second half of its attempts only where the first half leaves doubt: not if all are `right`, or `wrong`, or
-    `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/rollouts/early_stop.py`)."""
+    """Skip the second half of a group's attempts if those of the first half are all `right`, all `wrong`, or `either`. Saves tokens, but
+    nearly solved (or hopeless) tasks count less (`etude/rollouts/early_stop.py`)."""
 
     @property
     def is_search(self) -> bool:
@@ -35,7 +36,7 @@ class RolloutSettings:
 
     @property
     def turns(self) -> int:
-        """Answers in an attempt at most."""
+        """Most answers in an attempt."""
         return self.refine.turns if self.search.method == REFINE else 1
 
     def __post_init__(self) -> None:

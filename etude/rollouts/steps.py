@@ -1,8 +1,7 @@
-"""Where a step of an answer ends: at a line, a sentence or a tag, and in any case after so many tokens.
+"""Where a step of an answer ends: at a line, a sentence or a tag, and always after a maximum number of tokens.
 
-Whether a step is over is a function of its own text, so a model that pauses there and goes on draws from the same distribution as one that
-never paused: where it stops does not depend on what would have come next. A sentence therefore ends with its full stop, not with the blank
-behind it; a full stop behind a digit ends none (3.5, 1.).
+The end of a step depends only on its own text, so a model that pauses there and continues samples from the same distribution as one without
+pauses. A sentence therefore ends with its full stop, not with the space after it; a full stop after a digit ends none (3.5, 1.).
 """
 
 import re
@@ -21,11 +20,11 @@ class Steps:
     """How answers are cut into steps."""
 
     end: Literal["line", "sentence", "tag", "tokens"] = "line"
-    """What ends one; `tokens` is their number alone."""
+    """What ends a step; `tokens` = only its length."""
     max_tokens: int = 32
-    """Longest step: one that has not ended by then ends there."""
+    """Longest step in tokens; it ends there in any case."""
     tags: list[str] = field(default_factory=list)
-    """Names of the tags whose closing ends a step, such as `plan` for </plan>; for `end` tag."""
+    """`tag`: names of the tags whose closing ends a step, such as `plan` for </plan>."""
 
     def __post_init__(self) -> None:
         at_least("steps.max_tokens", self.max_tokens, 1)
@@ -37,13 +36,13 @@ class Steps:
 
     @property
     def pattern(self) -> re.Pattern[str] | None:
-        """Found in a step's text, it is over; None where tokens alone count."""
+        """The pattern in a step's text that ends it; None if only tokens count."""
         if self.end == "tokens":
             return None
         return re.compile(f"</(?:{'|'.join(map(re.escape, self.tags))})>" if self.end == "tag" else _ENDS[self.end])
 
     def lengths(self, tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
-        """Return the steps that an answer consists of, in tokens: those that it would have paused after; the last may be unfinished.
+        """Return the lengths in tokens of an answer's steps; the last step may be unfinished.
 
         >>> Steps("tokens", max_tokens=2).lengths([5, 6, 7], str)
         [2, 1]

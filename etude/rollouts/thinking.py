@@ -1,4 +1,4 @@
-"""How long a model thinks, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of thoughts; free of torch, so that they are read and checked without it."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,14 @@ from etude.errors import UserError, at_least
 
 @dataclass(frozen=True)
 class Thinking:
-    """What is put into a thought and behind it."""
+    """Texts that budget forcing inserts (s1, arXiv 2501.19393)."""
 
     continuation: str = "Wait"
-    """Put where a thought would end before its budget, on a line of its own; a line break, written "\\n" in YAML, does too."""
+    """Text inserted, on its own line, where a thought would end before its budget; may be a line break ("\\n" in YAML)."""
     cue: str = "The answer is"
-    """Put behind the thought, on a line of its own; a model that writes it by itself has ended its thought."""
+    """Text inserted after the thought, on its own line; a model that writes it by itself has ended its thought."""
     answer_tokens: int = 16
-    """Tokens that the answer behind the cue may have."""
+    """Longest answer after the cue, in tokens."""
 
     def __post_init__(self) -> None:
         at_least("thought.answer_tokens", self.answer_tokens, 1)
@@ -24,16 +24,16 @@ class Thinking:
             raise UserError("thought.cue is empty: give the words that an answer begins with, such as 'The answer is'")
 
     def most_tokens(self, budget_tokens: int) -> int:
-        """More than a thought of this budget, the cue and an answer take: the cue has no more tokens than bytes, and a line break."""
+        """Return an upper bound of the tokens of thought, cue and answer: the cue has at most one a byte, and a line break."""
         return budget_tokens + len(self.cue.encode()) + 1 + self.answer_tokens
 
 
 @dataclass(frozen=True)
 class Thought(Thinking):
-    """A thought of a fixed length before the answer."""
+    """Budget forcing: a thought of fixed length before the answer (s1, arXiv 2501.19393)."""
 
     budget_tokens: int | None = None
-    """Its length, 0 for an answer at once; none unless given: the model ends by itself. It stands for max_new_tokens."""
+    """Length of the thought in tokens, instead of max_new_tokens; 0 = answer at once; null = the model ends by itself."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,10 +43,10 @@ class Thought(Thinking):
 
 @dataclass(frozen=True)
 class Thoughts(Thinking):
-    """Beside free answers, greedy ones behind thoughts of fixed lengths."""
+    """Budget forcing: measure also greedy answers after thoughts of fixed lengths (s1, arXiv 2501.19393)."""
 
     budgets: list[int] = field(default_factory=list)
-    """Their lengths in tokens, 0 for an answer at once; none unless given."""
+    """Lengths of the thoughts in tokens; 0 = answer at once; empty = off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,5 +57,5 @@ class Thoughts(Thinking):
 
     @property
     def longest(self) -> int:
-        """The tokens that the longest needs at most; 0 where there is none."""
+        """An upper bound of the tokens of the longest thought with its answer; 0 without budgets."""
         return max(map(self.most_tokens, self.budgets), default=0)

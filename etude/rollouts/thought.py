@@ -1,17 +1,17 @@
-"""Budget forcing: a thought of exactly so many tokens, then an answer (s1, arXiv 2501.19393, section 3.1).
+"""Budget forcing: a thought of a fixed number of tokens, then an answer (s1, arXiv 2501.19393, section 3.1).
 
-    thought    drawn like any answer; where it would end before the budget (by an end token, or by the cue that begins an answer) its end
-               is taken back and a word is put there, "Wait", behind which it goes on; at the budget it is cut
-    answer     the cue, "The answer is", is put behind the thought, and a few tokens more are drawn
+    thought    sampled like any answer; if it would end before the budget (by an end token, or by the cue that begins an answer), the end
+               is removed and a word, "Wait", is inserted, after which it continues; at the budget it is cut
+    answer     the cue, "The answer is", is inserted after the thought, and a few more tokens are sampled
 
-The budget counts what is drawn and what is put in, but for the cue. Departures: s1 has a marker for the end of thinking and forbids its
-token, here an end is taken back once it is there, so that nothing is asked of the model's vocabulary; s1 says for the most part how often
-a thought is lengthened, here how long it is, which is its "maximum and minimum" at once. What is put in stands on a line of its own.
+The budget counts sampled and inserted tokens, except the cue. Departures: s1 has a marker for the end of thinking and forbids its token;
+here an end is removed after it was sampled, so that the model needs no such token. s1 mostly sets how often a thought is extended; here its
+length is set, which is its "maximum and minimum" at once. Inserted words are on a line of their own.
 
-Cost: each taken-back end computes prompt and thought once more.
+Cost: each removed end computes prompt and thought once more.
 
-Identity: without a budget nothing of this is called, and decoding is what it was to the byte; a thought that does not end by itself is the
-beginning of the plain answer with the same key, token for token.
+Identity: without a budget this is not called, and decoding is unchanged to the byte. A thought that does not end by itself is the prefix of
+the plain answer with the same key, token for token.
 """
 
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ from etude.rollouts.thinking import Thoughts as Thoughts
 
 @dataclass(frozen=True)
 class Forced:
-    """An answer behind a thought of a fixed length."""
+    """An answer after a thought of a fixed length."""
 
     text: str
     """Thought, cue and answer, as a verifier reads them."""
     finish: Finish
-    """Of the answer."""
+    """How the answer ended."""
     own_tokens: int
-    """That the model drew: neither the cue nor what was put into the thought, nor an end that was taken back."""
+    """Tokens that the model sampled, without the cue, inserted words and removed ends."""
     ends_taken_back: int
     """How often the thought would have ended before its budget."""
     is_cut: bool
-    """Whether the model was not through when the budget was: its thought had no end of its own."""
+    """Whether the budget cut the thought before it ended by itself."""
 
 
 def forced(
@@ -52,7 +52,7 @@ def forced(
     sampling: Sampling,
     keys: Sequence[int],
 ) -> list[Forced]:
-    """An answer to each prompt (the same one may be named many times), with the thought before it `budget_tokens` long; one key each."""
+    """Return an answer to each prompt (repeats allowed) after a thought of `budget_tokens` tokens, with one key each."""
     thoughts = [_Growing(prompt, budget_tokens) for prompt in prompts]
     going, rounds = [place for place, thought in enumerate(thoughts) if thought.room], 0
     while going:
@@ -74,12 +74,12 @@ def forced(
 
 
 class _Growing:
-    """A thought so far."""
+    """A thought in progress."""
 
     def __init__(self, prompt: tuple[int, ...], budget_tokens: int) -> None:
         self.prompt, self.budget_tokens = prompt, budget_tokens
         self.own: tuple[int, ...] = ()
-        """Its tokens, what was put in among them."""
+        """Its tokens, inserted ones included."""
         self.num_given = self.ends_taken_back = 0
         self.has_ended = False
 
@@ -92,8 +92,8 @@ class _Growing:
         return self.budget_tokens - len(self.own)
 
     def take(self, engine: Engine, completion: Completion, how: Thinking) -> None:
-        """What was drawn next, up to the budget; an end before that is taken back, and the continuation put there. What was cut before the
-        budget, for want of the model's positions beside longer ones, only goes on.
+        """Append the completion, up to the budget; an end before that is replaced by the continuation. A completion that was cut before
+        the budget, because longer prompts of its batch reached the context limit, is only appended.
         """
         room, end = self.room, _end(engine, completion, how.cue)
         self.own += completion.tokens[: min(room, end)]
@@ -105,7 +105,7 @@ class _Growing:
             self.ends_taken_back += 1
 
     def line(self, engine: Engine, words: str) -> tuple[int, ...]:
-        """Return the tokens of words behind the thought, on a line of their own."""
+        """Return the tokens of words after the thought, on a line of their own."""
         before = engine.text_of(self.own)
         is_new = not before or before.endswith("\n") or words.startswith("\n")
         return tuple(engine.tokenizer(words if is_new else f"\n{words}", add_special_tokens=False)["input_ids"])
@@ -121,7 +121,7 @@ class _Growing:
 
 
 def _end(engine: Engine, completion: Completion, cue: str) -> int:
-    """Return how many tokens stand before the end of a thought: before its end token, or before the token in which the cue begins."""
+    """Return the number of tokens before the end of a thought: before its end token, or before the token in which the cue begins."""
     tokens = completion.tokens
     if completion.finish == "length":
         return len(tokens)

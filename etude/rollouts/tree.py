@@ -1,7 +1,7 @@
-"""The record of a search: what was drawn, from where, and what it was worth.
+"""The record of a search: the sampled steps, their parents and their values.
 
-A node is a step of own tokens behind its parent's. Continuations that begin with the same steps share nodes. Everything else is read from
-the tree: attempts for the learner, values of steps, preference pairs, a picture.
+A node is a step of own tokens after its parent. Continuations with the same first steps share nodes. Everything else is read from the tree:
+attempts for the learner, values of steps, preference pairs, a picture.
 """
 
 from collections import Counter
@@ -18,38 +18,38 @@ from etude.tasks.task import Task
 
 @dataclass(eq=False)
 class Node:
-    """A step, and what was found behind it."""
+    """A step, and the results of the search below it."""
 
     number: int
-    """In the order in which nodes were made; the root is 0."""
+    """Index in the order of creation; the root is 0."""
     parent: "Node | None"
     tokens: tuple[int, ...]
-    """Own tokens of the step; of the root none."""
+    """Own tokens of the step; none for the root."""
     logprobs: tuple[float, ...]
     """Their behaviour log-probs."""
     finish: Finish | None = None
-    """How the answer that ends here ended; None: it may go on."""
+    """How the answer that ends here ended; None: unfinished."""
     keys: list[int] = field(default_factory=list)
-    """Of the continuations that came through here, in order: as many as there were."""
+    """Keys of the continuations that came through here, in order, one per continuation."""
     drawn: int = 0
-    """Continuations that were drawn from here."""
+    """Number of continuations sampled from here."""
     value: float | None = None
-    """What feedback says of an answer that ends here, or expects of one that goes on; None: unknown."""
+    """Score of an answer that ends here, or expected score of an unfinished one; None: unknown."""
     is_right: bool | None = None
-    """Whether feedback says that an answer that ends here is right; None: it has not said, and a value of 1 is."""
+    """Whether an answer that ends here is right; None: the reward does not say, and a value of 1 counts as right."""
     visits: int = 0
     total: float = 0.0
-    """Sum of the values that were found here and below, one a visit."""
+    """Sum of the values backed up through this node, one a visit."""
     children: list["Node"] = field(default_factory=list)
 
     @property
     def mean(self) -> float | None:
-        """Of the values found here and below; None before any."""
+        """Mean of the values backed up through this node; None before any."""
         return self.total / self.visits if self.visits else None
 
     @property
     def path(self) -> list["Node"]:
-        """From the root's child down to this node."""
+        """Nodes from the root's child down to this one."""
         nodes, node = [], self
         while node.parent:
             nodes.append(node)
@@ -58,7 +58,7 @@ class Node:
 
     @property
     def own_tokens(self) -> tuple[int, ...]:
-        """Of the whole answer up to here."""
+        """Own tokens of the answer up to here."""
         return tuple(token for node in self.path for token in node.tokens)
 
     @property
@@ -66,7 +66,7 @@ class Node:
         return tuple(logprob for node in self.path for logprob in node.logprobs)
 
     def below(self) -> Iterator["Node"]:
-        """This node and all behind it, in preorder."""
+        """Yield this node and all below it, in preorder."""
         waiting = [self]
         while waiting:
             node = waiting.pop()
@@ -75,20 +75,20 @@ class Node:
 
 
 class Tree:
-    """A search's record for one task."""
+    """The record of a search for one task."""
 
     def __init__(self, task: Task, prompt: Sequence[int], decode: Callable[[Sequence[int]], str], *, policy_version: int = 0) -> None:
-        """`decode` gives the text of own tokens."""
+        """Create a tree with only a root; `decode` returns the text of own tokens."""
         self.task, self.prompt, self.decode, self.policy_version = task, tuple(prompt), decode, policy_version
         self.root = Node(0, None, (), ())
         self.num_nodes = 1
         self.sampled_tokens = 0
-        """Drawn in all, counted as often as they were drawn."""
+        """Tokens sampled in total, repeats included."""
         self.lowest, self.highest = 0.0, 0.0
-        """Of the values that were backed up."""
+        """Range of the values backed up."""
 
     def add(self, parent: Node, tokens: Sequence[int], logprobs: Sequence[float], key: int) -> Node:
-        """Return a step that was drawn from `parent`: the node that has these tokens already, or a new one."""
+        """Add a step sampled from `parent`; return the existing node with these tokens, or a new one."""
         node = next((child for child in parent.children if child.tokens == tuple(tokens)), None)
         if node is None:
             node = Node(self.num_nodes, parent, tuple(tokens), tuple(logprobs))
@@ -99,7 +99,7 @@ class Tree:
         return node
 
     def insert(self, parent: Node, tokens: Sequence[int], logprobs: Sequence[float], key: int) -> Node:
-        """Return a continuation of `parent` where steps are what answers have in common: a node ends where another answer leaves it."""
+        """Add a continuation of `parent` where steps are shared token sequences: a node is split where another answer leaves it."""
         node, start = parent, 0
         while start < len(tokens):
             child = next((child for child in node.children if child.tokens[0] == tokens[start]), None)
@@ -114,7 +114,7 @@ class Tree:
         return node
 
     def split(self, node: Node, num_tokens: int) -> Node:
-        """Part a node in two; returns the first, which gets `num_tokens` of its tokens. The other stays what it is, behind it."""
+        """Split a node in two and return the first, with `num_tokens` of its tokens. The original node keeps the rest, below it."""
         if not node.parent or not 0 < num_tokens < len(node.tokens):
             raise ValueError(f"a step of {len(node.tokens)} tokens can't be parted after {num_tokens}")
         upper = Node(self.num_nodes, node.parent, node.tokens[:num_tokens], node.logprobs[:num_tokens], keys=list(node.keys))
@@ -125,7 +125,7 @@ class Tree:
         return upper
 
     def back_up(self, node: Node) -> None:
-        """A visit of this node: its value counts for all before it. One that is unknown counts for none."""
+        """Add a node's value to all nodes on its path, as one visit; an unknown value adds nothing."""
         if node.value is None:
             return
         first = not self.root.visits
@@ -136,23 +136,23 @@ class Tree:
             visited.total += node.value
 
     def as_share(self, value: float) -> float:
-        """Return a value as it lies between the lowest and the highest that were backed up; where all lie in [0, 1] the value itself."""
+        """Scale a value to the range of those backed up; if all lie in [0, 1], return it unchanged."""
         if self.lowest >= 0 and self.highest <= 1:
             return value
         return (value - self.lowest) / (self.highest - self.lowest) if self.highest > self.lowest else 0.5
 
     def nodes(self) -> list[Node]:
-        """In preorder, the root first."""
+        """Return all nodes in preorder, the root first."""
         return list(self.root.below())
 
     def ends(self) -> list[Node]:
-        """Nodes at which answers end."""
+        """Return the nodes at which answers end."""
         return [node for node in self.nodes() if node.finish]
 
     def expected(self, *, hard: bool = False) -> dict[Node, float | None]:
-        """What an answer that goes on from a node is worth, by those that did: of one that ended its value, else the mean of its children
-        by how often each was drawn, so that more continuations of one of them do not make it count more; or, `hard`, 1 where it is right,
-        or any answer that went on from there, else 0. None where nothing is known.
+        """Return the expected value of answers from each node: for a finished answer its value, otherwise the mean over its children,
+        weighted by how often each was sampled, so that more continuations of a child do not increase its weight. With `hard`: 1 if the
+        answer, or any that continued from there, is right, else 0. None if nothing is known.
         """
         found: dict[Node, float | None] = {}
         for node in reversed(self.nodes()):
@@ -164,15 +164,15 @@ class Tree:
         return found
 
     def shares(self) -> dict[Node, Fraction]:
-        """Of the policy's answers, which share each answer that ended stands for: along its path, how many of the continuations that were
-        drawn at a node went its way. Where a search drew more of some beginnings than of others, this does not count them as more likely;
-        of independent answers it is how often each was drawn. The rest is what did not end.
+        """Return the share of the policy's answers that each finished answer stands for: the product along its path of its share of the
+        continuations sampled at each node. If a search sampled some prefixes more than others, these do not count as more likely. For
+        independent answers it is how often each was sampled. The rest belongs to unfinished answers.
         """
         found = self._shares(self.nodes())
         return {node: found[node] for node in self.ends()}
 
     def _shares(self, among: Sequence[Node]) -> dict[Node, Fraction]:
-        """Return the same of all these nodes, in preorder from the root; continuations that went elsewhere do not count."""
+        """Return the shares of these nodes, given in preorder from the root; continuations to other nodes do not count."""
         counted = set(among)
         found = {self.root: Fraction(1)}
         for node in among:
@@ -182,13 +182,13 @@ class Tree:
         return found
 
     def best(self) -> Node | None:
-        """Return the answer of the highest value, the first of equals; None where none has a value."""
+        """Return the answer of the highest value, the first of equals; None if none has a value."""
         known = [node for node in self.ends() if node.value is not None]
         return max(known, key=lambda node: node.value or 0.0, default=None)
 
     def group(self) -> Group:
-        """Return its answers as attempts, each as often as it was drawn. Each of their steps knows which share of the policy's answers an
-        attempt stands for there: the step's own share by how often each was drawn, over the attempts with a value that came through it.
+        """Return the answers as attempts, each as often as it was sampled. Each step has the share of the policy's answers that the attempt
+        stands for there: the step's share, divided by the number of attempts with a value that came through it.
         """
         known = [node for node, value in self.expected().items() if value is not None][::-1]  # in preorder
         shares = self._shares(known) if known else {}
@@ -197,7 +197,7 @@ class Tree:
         return Group(self.task, tuple(self._attempt(node, key, each) for node in self.ends() for key in node.keys))
 
     def draws(self, expected: Mapping[Node, float | None]) -> dict[Node, dict[Node, tuple[int, float]]]:
-        """Return what was drawn at each node: the steps whose worth is known by `expected`, how often each was drawn, and its worth."""
+        """Return for each node the steps sampled there with known values: how often each was sampled, and its value from `expected`."""
         worth = {node: (len(node.keys), value) for node, value in expected.items() if value is not None}
         return {node: {child: worth[child] for child in node.children if child in worth} for node in expected}
 
@@ -211,11 +211,11 @@ class Tree:
         return replace(Attempt.of(self.prompt, completion), **steps)
 
     def text_of(self, node: Node) -> str:
-        """Of the answer up to this node."""
+        """Return the text of the answer up to this node."""
         return self.decode(node.own_tokens)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return a row a node, in preorder."""
+        """Return one row per node, in preorder."""
         text = {node: self.text_of(node) for node in self.nodes()}
         return [
             {
@@ -236,18 +236,18 @@ class Tree:
 
 
 def _ends_right(node: Node) -> bool | None:
-    """Return whether an answer that ended is right; None where it has no value."""
+    """Return whether a finished answer is right; None if it has no value."""
     if node.value is None:
         return None
     return is_right(node.value) if node.is_right is None else node.is_right
 
 
 def _hard(node: Node) -> float | None:
-    """1 for an answer that ended right, 0 for another; None where it has no value."""
+    """Return 1 for a right answer, 0 for a wrong one; None if it has no value."""
     right = _ends_right(node)
     return None if right is None else float(right)
 
 
 def _num_equal(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """Count the tokens with which both begin."""
+    """Count the leading tokens that both share."""
     return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))

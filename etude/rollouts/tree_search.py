@@ -1,4 +1,4 @@
-"""Answers of a tree search as a step's attempts, scored as they come."""
+"""A step's attempts from a tree search, scored as they are found."""
 
 import time
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from etude.tasks.reward import Reward
 
 @dataclass
 class TreeSampler(Sampler):
-    """A tree for each task, whose answers are the group."""
+    """Samples a tree for each task, whose answers are the group."""
 
     hard_values: bool = False
-    """Whether a beginning is worth 1 where any answer from there is right, instead of the mean reward (Math-Shepherd)."""
+    """Whether a prefix is worth 1 if any answer from there is right, instead of the mean reward (Math-Shepherd)."""
 
     def sample(self, step: int, items: Items) -> RolloutBatch:
         timed, clock = TimedJudge(self.judge), time.perf_counter()
@@ -45,13 +45,13 @@ def searched(
     names: Sequence[object],
     by_step_model: Value | None = None,
 ) -> tuple[list[Tree], Outcomes]:
-    """Return a tree for each task, and the rewards of their answers; random numbers are keyed by `names`."""
+    """Search a tree for each task; return the trees and the rewards of their answers. Random numbers are keyed by `names`."""
     outcomes, sizes = Outcomes(judge), (rollout.num_samples, rollout.max_new_tokens)
     return grown(engine, items, rollout.search, *sizes, rollout.sampling, names, outcomes, by_step_model), outcomes
 
 
 def group_of(tree: Tree, outcomes: Outcomes, *, hard: bool = False) -> tuple[Group, list[Reward]]:
-    """A tree's answers as attempts, each as often as it was drawn, with rewards that know what its steps were worth (`Tree.expected`)."""
+    """Return a tree's answers as attempts, each as often as it was sampled, with rewards that have values of steps (`Tree.expected`)."""
     rewards, expected = [], tree.expected(hard=hard)
     known, draws = {node: value for node, value in expected.items() if value is not None}, tree.draws(expected)
     for node in tree.ends():
@@ -61,7 +61,7 @@ def group_of(tree: Tree, outcomes: Outcomes, *, hard: bool = False) -> tuple[Gro
 
 
 def tree_row(tree: Tree) -> dict[str, Any]:
-    """As it is kept in the run folder."""
+    """Return the tree as a row of the run folder."""
     return {
         "task": tree.task.key,
         "question": tree.task.question,
@@ -82,8 +82,8 @@ def grown(
     ends: Value,
     by_step_model: Value | None = None,
 ) -> list[Tree]:
-    """A tree for each task, about as many at once as the engine has positions for, were all answers as long as they may be; `ends` says
-    what answers that ended are worth.
+    """Search a tree for each task, as many at once as the engine has positions for if all answers are as long as allowed; `ends` values
+    finished answers.
     """
     longest = max(len(prompt) for _, prompt in items)
     most = how.answers(num_samples) * max_new_tokens
@@ -113,7 +113,7 @@ def _grow(expansion: Expansion, how: Search, num_samples: int, ends: Value, by_s
     assert going
 
     def most_tokens(tree: Tree, growth: Growth) -> int:
-        """Of one continuation, with what it takes to say what it is worth."""
+        """Return the most tokens of one continuation, with the tokens to value it."""
         more = rollouts.most_tokens(tree, growth, expansion.most_tokens) if going is rollouts else 0
         return expansion.most_tokens(tree, growth) + more
 

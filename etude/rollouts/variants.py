@@ -1,10 +1,10 @@
-"""Attempts at one task that are asked for in different words: attempt i has the i-th variant of its prompt, around and around.
+"""Attempts at one task with different wordings: attempt i has the variant i of its prompt, modulo the number of variants.
 
-A variant is a paragraph behind the question and its instruction ("Think of a way that few would take."); an empty one asks as it is. Each
-attempt holds the prompt that it answered, and is learned from as an answer to that: the policy's own, with its log-probs. The group is
-still one, so that its attempts are compared whatever they were asked.
+A variant is a paragraph after the question and its instruction ("Think of a way that few would take."); an empty one adds nothing. Each
+attempt has the prompt that it answered, and is learned from as an answer to that prompt: a sample of the policy, with its log-probs. The
+group is still one, so that its attempts are compared whatever their prompts.
 
-Identity: the one variant "" makes the attempts of `etude.rollouts.samples`.
+Identity: the one variant "" gives the attempts of `etude.rollouts.samples`.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def sample_variously(
     places: Sequence[int],
     done: Callable[[int, Group], None] | None = None,
 ) -> list[Group]:
-    """Return the attempts of these numbers at every task, which has a prompt for each variant; keys and `done` as in `sample_groups`."""
+    """Sample the attempts of these numbers at every task, which has a prompt for each variant; keys and `done` as in `sample_groups`."""
     numbers = [[i for i in attempts if i % len(own) == variant] for own in prompts for variant in range(len(own))]
     rows = [(place, prompt) for place, own in enumerate(prompts) for prompt in own]
     keys = [[seed_for(*names, places[place], tasks[place].key, i) for i in row] for (place, _), row in zip(rows, numbers, strict=True)]

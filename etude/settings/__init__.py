@@ -1,1 +1,1 @@
-"""Settings: read typed dataclasses from YAML and command-line options, print their help, and suggest the nearest name for a wrong one."""
+"""Settings: reads typed dataclasses from YAML and command-line options, prints help, and suggests the nearest name for a wrong one."""

@@ -1,4 +1,4 @@
-"""Convert settings given as Python values to command-line arguments."""
+"""Converts settings given as Python values to command-line arguments."""
 
 import inspect
 import json

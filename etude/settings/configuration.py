@@ -1,4 +1,4 @@
-"""Build typed settings from a configuration's name or YAML file and `--key value` overrides; every mistake is one sentence.
+"""Builds typed settings from a configuration's name or YAML file and `--key value` overrides; every error is one sentence.
 
 The dataclasses beside the code are the only list of settings: their fields are the options, and the text below a field is its help
 (`etude.settings.help`). `etude.settings.values` reads values; `etude.settings.spellings` finds the nearest setting for an unknown name.
@@ -61,7 +61,7 @@ def find_configuration(command: str, name: str) -> Path:
 
 
 def command_of(path: Path) -> str | None:
-    """Return the command that a YAML file names, or None if it names none or cannot be read."""
+    """Return the command named in a YAML file, or None if there is none or the file cannot be read."""
     try:
         values = read_yaml(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
@@ -82,9 +82,9 @@ def parse(
 ) -> Configuration:
     """Build a `kind` from a YAML file and `--key value` overrides.
 
-    A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the values of the file and the overrides, both by
-    dotted name, and returns the values to use. `short` maps short names to settings, `--name value`. Raises UserError for an unknown name
-    or a wrong type.
+    A list setting takes several values, `--evaluation.path A B`. `adjust` gets the values of the file and the overrides, both by dotted
+    name, and returns the values to use. `short` maps short names to settings, `--name value`. Raises UserError for an unknown name or a
+    wrong type.
     """
     own = _classes_in(kind, path) | own_classes(kind, _options_of(overrides))
     known = settings_of(kind, own)
@@ -116,8 +116,8 @@ def _hint(name: str, value: Any) -> str:
 
 
 def _short_names(kind: Any, known: Collection[str], own: Collection[str]) -> dict[str, str]:
-    """Settings of optional sections without the name of their field, `gate.every`, where nothing else is called so, and the classes of
-    users' `own` parts.
+    """Map unambiguous short names to settings: those of optional sections without the field's name, such as `gate.every`, and the classes
+    of users' `own` parts.
     """
     starts = tuple(f"{name}." for name in sections_of(kind))
     short = {name.partition(".")[2]: name for name in known if starts and name.startswith(starts)}
@@ -126,14 +126,14 @@ def _short_names(kind: Any, known: Collection[str], own: Collection[str]) -> dic
 
 
 def _options_of(overrides: Sequence[str]) -> dict[str, str]:
-    """`--name value` and `--name=value` as they stand, for what has to be known before they are read."""
+    """Collect `--name value` and `--name=value` as text, for values that are needed before the settings are parsed."""
     words = [word.removeprefix("--").partition("=") for word in overrides]
     following = [*words, ("", "", "")][1:]
     return {name: value if equals else after for (name, equals, value), (after, _, _) in zip(words, following, strict=True)}
 
 
 def _classes_in(kind: Any, path: Path | None) -> dict[str, str]:
-    """Return the users' own classes of optional sections that a file names; what can't be read is told of later."""
+    """Return the users' own classes of optional sections named in a file; errors are reported later."""
     if path is None or not sections_of(kind):
         return {}
     with contextlib.suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
@@ -143,7 +143,7 @@ def _classes_in(kind: Any, path: Path | None) -> dict[str, str]:
 
 
 def _build(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "", own: Mapping[str, str] | None = None) -> Any:
-    """Return an instance of a class of settings, of what is chosen, and of `default` where nothing is."""
+    """Build an instance of a settings class from these values, and from `default` for the others."""
     hints, chosen = get_type_hints(kind), {}
     for field in fields(kind):
         name = prefix + field.name
@@ -162,7 +162,7 @@ def _build(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: st
 
 
 def settings_of(kind: Any, own: Mapping[str, str] | None = None) -> Mapping[str, Any]:
-    """The settings of a configuration class by dotted name, with their types, in order; `own` has users' classes of optional sections."""
+    """Return a configuration class's settings by dotted name, with their types, in order; `own`: users' classes of optional sections."""
     if not own:
         return _settings_once(kind)
     more = {each.name: hints_of(each, own, _settings_once) for each in fields(kind) if "sections" in each.metadata}
@@ -187,7 +187,7 @@ def lists_of(kind: type[Any]) -> set[str]:
 
 
 def to_plain_values(configuration: Any) -> dict[str, Any]:
-    """Plain nested values, ready for YAML and for comparison."""
+    """Convert a configuration to plain nested values, for YAML and comparison."""
     values: dict[str, Any] = plain(configuration)
     return values
 
@@ -230,7 +230,7 @@ def _parse_overrides(overrides: Sequence[str], kind: type[Any], known: Mapping[s
 
 
 def _words_of(name: str, inner: Mapping[str, Any], known: Collection[str]) -> list[str]:
-    """Return the settings of an optional section that are given as one mapping, as words of the command line."""
+    """Convert an optional section that is given as one mapping to command-line words."""
     found = leaves({key: value for key, value in inner.items() if key != CLASS}, known, f"{name}.")
     switch = [f"--{name}={inner[CLASS]}"] if CLASS in inner else [f"--{name}=true"] if not found else []
     return [*switch, *(f"--{key}={_argument(value)}" for key, value in found)]
@@ -249,7 +249,7 @@ def _listed(values: list[str]) -> list[Any]:
 
 
 def _file_values(kind: type[Any], path: Path, own: Mapping[str, str]) -> dict[str, Any]:
-    """Return a YAML file's values by dotted name, each of its type; mistakes name the file."""
+    """Return a YAML file's values by dotted name, each of its type; errors name the file."""
     try:
         text = path.read_text(encoding="utf8")
     except (OSError, UnicodeDecodeError) as error:
@@ -289,7 +289,7 @@ def _argument(value: Any) -> str:
 
 
 def leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
-    """Flatten values to dotted names; a mapping is entered only if settings are below it, and an empty section is skipped."""
+    """Flatten values to dotted names; only mappings with settings below them are flattened, and empty sections are skipped."""
     found = []
     for name, value in values.items():
         full_name = f"{prefix}{name}"
@@ -306,7 +306,7 @@ def leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") 
 
 
 def _expand_names(text: str, known: Sequence[str]) -> str:
-    """Expand setting names in an error: a settings class writes `search.width`, the command has `rollout.search.width`."""
+    """Expand setting names in an error: `search.width` of a settings class is `rollout.search.width` in the command."""
 
     def full(found: re.Match[str]) -> str:
         ends = [setting for setting in known if setting.endswith(f".{found[0]}")]
@@ -316,7 +316,7 @@ def _expand_names(text: str, known: Sequence[str]) -> str:
 
 
 def _unknown_setting(name: str, known: Mapping[str, Any], kind: Any, where: str, short: Mapping[str, str] | None = None) -> UserError:
-    """Return the error for a name that is no setting; `where` is `--`, or the file."""
+    """Return the error for an unknown setting; `where` is `--`, or the file."""
     dashes, start = ("--", "") if where == "--" else ("", where)
     if inner := _section(name, known):
         return UserError(f"{start}{dashes}{name} is a section: set {dashes}{inner[0]} and the like")
@@ -341,7 +341,7 @@ def _unknown_setting(name: str, known: Mapping[str, Any], kind: Any, where: str,
 
 
 def plain(value: Any) -> Any:
-    """Values of settings as YAML has them: mappings, lists, text and numbers."""
+    """Convert values of settings to YAML's types: mappings, lists, text and numbers."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Print the help of a configuration class: every setting with its type, its default and the text below its field."""
+"""Prints the help of a configuration class: every setting with its type, its default and the text below its field."""
 
 import ast
 import functools

@@ -1,15 +1,15 @@
-"""Optional sections of a configuration: settings of parts that are listed, or left out and then have no settings at all.
+"""Optional sections of a configuration: parts that have settings only if they are listed.
 
-A field `callbacks: dict[str, Any]` with `field(metadata={"sections": ...})` holds settings for every part that is listed, by its name:
+A field `callbacks: dict[str, Any]` with `field(metadata={"sections": ...})` holds settings for every listed part, by its name:
 
     callbacks:
       gate: {every: 10}                          a part of the table with settings
-      collapse:                                  one with its defaults (`{}` or `true` say the same)
-      mine: {class: my_file.py:Mine, rate: 2}    a user's own (`mine: my_file.py:Mine` with its defaults)
-      replay: false                              one that a recipe lists, taken out
+      collapse:                                  a part with its defaults (the same as `{}` or `true`)
+      mine: {class: my_file.py:Mine, rate: 2}    a user's own part (`mine: my_file.py:Mine` with its defaults)
+      replay: false                              removes a part that a recipe lists
 
-On the command line `--callbacks.gate.every 10` adds the part, `--callbacks.gate false` takes it out, and `--callbacks.mine FILE.py:CLASS`
-(or `--callbacks.mine.class`) adds a user's own. `--gate.every` is short for it, and `--callbacks.gate '{every: 10}'` says it at once.
+On the command line `--callbacks.gate.every 10` adds the part, `--callbacks.gate false` removes it, and `--callbacks.mine FILE.py:CLASS` (or
+`--callbacks.mine.class`) adds a user's own. `--gate.every` is the short name; `--callbacks.gate '{every: 10}'` sets all of its settings.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from etude.errors import UserError, unknown
 from etude.settings.yaml_text import read_yaml
 
 CLASS = "class"
-"""Below a part's name in a file: a user's own class."""
+"""The key of a user's own class, below a part's name in a file."""
 
 
 @dataclass(frozen=True)
 class Sections:
-    """What a field of optional sections may hold."""
+    """The allowed parts of a field of optional sections."""
 
     names: Collection[str]
     """The parts of the table, in the order of their calls."""
     settings_class: Callable[[str, str | None], type[Any]]
-    """The dataclass of a part's settings, from its name and, of a user's own part, its class."""
+    """The dataclass of a part's settings, from its name and, for a user's own part, its class."""
     classes_field: str
-    """The field beside that holds the classes of users' own parts by name."""
+    """The field with the classes of users' own parts by name."""
     noun: str = "callback"
-    """What one part is called in errors."""
+    """The name of a part in errors."""
 
 
 def sections_of(kind: Any) -> dict[str, Sections]:
@@ -57,9 +57,9 @@ def hints_of(each: "Field[Any]", own: Mapping[str, str], settings_of: Callable[[
 
 
 def own_classes(kind: Any, values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the users' own classes that nested or dotted values name, by the names of the parts.
+    """Return the users' own classes in nested or dotted values, by the names of the parts.
 
-    Raises UserError for one that has the name of a part of the table.
+    Raises UserError for a class with the name of a part of the table.
     """
     found: dict[str, str] = {}
     for name, sections in sections_of(kind).items():
@@ -81,7 +81,7 @@ def own_classes(kind: Any, values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def mapping_in(text: str) -> Mapping[str, Any] | None:
-    """Return the settings of a part that are given as one text, `{every: 10}`; None for another text."""
+    """Parse the settings of a part from one text, `{every: 10}`; returns None for another text."""
     with contextlib.suppress(yaml.YAMLError):
         found = read_yaml(text)
         return found if isinstance(found, Mapping) else None
@@ -89,7 +89,7 @@ def mapping_in(text: str) -> Mapping[str, Any] | None:
 
 
 def unknown_part(name: str, known: Collection[str], kind: Any, dashes: str) -> UserError | None:
-    """Return the error for a setting of a part that there is not, by its long or short name; None for another setting."""
+    """Return the error for a setting of an unknown part, by its long or short name; None for another setting."""
     field_name, _, rest = name.partition(".")
     part = rest.partition(".")[0]
     for where, sections in sections_of(kind).items() if dashes else ():
@@ -106,7 +106,7 @@ def unknown_part(name: str, known: Collection[str], kind: Any, dashes: str) -> U
 def listed(
     each: "Field[Any]", told: Mapping[str, Any], default: Mapping[str, Any], own: Mapping[str, str], make: Callable[..., Any]
 ) -> dict[str, Any]:
-    """Return the parts that are listed, with their settings made of what is told and of their defaults, in the order of the table."""
+    """Build the listed parts in the order of the table, with their settings from the given values and defaults."""
     sections: Sections = each.metadata["sections"]
     found = {}
     for name in (*sections.names, *own):
@@ -119,14 +119,14 @@ def listed(
 
 
 def without_removed(told: Mapping[str, Any], given: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """Return the values of a file without those of parts that an override takes out."""
+    """Return the values of a file without those of parts that an override removes."""
     out = [name for name, value in given.items() if value in (False, None) and name.partition(".")[0] in sections_of(kind)]
     removed = tuple(f"{name}." for name in out if name.count(".") == 1)
     return {name: value for name, value in told.items() if not (removed and name.startswith(removed))}
 
 
 def check_switches(told: Mapping[str, Any], own: Mapping[str, str], kind: Any) -> None:
-    """Raise UserError for a part that is switched by anything but true, false, null or, of users' `own`, its class."""
+    """Raise UserError for a part that is switched by a value other than true, false, null or, for users' `own`, its class."""
     for field_name, sections in sections_of(kind).items():
         for name in (*sections.names, *own):
             value = told.get(f"{field_name}.{name}")

@@ -1,7 +1,6 @@
 """Names of settings and values in other libraries (TRL, verl, transformers, vLLM), and the nearest setting to an unknown name.
 
-There is one table of names and one of values. Both only give hints in errors, so that a configuration has one spelling. `docs/methods.md`
-shows them.
+The tables of names and values only give hints in errors, so that a configuration has one spelling. `docs/methods.md` shows them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +9,7 @@ from difflib import get_close_matches
 from etude.renamed import renamed_value
 
 SECTIONS = {"warmup": "warm_start", "sft": "warm_start", "training": "learn", "actor": "learn", "kv": "kv_cache"}
-"""Other names of sections (the parts of a name before its last)."""
+"""Other names of sections (the parts of a name before the last one)."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("lr", "learning_rate", "actor_lr"), ("learn.optimizer.learning_rate", "study.optimizer.learning_rate")),
@@ -68,10 +67,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("sampler", "search_method"), ("rollout.search.method", "search.method")),
     **dict.fromkeys(("stop_sequences", "stop_strings"), ("stop",)),
 }
-"""Other libraries' names of settings, in lower case with underscores, and ours: the first that the command has."""
+"""Other libraries' names of settings, in lower case with underscores, and etude's: the first that the command has."""
 
 Value = tuple[str, str]
-"""Our name of a value, and a note."""
+"""Etude's name of a value, and a note."""
 
 VALUES: Mapping[str, Mapping[str, Value]] = {
     "learn.advantage": {
@@ -124,21 +123,21 @@ VALUES: Mapping[str, Mapping[str, Value]] = {
     },
     "machine.device": {**dict.fromkeys(("gpu", "nvidia"), ("cuda", ""))},
 }
-"""Other libraries' names of values, and ours, by the setting's name or its end."""
+"""Other libraries' names of values, and etude's, by the setting's name or its end."""
 
 _FIRST = ("rollout.", "learn.", "evaluation.", "sampling.")
 """Preferred sections, if several have a setting of the same name."""
 
 
 def our_value(setting: str, value: str) -> Value | None:
-    """Return our name for another library's value of a setting, or for a value of before, with a note, or None."""
+    """Return etude's name for another library's value of a setting, or for a former value, with a note, or None."""
     known = next((words for name, words in VALUES.items() if setting == name or setting.endswith(f".{name}")), {})
     now = renamed_value(setting, value)
     return (now, "") if now != value else known.get(value.strip().lower().replace("-", "_"))
 
 
 def nearest_setting(name: str, known: Sequence[str], short: Collection[str] = ()) -> str | None:
-    """Return the setting that was probably meant: in the same section, by another library's name, by its last part, or by its letters."""
+    """Find the setting that was probably meant: in the same section, by another library's name, by its last part, or by its letters."""
     *sections, last = name.replace("-", "_").lower().split(".")
     section = "".join(f"{SECTIONS.get(part, part)}." for part in sections)
     if section + last in known:

@@ -1,7 +1,7 @@
-"""Settings that were changed and that nothing reads as the others are.
+"""Finds changed settings that have no effect with the values of the others.
 
-No mistake, since a recipe may be tried either way with one setting changed, but a person should know: told before anything is computed.
-What reads a setting is declared, in a table of `Read` or by the `unread` of the settings of a method.
+They are not an error, since a recipe may be tried with one setting changed, but they are reported before anything is computed. The readers
+of a setting are declared, in a table of `Read` or by `unread` of a method's settings.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,24 +12,24 @@ from etude.settings.configuration import flatten, to_plain_values
 from etude.settings.yaml_text import as_yaml
 
 Sections = Mapping[tuple[str, ...], str]
-"""Prefixes of names that nothing reads, and why."""
+"""Prefixes of settings without effect, and why."""
 
 
 class Read(NamedTuple):
-    """Settings whose names begin so are read where another setting has one of these values."""
+    """Settings with this prefix are read only if another setting has one of these values."""
 
     prefixes: tuple[str, ...]
     setting: str
     values: Collection[Any]
-    """`ANY`: any but 0, false, null and empty ones."""
+    """`ANY`: all except 0, false, null and empty values."""
 
 
 ANY: Collection[Any] = ("any",)
-"""Of `Read.values`: whatever is not 0, false, null or empty."""
+"""For `Read.values`: all values except 0, false, null and empty ones."""
 
 
 def unread_by(table: Sequence[Read], values: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """Return the prefixes that a table says nothing reads, of settings by dotted name, and why."""
+    """Return the prefixes of settings without effect by a table, and why; `values` are by dotted name."""
     found: dict[tuple[str, ...], str] = {}
     for prefixes, setting, read in table:
         value = values.get(setting)
@@ -41,8 +41,8 @@ def unread_by(table: Sequence[Read], values: Mapping[str, Any]) -> dict[tuple[st
 
 
 def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = MappingProxyType({})) -> list[str]:
-    """Return what settings with a search for answers (`etude.recipes.answering`) do not read; `also` are more that it does not read,
-    `more` what else is not read, and why.
+    """Return the changed settings without effect for a search for answers (`etude.recipes.answering`); `also` lists further settings that
+    the search does not read, `more` other prefixes without effect, and why.
     """
     names = tuple(f"search.{name}" for name in sorted(settings.search.unread))
     sections = {(*also, *names): f"search.method is {settings.search.method}", **more}
@@ -55,9 +55,9 @@ def unread_in(section: str, settings: Any, chosen_by: str) -> dict[tuple[str, ..
 
 
 def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:
-    """Return for each group of changed settings that nothing reads their names and why: `judge.model: reward is verifier`.
+    """Return, for each group of changed settings without effect, their names and why: `judge.model: reward is verifier`.
 
-    Of several reasons the first one is told.
+    The first of several reasons is given.
     """
     own = flatten(to_plain_values(settings))
     changed = [name for name, value in own.items() if name in defaults and value != defaults[name]]

@@ -1,9 +1,9 @@
-"""Convert text from a command line, or a value from YAML, to the type of a setting.
+"""Converts text from a command line, or a value from YAML, to the type of a setting.
 
-str                  the text as it stands
+str                  the unchanged text
 int, float, bool     10, 1_000; 1e-5, inf; true, false, yes, no, on, off; neither 010, 1:30 nor nan
-X | None             null, and for anything but text none, is None
-X | Y                the first that takes the value
+X | None             null is None, and so is none, except for text
+X | Y                the first type that accepts the value
 Literal              one of its words
 list, tuple, dict    JSON or YAML, of items of their own types
 """
@@ -22,7 +22,7 @@ from etude.settings.yaml_text import read_yaml
 
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]")
-"""A number with a leading zero: YAML 1.1 reads base 8, most people base 10, so it is refused."""
+"""A number with a leading zero, which is refused: YAML 1.1 reads it in base 8, most people in base 10."""
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -45,7 +45,7 @@ def _read(kind: Any, text: str) -> Any:
 
 
 def _loaded(text: str, hint: Any) -> Any:
-    """Parse JSON, or else YAML, which reads some of JSON's escapes differently."""
+    """Parse JSON first, then YAML, which reads some of JSON's escapes differently."""
     try:
         with suppress(json.JSONDecodeError):
             return json.loads(text)
@@ -146,7 +146,7 @@ def expected(hint: Any) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """Return the name of a type as help shows it."""
+    """Return the name of a type for help texts."""
     if get_origin(hint) in (Union, UnionType):
         return " | ".join("null" if each is NoneType else type_name(each) for each in get_args(hint))
     if get_origin(hint) is Literal:

@@ -1,13 +1,13 @@
-"""Read and write YAML: numbers as people write them, repeated keys refused, and bounds on untrusted files.
+"""Reads and writes YAML: common number formats, no repeated keys, and bounds on untrusted files.
 
 `read_yaml` is `yaml.safe_load` with four differences.
 
 | text | PyYAML | here |
 |---|---|---|
 | `steps: 1`, then `steps: 2` in one mapping | the last one, silently | an error that names both lines |
-| `010`, `1:30`, `2024-01-01` | 8, 90, a date (YAML 1.1) | the text as it stands, so that a setting which needs a number refuses it |
-| `1e-5` | a text (YAML 1.1 asks for a point) | the number |
-| nesting, aliases, length | without end: a file of 300 bytes can fill the memory | at most `MAX_DEPTH`, `MAX_SIZE`, `MAX_CHARACTERS` |
+| `010`, `1:30`, `2024-01-01` | 8, 90, a date (YAML 1.1) | the unchanged text, so that a number setting refuses it |
+| `1e-5` | a text (YAML 1.1 requires a point) | the number |
+| nesting, aliases, length | unlimited: a file of 300 bytes can fill the memory | at most `MAX_DEPTH`, `MAX_SIZE`, `MAX_CHARACTERS` |
 """
 
 import re
@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 
 MAX_CHARACTERS = 1_000_000
-"""Longest text, in characters."""
+"""Maximum length of a text, in characters."""
 MAX_DEPTH = 100
-"""Deepest nesting of mappings and lists."""
+"""Maximum nesting of mappings and lists."""
 MAX_SIZE = 4_000_000
-"""Largest value: its characters plus one for each key, value and item, with aliases expanded."""
+"""Maximum size of a value: its characters plus one for each key, value and item, with aliases expanded."""
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)")
 _FLOAT = re.compile(
@@ -75,14 +75,14 @@ def read_yaml(text: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper that quotes texts which would be read as something else, here or by PyYAML."""
+    """PyYAML's safe dumper that also quotes texts which `read_yaml` or PyYAML would read as another type."""
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{_FLOAT.pattern})\Z"), list("-+.0123456789"))
 
 
 def as_yaml(value: Any) -> Any:
-    """Return a single value as YAML has it: `true`, `null`."""
+    """Return a single value as YAML text: `true`, `null`."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 

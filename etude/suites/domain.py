@@ -1,15 +1,15 @@
 """The domain suite: domain questions, questions of neighbouring and other domains, and perplexity of general text.
 
 part      questions, by likelihood (`etude.evaluation.likelihood`) except `said`  value
-choices   the domain's questions with choices, of the split that is measured      accuracy
-open      its open questions                                                      nats a byte of the answer
+choices   the domain's questions with choices, of the measured split              accuracy
+open      its open questions                                                      nats per byte of the answer
 cloze     a term for its definition, among three others of the same section       accuracy
 near      questions of neighbouring domains, a row for each file and for all      accuracy
 far       questions of other domains, the same                                    accuracy
 said      the term for a definition and open questions, answered in words         F1 of words
 text      perplexity of general texts                                             perplexity
 
-Without files of far questions or of text, those that ship are used: 80 questions and a page of common knowledge. Accuracy is by likelihood
+Without files of far questions or of text, the shipped ones are used: 80 questions and a page of common knowledge. Accuracy is by likelihood
 per byte; rows also have `sum`, `calibrated` and `nats`, which changes before an answer does. `bits` are the answers of each row, for paired
 tests of two models.
 """
@@ -38,7 +38,7 @@ from etude.tasks.verifiers import words
 Answers = Callable[[Sequence[str]], Sequence[str]]
 """Prompts → the texts that a model generates."""
 _SAID_TOKENS = 48
-"""Longest generated answer, in tokens."""
+"""Maximum length of a generated answer, in tokens."""
 
 Questions = dict[tuple[str, str], list[LikelihoodQuestion]]
 """Questions by part and name."""
@@ -129,7 +129,7 @@ def _rows(
 
 
 def greedy_answers_by(engine: Callable[[], PrefixEngine], room: int) -> Answers:
-    """Return a function that answers greedily to the end of the line; it builds its engine, which may copy the model, when called."""
+    """Return a function that answers greedily to the end of the line; it builds its engine, which may copy the model, on the call."""
 
     def answers(prompts: Sequence[str]) -> list[str]:
         asked = engine()

@@ -7,7 +7,7 @@ from etude.evaluation.statistics import mean_interval, paired_test
 
 
 def paired_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Compare each pair of rows: points and p of accuracies, points of F1, nats a byte of open answers, nats a token of text."""
+    """Compare each pair of rows: points and p of accuracies, points of F1, nats per byte of open answers, nats per token of text."""
     found = []
     for first, second in zip(before, after, strict=True):
         change: dict[str, Any] = {

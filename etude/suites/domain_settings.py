@@ -1,4 +1,4 @@
-"""Settings of the domain suite; without torch, so that they are read and checked without it."""
+"""Settings of the domain suite; does not import torch, so that they are read and checked without it."""
 
 from dataclasses import dataclass, field
 
@@ -8,39 +8,39 @@ from etude.errors import at_least
 
 @dataclass(frozen=True)
 class DomainSuite:
-    """Questions of a domain, of neighbouring and other domains, and general text."""
+    """Domain suite: questions of a domain, of neighbouring and other domains, and general text."""
 
     questions: list[str] = field(default_factory=list)
     """Files of the domain's questions."""
     choices_where: dict[str, str] = field(default_factory=dict)
-    """Column values that select the rows with choices, such as {type: mcq}; all rows unless given."""
+    """Column values that select the rows with choices, such as {type: mcq}; empty = all rows."""
     open_where: dict[str, str] = field(default_factory=dict)
-    """Column values that select the open questions, such as {type: open}; none unless given."""
+    """Column values that select the open questions, such as {type: open}; empty = none."""
     split_by: str | None = None
-    """The column that the domain's files are split by, such as section (`tasks.split_by`)."""
+    """Column that the domain's files are split by, such as section (`tasks.split_by`)."""
     split: str = "test"
-    """The split that is measured, of `split_by` and of `{split}` in a path."""
+    """Split to measure on, of `split_by` and of `{split}` in a path."""
     glossary: list[str] = field(default_factory=list)
     """Files with the columns term, definition and optionally section; split by `split_by` if they have that column."""
     near_domain: list[str] = field(default_factory=list)
+    """Files of questions with choices, of neighbouring domains."""
     far_domain: list[str] = field(default_factory=list)
-    """Files of questions with choices."""
+    """Files of questions with choices, of other domains."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column names (question, choices, answer) to those of all question files."""
+    """Maps our column names (question, choices, answer) to those of all question files."""
     n: int | None = None
-    """Questions of each file of near and far, at equal distances; all unless given."""
+    """Questions per file of near and far, at equal distances; null = all."""
     glossary_n: int | None = None
-    """Terms of each glossary, at equal distances; all unless given."""
+    """Terms per glossary, at equal distances; null = all."""
     generated_n: int = 0
-    """Questions of each glossary and file with open questions, at equal distances, that are also answered greedily; the answer is compared
-    with the correct one by shared words (the verifier `words`); 0: none.
-    """
+    """Questions per glossary and file with open questions, at equal distances, that are also answered greedily and compared with the
+    correct answer by shared words (the verifier `words`); 0 = none."""
     text: list[str] = field(default_factory=list)
     """Text files, or rows with a column `text`."""
     text_tokens: int = 16384
-    """Tokens of each text at most."""
+    """Most tokens of each text."""
     window_tokens: int = 256
-    """Length of the windows of a text, each read without those before it."""
+    """Length of a text's windows in tokens; each is read without the ones before it."""
 
     def __post_init__(self) -> None:
         for name in ("n", "glossary_n"):
@@ -53,6 +53,9 @@ class DomainSuite:
 
 @dataclass(frozen=True)
 class MeasuredDomain(DomainSuite):
-    """The suite as `etude evaluate` runs it; an adaptation uses its own device settings."""
+    """Domain suite: questions of a domain, of neighbouring and other domains, and general text.
+
+    An adaptation runs it with its own device settings.
+    """
 
     machine: Machine = field(default_factory=Machine)

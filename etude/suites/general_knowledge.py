@@ -1,4 +1,4 @@
-"""General knowledge that several suites measure: the questions and the text that ship, and the perplexity of a text."""
+"""General knowledge that several suites measure: the shipped questions and text, and the perplexity of a text."""
 
 import math
 from pathlib import Path
@@ -10,17 +10,17 @@ from etude.evaluation.statistics import mean_interval
 from etude.suites.retention_probe import read_text
 
 SHIPPED, ALL = "common knowledge", "all questions"
-"""Names of the text and the questions that ship, and of all questions of several files together."""
+"""Names of the shipped text and questions, and of all questions of several files together."""
 SHIPPED_QUESTIONS = str(OLD_KNOWLEDGE / "questions.jsonl")
 
 
 def text_of(name: str, data: Path | None) -> str:
-    """Read a text file, or the text that ships by its name. Raises UserError for a file that can't be read."""
+    """Read a text file, or the shipped text by its name. Raises UserError for a file that can't be read."""
     return read_text("text", str(OLD_KNOWLEDGE / "text.txt"), None) if name == SHIPPED else read_text("text", name, data)
 
 
 def perplexity_row(name: str, text: str, suite: Any, tokenizer: Any, logprobs: Logprobs, room: int) -> dict[str, Any]:
-    """Measure the perplexity of a text, with its 95 % interval by the bootstrap over windows, and `windows`, the nats a token of each.
+    """Measure the perplexity of a text, with its 95 % bootstrap interval over windows, and `windows`, the nats per token of each.
 
     `suite` has `window_tokens` and `text_tokens`.
     """

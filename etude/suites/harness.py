@@ -1,6 +1,6 @@
 """The harness of all suites: reads a suite's settings, loads the model, measures it, and returns the result.
 
-A suite brings its settings (a frozen dataclass), `load` (its data, so that a mistake there is found before the model is loaded) and
+A suite provides its settings (a frozen dataclass), `load` (its data, so that mistakes in it are found before the model is loaded) and
 `measure` (settings, data, model → metrics).
 """
 
@@ -70,7 +70,7 @@ class SuiteDefinition:
     command: str
     """`command` of its YAML files."""
     default: str
-    """The configuration that ships."""
+    """The shipped configuration."""
     settings: type[Any]
     load: Callable[[Any, Request], Any]
     """(settings, request) → its data."""
@@ -81,7 +81,7 @@ class SuiteDefinition:
     has_page: bool = False
 
     def parse(self, name: str, overrides: Sequence[str]) -> Any:
-        """Read the settings of a YAML file, or of one that ships, with `--key value` overrides. Raises UserError for wrong ones."""
+        """Read the settings of a YAML file or a shipped configuration, with `--key value` overrides. Raises UserError for wrong ones."""
         return parse(self.settings, find_configuration(self.command, name), overrides, short=self.short)
 
     def evaluate(

@@ -29,33 +29,34 @@ from etude.tasks.task import Task, with_system
 from etude.tasks.verifiers import VERIFIERS
 
 _NAMES = 5
-"""Names of a correct answer that are scored, at most."""
+"""Maximum number of scored names of a correct answer."""
 
 _KEYS = "knows-says"
-"""What samples are keyed by: another word would sample other answers."""
+"""Key of the samples; another word would sample other answers."""
 
 
 @dataclass(frozen=True)
 class LatentKnowledge:
-    """Settings: questions with correct and wrong answers."""
+    """Settings of the latent-knowledge suite: questions with correct and wrong answers."""
 
     path: list[str] = field(default_factory=list)
     """Files of questions; a correct answer may have several names (the verifier `aliases`)."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column names (question, answer) to those of the files."""
+    """Maps our column names (question, answer) to those of the files."""
     wrong: str = "wrong"
-    """The column with a wrong answer, or a list of them."""
+    """Column with a wrong answer, or a list of them."""
     n: int | None = None
-    """Number of questions, chosen by seed; all unless given."""
+    """Number of questions, chosen by seed; null = all."""
     system: str | None = None
-    """System message put before every question."""
+    """System message before every question."""
     instruction: str | None = None
     """Text after every question, such as the format of the answer."""
     max_new_tokens: int = 24
+    """Longest answer in tokens."""
     decoding: ReliableDecoding = field(default_factory=lambda: ReliableDecoding(k=8))
     """Its `k` and `sampling` are those of the samples."""
     methods: list[str] = field(default_factory=list)
-    """Decoding methods that are measured, too."""
+    """Decoding methods to measure, too."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
 
@@ -134,7 +135,7 @@ def _leading(
     reporter: Reporter,
     dtype: torch.dtype = torch.float32,
 ) -> list[tuple[tuple[bool, ...], tuple[bool, ...]]]:
-    """Return for each question after which layers its correct answer leads, and after which the next question's does.
+    """Determine for each question after which layers its correct answer leads, and after which the next question's answer does.
 
     `dtype` is the precision of the head after all layers but the last.
     """
@@ -151,7 +152,7 @@ def _leading(
 
 
 def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence[str], head: torch.nn.Linear | None) -> list[list[float]]:
-    """Return the log-prob a byte of each answer after each layer."""
+    """Return the log-prob per byte of each answer after each layer."""
     ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     for text, own in zip(texts, ids, strict=True):
         if not own:

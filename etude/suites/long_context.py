@@ -25,7 +25,7 @@ from etude.tasks.files import find_file
 
 @dataclass(frozen=True)
 class LongSuite:
-    """Settings: tasks whose answer is hidden in a long text."""
+    """Settings of the long-context suite: tasks whose answer is hidden in a long text."""
 
     kinds: list[str] = field(default_factory=lambda: ["single", "multi_key", "multi_value", "variables", "frequent"])
     """`single`, `multi_key`, `multi_value` (needles), `variables` (variable tracking), `common`, `frequent` (word counts), `instructions`
@@ -34,9 +34,9 @@ class LongSuite:
     tokens: list[int] = field(default_factory=lambda: [1024, 2048])
     """Lengths of text and question together."""
     n: int = 20
-    """Tasks of each kind and length."""
+    """Tasks per kind and length."""
     haystack: list[str] = field(default_factory=list)
-    """Files of filler text; noise unless given."""
+    """Files of filler text; empty = noise."""
     facts: str | None = None
     """A file of bAbI."""
     meetings: str | None = None
@@ -44,12 +44,12 @@ class LongSuite:
     stories: str | None = None
     """A file of SQuALITY."""
     question: Literal["unseen", "seen"] = "unseen"
-    """`seen`: the question is in the prompt when the policy evicts. `unseen`: it comes after and is kept whole; under retrieval each of its
-    tokens reads its own pages.
-    """
+    """`seen` = the question is in the prompt when the policy evicts; `unseen` = it comes after and is kept whole; under retrieval each of
+    its tokens reads its own pages."""
     max_new_tokens: int = 32
+    """Longest answer in tokens."""
     system: str | None = None
-    """System message put before every text."""
+    """System message before every text."""
     kv_cache: KVCacheSettings = field(default_factory=KVCacheSettings)
     """The cache policy, which is compared with the full cache."""
     seed: int = 0

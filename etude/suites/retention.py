@@ -1,13 +1,13 @@
-"""The retention suite: general knowledge and skills that practice might cost a model, as `etude evaluate MODEL --suite retention`.
+"""The retention suite: general knowledge and skills that a model may lose in practice, as `etude evaluate MODEL --suite retention`.
 
 part          measured by                                                 number
-choices       likelihood alone (`etude.evaluation.retention`)             accuracy of each file, and of all its questions together
-text          likelihood alone                                            perplexity of each file
+choices       likelihood (`etude.evaluation.retention`)                   accuracy of each file, and of all its questions together
+text          likelihood                                                  perplexity of each file
 instructions  greedy answers, rules that a function checks                share followed
 families      greedy answers to problems of reasoning-gym                 accuracy of each family
 
-`choice_accuracy` is that of all questions of the files, or without files of those that ship. Prompts ignore the system message and
-instruction that a model's folder may hold, so that numbers of two models compare. What ships is always measured; without a data folder
+`choice_accuracy` is that of all questions of the files, or without files of the shipped ones. Prompts ignore the system message and
+instruction in a model's folder, so that numbers of two models are comparable. The shipped data is always measured; without a data folder
 there are no other choices and texts.
 """
 
@@ -41,33 +41,34 @@ class RetentionSuite:
     choices: list[str] = field(default_factory=list)
     """Files of questions with choices."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column names (question, choices, answer) to those of the files."""
+    """Maps our column names (question, choices, answer) to those of the files."""
     n: int | None = None
-    """Questions of each file, always the same ones; all unless given."""
+    """Questions per file, always the same ones; null = all."""
     text: list[str] = field(default_factory=list)
     """Text files, or JSONL with a column `text`; each has a perplexity of its own."""
     text_tokens: int = 8192
-    """Tokens of each text at most."""
+    """Most tokens of each text."""
     window_tokens: int = 256
-    """Length of the windows of a text, each read without those before it."""
+    """Length of a text's windows in tokens; each is read without the ones before it."""
     instructions: int = 110
-    """Prompts with a rule that can be checked; 0 leaves them out."""
+    """Prompts with a rule that can be checked; 0 = none."""
     families: list[str] = field(default_factory=list)
-    """Families of reasoning-gym; name none that the model practised."""
+    """Families of reasoning-gym; name none that the model practised on."""
     family_parameters: dict[str, Any] = field(default_factory=dict)
-    """Parameters of a family, by its name; the family's defaults unless given."""
+    """Parameters of a family, by its name; by default the family's own."""
     family_verifier: str | None = None
-    """The verifier of their answers, such as `numeric`, which finds a number in prose; unless given their own scorers, which accept the
-    number alone.
+    """Verifier of their answers, such as `numeric`, which finds a number in prose; null = their own scorers, which accept only the number.
     """
     family_n: int = 40
-    """Problems of each."""
+    """Problems per family."""
     max_new_tokens: int = 96
-    """Longest answer to an instruction or a problem."""
+    """Longest answer to an instruction or a problem, in tokens."""
     system: str | None = None
-    """System message before instructions and problems; none leaves it to the chat template, "" is an empty one."""
+    """System message before instructions and problems; null = what the chat template does, "" = an empty one."""
     timeout_seconds: float = 5.0
+    """Time limit of a verifier for one answer, in seconds."""
     isolate_verifiers: Isolation = True
+    """Sandbox verifiers: true = as far as the kernel can; `required` = refuse to run if anything stays open; false = off."""
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class RetentionSuite:
 
 
 def _load(suite: RetentionSuite, request: Request) -> str | None:
-    """Return what is left out without a data folder, after reporting it."""
+    """Report and return what is omitted without a data folder."""
     files = [*suite.choices, *suite.text] if request.data is None else []
     missing = [path for path in files if not Path(path).is_file()]
     left_out = f"without --data DIR, the folder of data sets, these were left out: {', '.join(missing)}" if missing else None
@@ -110,7 +111,7 @@ def _rows(suite: RetentionSuite, subject: Subject, answers: dict[str, Any]) -> I
 
 
 def _is_there(path: str, data: Path | None) -> bool:
-    """Return whether to read a file: without a data folder missing files are left out, with one they are an error."""
+    """Tell whether to read a file: missing files are skipped without a data folder, and are an error with one."""
     return data is not None or Path(path).is_file()
 
 
@@ -118,7 +119,7 @@ def _is_there(path: str, data: Path | None) -> bool:
 
 
 def _choices(suite: RetentionSuite, tokenizer: Any, logprobs: Logprobs, room: int, data: Path | None) -> list[Row]:
-    """Measure each file of questions, those that ship first; last all questions of the files together (or those that ship)."""
+    """Measure each file of questions, the shipped ones first; last all questions of the files together (or the shipped ones)."""
 
     def bits_of(path: str, columns: dict[str, str], n: int | None) -> str:
         tasks = load_tasks(TaskSource(path=[path], columns=columns, verifier="choice"), split="retention", n=n, seed=0, data=data)

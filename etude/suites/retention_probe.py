@@ -17,7 +17,7 @@ from etude.tasks.task import Task
 
 
 def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path | None) -> Probe | None:
-    """Build the probe that the settings ask for, from the user's files or from those that ship; None if it is off.
+    """Build the probe of the settings, from the user's files or the shipped ones; returns None if it is off.
 
     Raises UserError for a file that can't be read.
     """

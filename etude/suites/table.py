@@ -14,7 +14,7 @@ SUITES = {suite.command: suite for suite in (DOMAIN, LATENT_KNOWLEDGE, LONG_CONT
 
 
 def find_suite(name: str) -> SuiteDefinition:
-    """Return the suite of a configuration that ships, or of a YAML file. Raises UserError for an unknown name."""
+    """Return the suite of a shipped configuration or a YAML file. Raises UserError for an unknown name."""
     names = {each: suite for suite in SUITES.values() for each in shipped_configurations(suite.command)}
     found = SUITES.get(command_of(Path(name)) or "") if Path(name).is_file() else names.get(name)
     if found is None and not name.endswith((".yaml", ".yml")):

@@ -1,7 +1,7 @@
-"""Tasks to practise on, where they come from, and verifiers that check answers.
+"""Tasks for practice, their sources, and verifiers that check answers.
 
-The names load on first use, so that a process which only verifies never imports a source. `overlap` has the name of its module and is
-imported from there: `from etude.tasks.overlap import overlap`.
+The names are imported on first use, so that a process which only verifies never imports a source. `overlap` has the name of its module and
+is imported from there: `from etude.tasks.overlap import overlap`.
 """
 
 from importlib import import_module

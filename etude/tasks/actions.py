@@ -1,13 +1,13 @@
-"""Tagged actions: parse an answer that consists of tagged parts, check its structure, and write the instruction that asks for it.
+"""Tagged actions: parses an answer that consists of tagged parts, checks its structure, and writes the instruction for it.
 
     <subproblem>...</subproblem> <subproblem>...</subproblem> <solve>...</solve> <answer>...</answer>
 
-Divide and conquer after DAC-RL (arXiv 2602.02477): a policy breaks a problem into subproblems, solves them one after another, and answers
+Divide and conquer after DAC-RL (arXiv 2602.02477): a policy splits a problem into subproblems, solves them one after another, and answers
 with their solutions in the prompt. There each step is a separate call. Here one answer holds all steps, so that search, advantages and
 verifiers work as for every other answer. Verifiers read the content of the last <answer>.
 
-Actions are flat: they cannot be nested. Text between them is allowed; an action without content is malformed, since form alone would be
-rewarded. Identity: without a preset and tags, nothing is asked for and nothing is malformed.
+Actions cannot be nested. Text between them is allowed; an action without content is malformed, since otherwise its form would be rewarded.
+Identity: without a preset and tags, there is no instruction and no answer is malformed.
 """
 
 import re
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z][\w-]{0,63}")
 _ANY_TAG = re.compile(rf"<(/?)({_NAME.pattern})>")
 
 Limits = Mapping[str, tuple[int, int | None]]
-"""The least and the greatest number of each tag (None: no limit), in the order of the tags."""
+"""The minimum and maximum number of each tag (None: no limit), in the order of the tags."""
 
 
 class Action(NamedTuple):
@@ -40,7 +40,7 @@ class Action(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """A preset of actions: the limits of each tag and the instruction that asks for them."""
+    """A preset of actions: the limits of each tag and the instruction."""
 
     limits: Limits
     instruction: str
@@ -68,19 +68,18 @@ class Actions:
     preset: str = "none"
     """`none`, `divide` (subproblems, each solved, then the answer) or `plan_solve_check`."""
     tags: dict[str, list[int]] = field(default_factory=dict)
-    """Actions of your own instead of a preset, in order, with the least and the greatest number of each: {plan: [1, 1], solve: [1], answer:
+    """Your own actions instead of a preset, in order, with the least and the greatest number of each: {plan: [1, 1], solve: [1], answer:
     [1, 1]}."""
     instruction: str | None = None
-    """Text appended to every question, instead of the preset's instruction. With `tags`, nothing is appended unless this is set."""
+    """Text appended to every question; null = the preset's instruction, nothing with `tags`."""
     ordered: bool = True
     """Whether all actions of one tag must come before those of the next tag."""
     strict: bool = False
-    """Whether other tags make an answer malformed; otherwise they count as text."""
+    """Whether other tags make an answer malformed; false = they count as text."""
     malformed_score: float = 0.0
-    """Score of a malformed answer, where the reward has the part `format`, or with `gate`: at most the lowest that the verifier gives."""
+    """Score of a malformed answer in the reward part `format`, or with `gate`: at most the lowest that the verifier gives."""
     gate: bool = False
-    """Whether a malformed answer gets `malformed_score` in practice whatever its final answer is. Evaluation uses the final answer alone.
-    """
+    """In practice, give a malformed answer `malformed_score` whatever its final answer is; evaluation uses only the final answer."""
 
     def __post_init__(self) -> None:
         if self.preset not in ("none", *PRESETS):
@@ -97,7 +96,7 @@ class Actions:
 
     @property
     def is_on(self) -> bool:
-        """True if any actions are asked for."""
+        """True if any actions are required."""
         return bool(self.limits)
 
     @property
@@ -126,7 +125,7 @@ class Actions:
 
 
 def parse(text: str, tags: Collection[str], *, strict: bool = False) -> tuple[list[Action], str]:
-    """Parse a text into its actions, up to the first malformed place, and describe what is malformed there ("" if nothing is).
+    """Parse a text into its actions up to the first error, and describe the error ("" without one).
 
     Takes linear time.
 
@@ -177,5 +176,5 @@ def _order_problem(actions: Sequence[Action], order: Sequence[str]) -> str:
 
 
 def add_instruction(tasks: Sequence[Task], words: str) -> list[Task]:
-    """Return the tasks with an instruction that is appended to each question; "" leaves them as they are."""
+    """Return the tasks with an instruction that is appended to each question; "" leaves them unchanged."""
     return [replace(task, instruction=words) for task in tasks] if words else list(tasks)

@@ -1,4 +1,4 @@
-"""Answers with several accepted names (aliases): read the names from a task, and find one of them in a text."""
+"""Answers with several accepted names (aliases): reads the names from a task, and finds one of them in a text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ def _names(value: Any) -> list[str]:
 
 
 def find_alias(text: str, names: Sequence[str]) -> str | None:
-    """Return the first name whose words stand in the text in this order, or None.
+    """Return the first name whose words are in the text in this order, or None.
 
     Case, punctuation and articles are ignored (articles count if the name has no other words).
 

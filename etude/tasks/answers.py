@@ -1,4 +1,4 @@
-"""Answer extraction: find the final answer in a text, and tell what form it has.
+"""Answer extraction: finds the final answer in a text, and determines its form.
 
 The text comes from a model and is not trusted: only its last `MAX_CHARACTERS` are read, every search takes linear time, and nothing is
 evaluated.
@@ -16,7 +16,7 @@ from etude.tasks.numbers import find_numbers
 from etude.tasks.task import canonical_words
 
 MAX_CHARACTERS = 20_000
-"""Characters that are read, from the end of the text, where the answer stands."""
+"""Number of characters that are read, from the end of the text, where the answer is."""
 
 _MARKER = re.compile(r"####|<answer>|\banswer(?: ?:| {1,3}is\b ?:?)", re.IGNORECASE)
 _CLOSING = re.compile(r"</answer>", re.IGNORECASE)
@@ -48,7 +48,7 @@ def marked_answer(text: str) -> str | None:
 
 
 def final_answer(text: str, gold: str | None = None) -> str:
-    """Return the part of a text to compare with the gold answer: what follows the last answer marker, or else the whole text.
+    """Return the part of a text to compare with the gold answer: the text after the last answer marker, or else the whole text.
 
     After a marker, only the first line counts unless the gold answer has several lines. A full stop or emphasis that the gold answer does
     not have is dropped.
@@ -88,7 +88,7 @@ def word_counts(text: str) -> Counter[str]:
 
 
 def stated_answer(text: str) -> str:
-    """Return the final answer when no gold answer says which form to expect.
+    """Return the final answer without a gold answer that shows the expected form.
 
     After the last answer marker, this is the first line, or all lines of a grid (each line has the same number of words, more than one),
     without a closing full stop or emphasis. Without a marker it is the whole text.
@@ -106,7 +106,7 @@ def stated_answer(text: str) -> str:
 
 
 def comparable_answer(text: str) -> str:
-    """Return the final answer in a form that can be compared with other answers when no gold answer is known.
+    """Return the final answer in a form that can be compared with other answers, without a gold answer.
 
     Case, spaces and surrounding punctuation are removed.
 
@@ -146,7 +146,7 @@ def answer_form(text: str) -> str:
 
 
 def has_form_of(answer: str, gold: str) -> bool:
-    """Return whether an answer has the same form as the gold answer; a single word also counts as a text.
+    """Tell whether an answer has the same form as the gold answer; a single word also counts as a text.
 
     >>> has_form_of("[1, 2", "[1, 2]"), has_form_of("left", "left, then right")
     (False, True)

@@ -1,4 +1,4 @@
-"""Check loaded tasks: their verifiers, texts and gold answers."""
+"""Checks loaded tasks: their verifiers, texts and gold answers."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from etude.tasks.verifiers import CHEAP, COMPARING, VERIFIERS, check_gold
 
 
 def check_is_built_in(task: Task) -> None:
-    """Raise UserError for a verifier that is not in the table: only the user's settings and function may name code to run, data may not."""
+    """Raise UserError for a verifier that is not in the table: only the user's settings and function, not data, may name code to run."""
     if task.verifier and task.verifier not in VERIFIERS:
         problem = unknown("verifier", task.verifier, VERIFIERS)
         raise UserError(f"{task.origin}: {problem}. A row of data may name no other: set tasks.verifier to use a function of your own")
@@ -23,7 +23,7 @@ def check_texts(task: Task) -> None:
 
 
 def check_answers(tasks: Iterable[Task]) -> None:
-    """Raise UserError for a task without an answer whose verifier compares with one; a user's own verifier may need none."""
+    """Raise UserError for a task without an answer whose verifier needs one; a user's own verifier may need none."""
     for task in tasks:
         if task.answer is None and task.verifier in COMPARING:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Multiple choice: write choices into a question, and read which choice a text names."""
+"""Multiple choice: writes choices into a question, and reads which choice a text names."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def choices_of(task: Task) -> list[str]:
 
 
 def show_choices(question: str, choices: Sequence[str]) -> str:
-    """Append lettered choices to a question, one a line.
+    """Append lettered choices to a question, one per line.
 
     >>> show_choices("Which is a fruit?", ["a stone", "a pear"])
     'Which is a fruit?\\nA. a stone\\nB. a pear'
@@ -45,11 +45,11 @@ def remove_choices(shown: str, choices: Sequence[str]) -> str:
 
 
 def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
-    """Return the capital letter of the one choice that a text names, or None if it names none or several.
+    """Return the capital letter of the only choice that a text names, or None if it names none or several.
 
     A choice is named by its letter (`B`, `(B)`, `B.`, `option B`, `B. the text`) or by its text. The text after the last answer marker
     counts, or else the whole text; after a marker, prose may follow a capital (`the answer is B because pears are fruit`). Case and
-    punctuation matter only if choices differ in nothing else (`TT`, `Tt`). Without `choices`, every letter from A to Z is a choice.
+    punctuation matter only if choices have no other difference (`TT`, `Tt`). Without `choices`, every letter from A to Z is a choice.
 
     >>> read_choice("The answer is (B)."), read_choice("A or B"), read_choice("a pear", ["a stone", "a pear"])
     ('B', None, 'B')

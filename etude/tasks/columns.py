@@ -1,15 +1,15 @@
-"""Convert a row of a data set, with its publisher's column names, to a task.
+"""Converts a row of a data set, with its publisher's column names, to a task.
 
 | columns | known from | becomes |
 |---|---|---|
 | `question` or `prompt` or `messages`, `answer`, and optional `worked`, `choices`, `verifier` | this project | unchanged |
-| `question`, `answer`, `steps` | word problems with steps | worked = the steps, one a line, then "The answer is X." |
+| `question`, `answer`, `steps` | word problems with steps | worked = the steps, one per line, then "The answer is X." |
 | `Body`, `Question`, `Answer` | SVAMP (Patel et al. 2021) | question = body and question; 51.0 becomes 51 |
 | `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number after it; worked = the text without calculator marks |
 | choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
 
-Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; verifiers that compare with
-one then refuse it (`etude.tasks.checks.check_answers`). A number may be an answer, but not a question.
+Other columns go into the task's metadata. `columns` maps etude's names to a publisher's. A row may have no answer; verifiers that need one
+then refuse it (`etude.tasks.checks.check_answers`). A number may be an answer, but not a question.
 """
 
 import json
@@ -26,7 +26,7 @@ from etude.tasks.task import Task
 from etude.tasks.templates import fill_template
 
 NAMES = ("question", "answer", "worked", "choices", "messages", "verifier")
-"""Our column names, which `columns` may map to others."""
+"""Etude's column names, which `columns` may map to others."""
 
 _OURS = frozenset({*NAMES, "prompt", "steps", "Body", "Question", "Answer", "metadata"})
 _KINDS = {bool: "value", int: "number", float: "number", dict: "object"}
@@ -41,9 +41,9 @@ def task_from_row(
     question: str | None = None,
     worked_format: str | None = None,
 ) -> Task:
-    """Convert a row to a task; its verifier is the one that the row names, or "" if it names none.
+    """Convert a row to a task; its verifier is that of the row, or "" without one.
 
-    `origin` says where the row is from and begins every message. `question` and `worked_format` are format strings over the row's columns.
+    `origin` is the row's origin and begins every message. `question` and `worked_format` are format strings over the row's columns.
     Raises UserError for unknown columns and for values of a wrong type.
     """
     named = _rename_columns(row, columns, origin)

@@ -1,12 +1,12 @@
-"""Load preference data: rows with a prompt, a chosen and a rejected answer.
+"""Loads preference data: rows with a prompt, a chosen and a rejected answer.
 
 | columns | becomes |
 |---|---|
-| `prompt`, `chosen`, `rejected` as text | as they are |
+| `prompt`, `chosen`, `rejected` as text | unchanged |
 | `prompt` as chat messages, `chosen` and `rejected` as the assistant's message (or its text) | prompt = the messages |
-| `chosen` and `rejected` as whole conversations, no `prompt` | prompt = what both have in common before the last message |
+| `chosen` and `rejected` as whole conversations, no `prompt` | prompt = the common messages before the last one |
 
-`columns` maps these names to a publisher's. Other columns are left alone.
+`columns` maps these names to a publisher's. Other columns are ignored.
 """
 
 from collections.abc import Mapping, Sequence

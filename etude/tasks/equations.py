@@ -1,4 +1,4 @@
-"""Find wrong calculations: check the equations of numbers that a text states, without knowing the right result."""
+"""Finds wrong calculations: checks the equations of numbers in a text, without knowing the correct result."""
 
 import re
 from fractions import Fraction

@@ -1,6 +1,6 @@
-"""The `math` verifier: compare two mathematical expressions with math-verify, which reads LaTeX and plain expressions into sympy.
+"""The `math` verifier: compares two mathematical expressions with math-verify, which parses LaTeX and plain expressions into sympy.
 
-Sympy may never end on an expression such as a tower of powers. Math-verify's own time limits need signals of the main thread, so they are
+Sympy may run forever on an expression such as a tower of powers. Math-verify's own time limits need signals of the main thread, so they are
 off here, and the process that runs it must be killable (`etude.rewards.verifier_reward`). Only the last 4,000 characters are read.
 """
 
@@ -23,16 +23,16 @@ _PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
 _BRACKETS = re.compile(r"((?<![\\A-Za-z])\\?sqrt\s?\(|(?<![\\A-Za-z])abs\s?\(|[()])")
 _OPENINGS = {"s": (r"\sqrt{", "}"), "a": (r"\left|", r"\right|"), "(": ("(", ")")}
 
-# A call that could not be made LaTeX: math-verify would find one of its numbers, 3 in 3*gamma(5), and take that for the expression.
+# A call that can't be converted to LaTeX: math-verify would take one of its numbers, 3 in 3*gamma(5), for the expression.
 _CALL = re.compile(
     rf"(?:^\s?|[-+*/^(]\s?|\d)[A-Za-z]{{2,}}\d{{0,2}}\(|(?<![\\A-Za-z])(?:{_KNOWN}|sqrt|abs)\d{{0,2}}\s?[\d({{^]|(?<![A-Za-z])sqrt\d"
 )
 
 
 def math(text: str, task: Task) -> Reward:
-    """Score 1.0 if the text's expression equals the gold expression, whichever way each is written, else 0.0.
+    """Score 1.0 if the text's expression equals the gold expression in any notation, else 0.0.
 
-    The expression is what math-verify finds (boxed, between dollar signs, or a number), or else the whole answer if it holds no prose.
+    The expression is that found by math-verify (boxed, between dollar signs, or a number), or else the whole answer if it has no prose.
     """
     from math_verify import verify
 

@@ -1,8 +1,8 @@
-"""Generate tasks with reasoning-gym, a library of about a hundred families of problems (Stojanovski et al. 2025, arXiv 2505.24760).
+"""Generates tasks with reasoning-gym, a library of about a hundred families of problems (Stojanovski et al. 2025, arXiv 2505.24760).
 
-Item i of a family is sampled from Random(seed + i), so neighbouring seeds share all items but one. Each (split, seed) therefore gets a seed
-space of its own: the 2^32 seeds from (hash(split, seed) mod 2^20) times 2^32 on. Items are told apart by their canonical key. Sampling goes
-on until there are n distinct items, so a smaller sample is the beginning of a larger one.
+Item i of a family is sampled from Random(seed + i), so neighbouring seeds share all items but one. Each (split, seed) therefore gets its
+own seed space: the 2^32 seeds beginning with (hash(split, seed) mod 2^20) times 2^32. Items are distinguished by their canonical key.
+Sampling continues until there are n distinct items, so a smaller sample is the beginning of a larger one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ def sample_entries(family: str, parameters: Mapping[str, Any], *, split: str, se
         except UserError:
             raise
         except ValueError as error:
-            # a few families hand their seed to NumPy, which takes 32 bits: their spaces are smaller, and fewer
+            # a few families pass their seed to NumPy, which takes 32 bits: they have fewer and smaller spaces
             if chunk > 0 or first < 2**32 or "Seed must be between" not in str(error):
                 raise UserError(f"family {family!r} cannot make an item: {error}") from error
             yield from _small_seeds(family, parameters, split, seed)
@@ -67,8 +67,8 @@ def load_family(
     """Generate n distinct tasks of a family, each scored by the family's own scorer.
 
     The demonstration is the answer, unless `worked_format` is given. `question` is a format string over the entry's metadata that replaces
-    the family's question. Raises UserError if the family has fewer than n distinct items: when as many samples in a row as items were asked
-    for (at least 256) bring no new one.
+    the family's question. Raises UserError if the family has fewer than n distinct items: if n samples in a row (at least 256) contain no
+    new one.
     """
     tasks: dict[str, Task] = {}
     patience = max(_CHUNK, n)

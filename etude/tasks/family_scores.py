@@ -1,14 +1,13 @@
-"""The `reasoning_gym` verifier: a family's own scorer, made strict.
+"""The `reasoning_gym` verifier: a stricter form of a family's own scorer.
 
-Many families accept more than one right answer, so only their own scorer can tell. These scorers are made for reward shaping, though: most
-give a partial score to any text that contains the gold answer, so "10" earns half for "1". Here only a full score counts. Further
-differences:
+Many families accept more than one right answer, so their own scorer is needed. But these scorers are designed for reward shaping: most give
+a partial score to any text that contains the gold answer, so "10" earns half for "1". Here only a full score counts. Further differences:
 
 - `number_sorting` accepts every number within 1 of the right one, and `puzzle24` any four numbers and every value from 24 up to 25: the
   numbers must be the question's, and the value 24.
-- Four families evaluate the answer as Python and five as sympy code, which is Python as well. Only words and literal lists, or arithmetic
-  over known function names, reach them; anything else is wrong.
-- Five families evaluate a text of the entry, which a row of somebody's data file may hold: it must be as harmless, or nothing is scored.
+- Four families evaluate the answer as Python and five as sympy code, which is Python as well. They only get words and literal lists, or
+  arithmetic over known function names; anything else is wrong.
+- Five families evaluate a text of the entry, which may come from an untrusted data file: the same rule applies, or nothing is scored.
 """
 
 import re
@@ -36,9 +35,8 @@ _BITWISE = re.compile(r"(?:0x[\da-fA-F]+|[\d\s()+*/%&|^~<>-])*+")
 def reasoning_gym(text: str, task: Task) -> Reward:
     """Score 1.0 if the scorer of `metadata["family"]` gives the answer exactly 1.0 for `metadata["entry"]`, else 0.0.
 
-    The scorer's own value is kept in `parts["source_score"]`. An answer of another form than the gold answer's scores 0.0 and is not shown
-    to the scorer. If the scorer raises on an answer of the right form, the exception passes through and the caller counts the answer as
-    unscored.
+    The scorer's own value is kept in `parts["source_score"]`. An answer of another form than the gold answer scores 0.0 without calling the
+    scorer. Exceptions of the scorer on an answer of the right form are raised to the caller, who counts the answer as unscored.
     """
     answer = final_answer(text, task.answer)
     if not answer or (task.answer is not None and not has_form_of(answer, task.answer)):
@@ -100,7 +98,7 @@ def load_scorer(family: str) -> Callable[..., float]:
 
 
 def _is_harmless(family: str, answer: str) -> bool:
-    """Return whether an answer may be given to a scorer that evaluates it."""
+    """Tell whether an answer may be passed to a scorer that evaluates it."""
     if family in _EVALUATED:
         return _WORDS.fullmatch(answer) is not None or parse_list(answer) is not None
     if family not in _SYMPY:
@@ -109,7 +107,7 @@ def _is_harmless(family: str, answer: str) -> bool:
 
 
 def _has_harmless_entry(family: str, entry: Mapping[str, Any]) -> bool:
-    """Return whether the text of an entry that the scorer evaluates is a list of numbers or arithmetic."""
+    """Tell whether the text of an entry that the scorer evaluates is a list of numbers or arithmetic."""
     if family == "number_sorting":
         return parse_list(entry["answer"]) is not None
     if family == "bitwise_arithmetic":

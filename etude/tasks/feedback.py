@@ -1,7 +1,7 @@
-"""Textual feedback for the model: what was read in its answer and that it is wrong, never what is right.
+"""Textual feedback for the model: the answer that was read and that it is wrong, never the correct answer.
 
-Words are made only from what was read in the answer. They do not depend on the gold answer, except for whether the answer has its form; a
-reward's message, for people, may name it. What a verifier of your own puts into `Reward.words` is passed on unchanged.
+The words use only the answer that was read. They do not depend on the gold answer, except for its form; a reward's message, for people, may
+name it. `Reward.words` of a user's own verifier are passed on unchanged.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def read_as(answer: str) -> str:
 
 
 def of_another_form(answer: str) -> str:
-    """Write the feedback on an answer of the wrong form: no number, list or word where the question asks for one."""
+    """Write the feedback on an answer of the wrong form: not the number, list or word that the question asks for."""
     if not answer:
         return "I found no answer."
     return f"I read {quoted(answer)} as your answer, and it does not have the form that the question asks for."
@@ -44,7 +44,7 @@ def words_of(reward: Reward, steps: Sequence[str] = ()) -> str:
     if falls and len(falls) == len(steps) and max(falls) > 0:
         worst = falls.index(max(falls))
         said = f"{said} It seems to go wrong in step {worst + 1}: {quoted(steps[worst].strip())}"
-    return said.encode("utf-8", "replace").decode()  # of a lone surrogate no token can be made
+    return said.encode("utf-8", "replace").decode()  # a lone surrogate can't be tokenized
 
 
 def quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Read the rows of a file (JSONL, JSON array, CSV, TSV or Parquet), each with its origin (`train.jsonl:12`, `train.parquet[11]`)."""
+"""Reads the rows of a file (JSONL, JSON array, CSV, TSV or Parquet), each with its origin (`train.jsonl:12`, `train.parquet[11]`)."""
 
 import csv
 import json
@@ -10,11 +10,11 @@ from typing import Any
 
 from etude.errors import UserError
 
-csv.field_size_limit(sys.maxsize)  # a book may stand in a cell
+csv.field_size_limit(sys.maxsize)  # a cell may hold a book
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 MAX_DEPTH = 100
-"""The deepest nesting of objects and lists in a row."""
+"""Maximum nesting of objects and lists in a row."""
 
 
 def find_file(path: str, data: Path | None) -> Path:
@@ -116,7 +116,7 @@ def read_json(text: str, origin: str) -> Any:
 
     Raises UserError, which begins with `origin` and names the column, if the text is broken.
     """
-    text = text.rstrip()  # so that what is missing at the end is missed there and not in the next line
+    text = text.rstrip()  # so that a missing end is reported there and not in the next line
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:

@@ -1,7 +1,7 @@
-"""Check that a user's function exists, from the text of its file: nothing in the file is run.
+"""Checks that a user's function exists, from the text of its file, without running it.
 
-A verifier's file is run by the verifiers' process alone (`etude.rewards.worker`), so before a run begins the main process only reads the
-file. What the text cannot tell (a star import, a name that `exec` makes) is taken to exist; the verifiers' process finds out.
+Only the verifiers' process runs a verifier's file (`etude.rewards.worker`), so before a run begins the main process only reads the file. A
+name that the text does not show (from a star import or `exec`) is assumed to exist; the verifiers' process checks it.
 """
 
 import ast
@@ -38,7 +38,7 @@ def check_function(name: str) -> None:
         path: Path | None = require_file(Path(place))
     else:
         path = _module_file(place)
-    if path is None:  # no Python text: an extension, a module that is built in
+    if path is None:  # no Python text: an extension or built-in module
         return
     try:
         names = top_level_names(path.read_bytes())
@@ -60,7 +60,7 @@ def require_file(path: Path, what: str = "function") -> Path:
 
 
 def top_level_names(source: bytes) -> set[str] | None:
-    """Collect the names at the top level of a Python source, or return None if the source cannot tell all of them.
+    """Collect the names at the top level of a Python source; returns None if the source does not show all of them.
 
     >>> sorted(top_level_names(b"import os\\ndef judge(text, task):\\n    local = 1\\nif os.sep:\\n    number: int = 3"))
     ['judge', 'number', 'os']
@@ -81,7 +81,7 @@ def top_level_names(source: bytes) -> set[str] | None:
 
 
 def _top_level(statements: Iterable[ast.AST]) -> Iterable[ast.AST]:
-    """Yield the nodes that run when a file is run: of functions and classes only their names, and what functions declare global."""
+    """Yield the nodes that run with a file: only the names of functions and classes, and names that functions declare global."""
     todo = list(statements)
     while todo:
         node = todo.pop()

@@ -1,9 +1,9 @@
-"""Load a user's own Python function, a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
+"""Loads a user's own Python function, a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
 
 A generator of tasks (`tasks.function`) runs in the main process without limits: it is part of the program that its user starts. A verifier
-runs in the verifiers' process alone (`etude.rewards.verifier_reward`); the main process only looks for its name in the file
-(`etude.tasks.function_check`). A verifier is called with (text, task) and returns a reward: any finite number, None if it cannot say, or a
-`Reward`. An answer is right from a score of 1 on, unless the function has an attribute `right_at`:
+runs only in the verifiers' process (`etude.rewards.verifier_reward`); the main process only looks for its name in the file
+(`etude.tasks.function_check`). A verifier is called with (text, task) and returns a reward: any finite number, None if it cannot decide, or
+a `Reward`. An answer is right from a score of 1, unless the function has an attribute `right_at`:
 
     def judge(text, task):
         return 30 * share_of_tests_passed(text) - 5
@@ -49,9 +49,8 @@ def load_function(name: str, what: str = "function") -> Callable[..., Any]:
 def to_reward(result: Any, right_at: float = RIGHT_AT) -> Reward:
     """Convert what a user's verifier returned to a Reward: a finite number or a bool is the score, None is unscored.
 
-    `right_at` is the score from which on an answer is right; a Reward brings its own. NaN and infinities are unscored too, and the message
-    says so. Raises TypeError for anything else, and for a Reward whose parts or step_values are not finite numbers or whose message or
-    words are not text.
+    `right_at` is the score from which an answer is right; a Reward has its own. NaN and infinities are unscored too, with a message. Raises
+    TypeError for anything else, and for a Reward whose parts or step_values are not finite numbers or whose message or words are not text.
 
     >>> to_reward(True).score, to_reward(-2.5).score, to_reward(float("nan")).message
     (1.0, -2.5, 'the verifier returned nan, which is no score')
@@ -69,7 +68,7 @@ def to_reward(result: Any, right_at: float = RIGHT_AT) -> Reward:
 
 
 def get_right_at(function: Callable[..., Any], name: str) -> float:
-    """Return the score from which on a user's verifier, called `name`, counts an answer as right: its attribute `right_at`, or 1.
+    """Return the score from which a user's verifier, called `name`, counts an answer as right: its attribute `right_at`, or 1.
 
     Raises UserError if the attribute is not a finite number.
     """
@@ -82,7 +81,7 @@ def get_right_at(function: Callable[..., Any], name: str) -> float:
 def load_verifier(name: str) -> Callable[[str, Task], Reward]:
     """Load a user's verifier by its name and wrap it to return rewards.
 
-    Raises UserError as `load_function` and `get_right_at` do.
+    Raises UserError like `load_function` and `get_right_at`.
     """
     function = load_function(name)
     right_at = get_right_at(function, name)
@@ -95,7 +94,7 @@ def load_verifier(name: str) -> Callable[[str, Task], Reward]:
 
 
 def _checked(reward: Reward) -> Reward:
-    """Return the reward with plain Python floats, so that JSON can hold them. Raises TypeError for anything else."""
+    """Convert a reward's numbers to plain Python floats for JSON. Raises TypeError for anything else."""
     for name in ("message", "words"):
         text = getattr(reward, name)
         if not isinstance(text, str):

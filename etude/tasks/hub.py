@@ -1,4 +1,4 @@
-"""Load rows of a data set from the Hugging Face hub, or from a local folder that `datasets` can read, at once or streamed."""
+"""Loads rows of a data set from the Hugging Face hub, or from a local folder that `datasets` can read, at once or streamed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ def hub_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[st
 
 
 def streamed_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield rows as `hub_rows` does, but stream them in order, for a data set that is larger than disk and memory."""
+    """Yield rows like `hub_rows`, but streamed in order, for a data set that is larger than disk and memory."""
     return _rows(dataset, name, split, streaming=True)
 
 

@@ -1,4 +1,4 @@
-"""Read the number that a text gives as its answer."""
+"""Reads the number that a text gives as its answer."""
 
 import re
 from dataclasses import replace
@@ -18,7 +18,7 @@ _SIGN_APART = re.compile(r"(?:\A|=|\bis)[ \t]*(?P<sign>[-\u2212])[ \t]+\Z")
 
 
 def read_number(text: str) -> tuple[Number | None, str]:
-    """Return the number that a text gives as its answer, or None and what is wrong.
+    """Return the number that a text gives as its answer, or None and the problem.
 
     >>> read_number("It is 5 or 6")
     (None, '5 or 6 is not one number')
@@ -37,7 +37,7 @@ def read_number(text: str) -> tuple[Number | None, str]:
 
 
 def _join_operands(text: str, numbers: list[Number]) -> str:
-    """Return the alternatives or the calculation that the first number belongs to: `5 or 6`, `7, 8 or 9`, `3 + 4`; "" for none."""
+    """Return the alternatives or the calculation of the first number: `5 or 6`, `7, 8 or 9`, `3 + 4`; "" for none."""
     for first, second in pairwise(numbers):
         if is_range(text, (first, second)) or _BETWEEN_OPERANDS.fullmatch(text, first.end, second.start):
             return text[numbers[0].start : second.end]
@@ -47,7 +47,7 @@ def _join_operands(text: str, numbers: list[Number]) -> str:
 
 
 def _result_side(line: str) -> str:
-    """Return the side of a line's equations that gives the result: the last one that holds one number, or else the last one with any.
+    """Return the side of a line's equations with the result: the last one with one number, or else the last one with any.
 
     Text after the first clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`, `5. To check: 5 + 3 = 8`.
 
@@ -84,7 +84,7 @@ def _drop_denied(text: str, numbers: list[Number]) -> list[Number]:
 
 
 def _apply_sign(text: str, number: Number) -> Number:
-    """Apply a minus that stands apart before a number at the text's beginning or after `=` or `is`, where it cannot be a subtraction."""
+    """Apply a separate minus before a number at the text's beginning or after `=` or `is`, where it cannot be a subtraction."""
     sign = _SIGN_APART.search(text, max(0, number.start - 12), number.start)
     if sign is None or not (text[number.start].isdigit() or text[number.start] == "."):
         return number

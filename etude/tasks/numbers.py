@@ -1,4 +1,4 @@
-"""Find numbers in text as exact rationals, and compare them.
+"""Finds numbers in text as exact rationals, and compares them.
 
 Integers, thousands separators (1,000), decimals, exponents (1.5e3), fractions (3/4), mixed numbers (1 1/2) and signs are read. A currency
 sign before a number, and percent or a unit after it, do not change its value ("$18", "18%" and "18 dollars" are 18). A number inside a word
@@ -61,13 +61,13 @@ def find_numbers(text: str) -> list[Number]:
 
 
 def is_range(text: str, numbers: Sequence[Number]) -> bool:
-    """Return whether two neighbouring numbers of a text are alternatives or the ends of a range: `5 or 6`, `5-10`, `3 to 4`."""
+    """Tell whether two neighbouring numbers of a text are alternatives or the ends of a range: `5 or 6`, `5-10`, `3 to 4`."""
     first, second = numbers
     return second.start - first.end <= 8 and _BETWEEN.fullmatch(text, first.end, second.start) is not None
 
 
 def same_number(found: Number, gold: Number) -> bool:
-    """Return whether two numbers are equal: exactly, or within one part in a million if the gold number has decimals.
+    """Tell whether two numbers are equal: exactly, or within one part in a million if the gold number has decimals.
 
     >>> half, decimal = find_numbers("1/2 0.5")
     >>> same_number(half, decimal)
@@ -81,8 +81,8 @@ def same_number(found: Number, gold: Number) -> bool:
 def write_number(value: Fraction) -> str:
     """Write a rational as an integer, a finite decimal, or a fraction.
 
-    If that needs an integer of more than 400 digits, which `find_numbers` would not read and Python may refuse to write, it is e-notation
-    instead, rounded to 17 figures.
+    If this needs an integer of more than 400 digits, which `find_numbers` would not read and Python may refuse to write, the result is in
+    e-notation, rounded to 17 digits.
 
     >>> write_number(Fraction(51)), write_number(Fraction(-5, 2)), write_number(Fraction(1, 3)), write_number(Fraction(10) ** 5000)
     ('51', '-2.5', '1/3', '1e5000')

@@ -1,4 +1,4 @@
-"""Measure the overlap of two sets of tasks, and estimate how many items a generated family has."""
+"""Measures the overlap of two sets of tasks, and estimates the number of items of a generated family."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -12,11 +12,11 @@ from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 
 NGram = tuple[str, ...]
-"""An n-gram: n words in a row."""
+"""An n-gram: n consecutive words."""
 
 
 def overlap(train: Iterable[Task], evaluation: Iterable[Task]) -> list[tuple[Task, Task]]:
-    """Return the evaluation tasks that are in the training tasks too, each with the first such training task.
+    """Return the evaluation tasks that are also training tasks, each with the first such training task.
 
     Tasks are compared by canonical key.
 

@@ -36,12 +36,12 @@ class Reward:
     message: str = ""
     """The problem, for people: it may name the gold answer."""
     words: str = ""
-    """The feedback for the model: what was read in its answer, never what is right (`etude.tasks.feedback`); "" for a default sentence."""
+    """The feedback for the model: the answer that was read, never the correct one (`etude.tasks.feedback`); "" for a default sentence."""
     turn_scores: tuple[float | None, ...] = ()
-    """The scores of a revised attempt's turns, the last one its own. Empty for a single turn, unless the advantage uses another number than
-    the score (`etude.callbacks.overlong_penalty`)."""
+    """The scores of a revised attempt's turns, including its own as the last. Empty for a single turn, unless the advantage uses another
+    number than the score (`etude.callbacks.overlong_penalty`)."""
     right_at: float = RIGHT_AT
-    """The score from which on the attempt, or one of its turns, is right."""
+    """The score from which the attempt, or one of its turns, is right."""
     step_baselines: tuple[float, ...] = ()
     """Expected rewards before each step, estimated from other attempts (`etude.rollouts.baselines`); empty: `step_values` are used."""
 

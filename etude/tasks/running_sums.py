@@ -1,12 +1,12 @@
-"""Generate chains of additions and subtractions, worked line by line: problems where more tokens help, without any data file.
+"""Generates chains of additions and subtractions, worked line by line: problems for which more tokens help, without any data file.
 
     tasks: {function: etude.tasks.running_sums:running_sums}
 
-A chain has 3 to 5 numbers from 1 to 20, "Work out 12 + 7 - 5.". At least one is subtracted, since the sum of all would be a good guess
-otherwise, and the running total never falls below 0. The solution has one line for each operation and then the answer. So the number of
-lines that an answer needs is known (`terms` - 1), and an answer given earlier must do the remaining operations at once. A third of the
-solutions check themselves before they answer: after "Wait" they repeat some of their first lines. A model trained on them knows what to do
-when its thought is made to continue (`etude.rollouts.thought`).
+A chain has 3 to 5 numbers from 1 to 20, "Work out 12 + 7 - 5.". At least one is subtracted, since otherwise the sum of all would be a good
+guess, and the running total never falls below 0. The solution has one line for each operation and then the answer. So the number of lines
+that an answer needs is known (`terms` - 1), and an earlier answer must do the remaining operations at once. A third of the solutions
+contain a check before the answer: after "Wait" they repeat some of their first lines. A model trained on them can continue when its thought
+is extended (`etude.rollouts.thought`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ TERMS = range(3, 6)
 """The possible lengths of a chain, equally likely."""
 LARGEST = 20
 CHECK, CHECKED = "Wait", 3
-"""The word that begins a check; one of CHECKED solutions has a check."""
+"""The word that begins a check; one in CHECKED solutions has a check."""
 
 
 def running_sums(split: str, n: int | None, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield rows with `question`, `answer`, `worked` and the number of `terms`; other rows for each split and seed.
+    """Yield rows with `question`, `answer`, `worked` and the number of `terms`; they differ by split and seed.
 
     >>> row = next(running_sums("train", 1, seed=0))
     >>> row["worked"].endswith(f"The answer is {row['answer']}.")
@@ -38,7 +38,7 @@ def running_sums(split: str, n: int | None, seed: int) -> Iterator[dict[str, Any
 
 
 def chain(numbers: Sequence[int], checked_lines: int = 0) -> dict[str, Any]:
-    """Build the row of a chain of signed numbers, the first of which is positive; `checked_lines` lines of its solution are repeated as a
+    """Build the row of a chain of signed numbers, the first of which is positive; `checked_lines`: number of solution lines repeated as a
     check.
 
     >>> chain([12, 7, -5], checked_lines=1)["worked"].splitlines()

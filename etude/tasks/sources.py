@@ -1,9 +1,9 @@
-"""Load the tasks of a source: a family of generated problems, files, a data set of the hub, or a function.
+"""Loads the tasks of a source: a family of generated problems, files, a data set of the hub, or a function.
 
     load_tasks(TaskSource(family="chain_sum"), split="train", n=100, seed=0)
     load_tasks(TaskSource(path=["gsm8k/{split}.jsonl"]), split="test", n=None, seed=0, data=Path("sets"))
 
-A family is generated, each split from its own seeds. Files and data sets are used as they are: `etude.tasks.overlap` tells whether training
+A family is generated, each split from its own seeds. Files and data sets are used unchanged: `etude.tasks.overlap` tells whether training
 and evaluation share items.
 """
 
@@ -30,7 +30,7 @@ from etude.tasks.task import Task
 from etude.tasks.verifiers import check_verifier
 
 SOURCES = ("path", "family", "dataset", "function")
-"""The kinds of source: exactly one of these settings of a `TaskSource` is given."""
+"""The kinds of source: exactly one of these settings of a `TaskSource` is set."""
 
 Row = tuple[str, Task | Mapping[str, Any]]
 """The origin of a row, and the row."""
@@ -45,9 +45,9 @@ class TaskSource:
     """Settings of a source of tasks: exactly one of `path`, `family`, `dataset` and `function`."""
 
     path: list[str] = field(default_factory=list)
-    """JSONL, JSON, CSV, TSV or Parquet files, in the current folder or the data folder; `{split}` in a path is replaced by the split."""
+    """JSONL, JSON, CSV, TSV or Parquet files, in the current or the data folder; `{split}` in a path is replaced by the split."""
     family: str | None = None
-    """A family of problems that reasoning-gym generates, such as chain_sum."""
+    """A family of generated problems of reasoning-gym, such as chain_sum."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Fields of the family's configuration, such as {min_terms: 2, max_terms: 3}."""
     question: str | None = None
@@ -55,33 +55,33 @@ class TaskSource:
     dataset: str | None = None
     """A data set on the Hugging Face hub."""
     dataset_name: str | None = None
-    """The configuration of the data set, if it has several."""
+    """Configuration of the data set, if it has several."""
     dataset_split: str | None = None
-    """The split to practise on, if it is not called train; `evaluation.split` names the one to measure on."""
+    """Split to practise on; null = train. `evaluation.split` names the one to measure on."""
     function: str | None = None
-    """A task generator of your own, `file.py:function`, called with split, n and seed; it yields Task or dictionaries with a file's
-    columns. Its file runs in the main process without limits; a verifier's file never does."""
+    """Your own task generator, `file.py:function`, called with split, n and seed; it yields Task or dictionaries with a file's columns. Its
+    file runs in the main process without limits; a verifier's file never does."""
     columns: dict[str, str] = field(default_factory=dict)
     """Maps our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
     where: dict[str, str] = field(default_factory=dict)
-    """Keeps only rows of files and data sets whose columns have these values, such as {type: mcq}."""
+    """Keep only rows of files and data sets whose columns have these values, such as {type: mcq}."""
     split_by: str | None = None
-    """A column of files and data sets without splits of their own, such as section. All rows with one value are in the same split, which is
-    chosen by a hash of the value."""
+    """Column by which files and data sets without splits are split, such as section. All rows with one value are in the same split, chosen
+    by a hash of the value."""
     split_shares: dict[str, float] = field(default_factory=lambda: dict(SPLIT_SHARES))
-    """The splits that `split_by` makes, and the probability of each."""
+    """Splits that `split_by` makes, with the probability of each, which sum to 1."""
     verifier: str | None = None
-    """The verifier for all tasks, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.
-    Default: the family's scorer; numeric if every answer is a number; choice with choices; else exact."""
+    """Verifier of all tasks, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name. null =
+    the family's scorer; numeric if every answer is a number; choice with choices; else exact."""
     right_at: float | None = None
-    """The score from which on an answer is right, for verifiers that score more than 0 and 1. Any number for a verifier of your own (whose
-    function may set it as an attribute `right_at`), above 0 and at most 1 for built-in ones; 1 unless given."""
+    """Score from which an answer is right, for verifiers with other scores than 0 and 1; null = 1. Above 0 and at most 1 for built-in
+    verifiers, any number for your own (whose function may set it as an attribute `right_at`)."""
     worked_format: str | None = None
-    """A format string for the demonstration, over the columns, `answer`, `worked` and, with choices, `choice` (the right one's text):
+    """Format string of the demonstration, over the columns, `answer`, `worked` and, with choices, `choice` (the right one's text):
     "{worked}\\nThe answer is {answer}."."""
     max_worked_steps: int | None = None
-    """Keeps only items of files, data sets and functions with worked steps, at most this many: the easy ones of GSM8K, say. A step is a
-    line before the last, which gives the answer; all items unless given."""
+    """Keep only items of files, data sets and functions with worked steps, at most this many, such as the easy ones of GSM8K; null = all
+    items. A step is a line before the last, which gives the answer."""
     actions: Actions = field(default_factory=Actions)
 
     def __post_init__(self) -> None:
@@ -111,9 +111,9 @@ _BELONGS_TO = {"parameters": "family", "dataset_name": "dataset", "dataset_split
 def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data: Path | None = None) -> list[Task]:
     """Load the tasks of a source, each with the instruction of its tagged actions.
 
-    A family gives n distinct tasks, other ones for each split and seed. A file or data set gives all its rows, or n of them that `seed`
-    picks, in file order. Cheap verifiers have read every gold answer. `data` is the folder of data sets. Raises UserError, in one sentence
-    that names the file and line, for anything that is wrong.
+    A family gives n distinct tasks, different for each split and seed. A file or data set gives all its rows, or n of them selected by
+    `seed`, in file order. Gold answers of cheap verifiers are checked. `data` is the folder of data sets. Raises UserError, in one sentence
+    that names the file and line, for any error.
     """
     if n is not None and n < 1:
         raise UserError(f"n must be at least 1, or left out for all tasks of a file, got {n}")
@@ -226,7 +226,7 @@ def _task(row: Task | Mapping[str, Any], origin: str, source: TaskSource) -> Tas
 
 
 def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
-    """Return the tasks with the source's verifier, or else their own, or else the default that fits every answer."""
+    """Return the tasks with the source's verifier, or else their own, or else the default for all answers."""
     unnamed = [task for task in tasks if not task.verifier]
     if verifier is None and unnamed:
         if all(task.answer is not None and answer_form(task.answer) == "number" for task in unnamed):
@@ -243,7 +243,7 @@ def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
 
 
 def _pick(tasks: list[Task], n: int | None, seed: int) -> list[Task]:
-    """Return n tasks picked by seed, in their order; all of them if n is None."""
+    """Select n tasks by seed, in their order; all of them if n is None."""
     if n is None or n == len(tasks):
         return tasks
     ranks = sorted(range(len(tasks)), key=lambda index: seed_for("pick", seed, index))

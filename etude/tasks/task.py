@@ -1,7 +1,7 @@
 """The data class of a task: a question, its gold answer, and the verifier that checks answers.
 
-A task is plain data that any process can read. It holds text, not token ids, since ids depend on the tokenizer; `etude.rollouts.prompts`
-makes them. Its canonical key finds duplicates and the overlap of training with evaluation items.
+A task is plain data that any process can read. It holds text, not token ids, which depend on the tokenizer and are created by
+`etude.rollouts.prompts`. Its canonical key finds duplicates and the overlap of training with evaluation items.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 MAX_CHARACTERS = 2_000_000
-"""The longest question or answer, in characters (about half a million tokens of prose); a longer one is refused before it is tokenised."""
+"""Maximum length of a question or answer, in characters (about half a million tokens); longer ones are refused before tokenisation."""
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|\w+|[^\w\s]")
 _ASCII = str.maketrans({**dict.fromkeys("\u2018\u2019\u201a\u201b", "'"), **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'), "\u2212": "-"})
@@ -40,7 +40,7 @@ class Task:
     origin: str = ""
     """Origin of the task, for messages: `train.jsonl:12`, `chain_sum[3]`."""
     instruction: str = ""
-    """Text appended to the question when a model is asked: how to answer. It is the same for all tasks and so not part of the key."""
+    """Text on how to answer, appended to the question in the prompt. It is the same for all tasks and so not part of the key."""
 
     @property
     def question(self) -> str:
@@ -51,7 +51,7 @@ class Task:
     def key(self) -> str:
         """Canonical key: equal for prompts that differ only in case, spacing, system message and Unicode form.
 
-        The Unicode form is NFKC, with curly quotation marks and the minus sign as ASCII has them. Punctuation counts: it carries the
+        The Unicode form is NFKC, with curly quotation marks and the minus sign converted to ASCII. Punctuation counts, since it carries the
         meaning of grids and brackets. Raises UnicodeEncodeError for a lone surrogate.
         """
         return hashlib.blake2b(" ".join(self.words).encode(), digest_size=8).hexdigest()
@@ -64,7 +64,7 @@ class Task:
 
 
 def with_system(tasks: Sequence[Task], system: str | None) -> list[Task]:
-    """Return tasks with a system message before their own messages, unless they bring one."""
+    """Return tasks with a system message before their own messages, unless they have one."""
     if system is None:
         return list(tasks)
     return [replace(task, prompt=_system_prompt(task, system)) for task in tasks]

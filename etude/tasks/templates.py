@@ -1,4 +1,4 @@
-"""Fill format strings over an entry's fields: a question in the user's own words, or a demonstration."""
+"""Fills format strings with an entry's fields: a question in the user's own words, or a demonstration."""
 
 from collections.abc import Mapping
 from string import Formatter

@@ -1,22 +1,21 @@
-"""Verifiers: pure functions (text, task) -> Reward that score an answer. The table at the end names them.
+"""Verifiers, the reward functions of tasks: pure functions (text, task) -> Reward that score an answer. The table at the end names them.
 
 | name | right is | form of the answer |
 |---|---|---|
-| `exact` | the same text but for case, spaces and surrounding punctuation | the gold answer's: number, list, object, word, text |
+| `exact` | the same text except for case, spaces and surrounding punctuation | the gold answer's: number, list, object, word, text |
 | `numeric` | the same number (`etude.tasks.numbers`) | one number |
 | `words` | the same words; else the score is the F1 of the words in common | words |
-| `aliases` | says one of the answer's names (`etude.tasks.aliases`), whatever stands around it | words |
+| `aliases` | contains one of the answer's names (`etude.tasks.aliases`) anywhere | words |
 | `choice` | the same choice, by letter or text | one choice |
 | `math` | the same expression (math-verify, `etude.tasks.expressions`) | an expression |
 | `reasoning_gym` | a full score from the source's own scorer (`etude.tasks.family_scores`) | the gold answer's |
 
-Scores are 1 or 0, but for those of `words`, which lie between; right is 1 (`tasks.right_at` lowers it). A verifier of your own may give any
-finite number (`etude.tasks.functions`).
+Scores are 1 or 0, except those of `words`, which may be between; an answer is right at 1 (`tasks.right_at` lowers it). Your own verifier
+may give any finite number (`etude.tasks.functions`).
 
-`parts["parsable"]` is 1.0 where an answer of the expected form was found: it tells a model that does not know from one that does not
-say. `exact`, `numeric`, `words`, `aliases` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise.
-`math` and `reasoning_gym` run other people's code, which may hang or raise: `etude.rewards.verifier_reward` runs verifiers in a process
-that it can kill.
+`parts["parsable"]` is 1.0 if an answer of the expected form was found: it distinguishes wrong answers from missing ones. `exact`,
+`numeric`, `words`, `aliases` and `choice` take microseconds, read at most 20,000 characters in linear time and never raise. `math` and
+`reasoning_gym` run third-party code, which may hang or raise: `etude.rewards.verifier_reward` runs verifiers in a process that it can kill.
 """
 
 from collections.abc import Callable
@@ -38,7 +37,7 @@ from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
-"""Verifiers that may run in any process: no foreign code, linear time."""
+"""Verifiers that may run in any process: no third-party code, linear time."""
 
 COMPARING = CHEAP | {"math"}
 """Verifiers that compare with a gold answer, so they cannot score a task without one."""
@@ -52,7 +51,7 @@ def exact(text: str, task: Task) -> Reward:
     """
     if task.answer is None:
         return _no_gold()
-    gold = final_answer(task.answer, task.answer)  # a gold answer may have a marker of its own
+    gold = final_answer(task.answer, task.answer)  # a gold answer may have its own marker
     answer = final_answer(text, gold)
     items, gold_items = parse_list(answer), parse_list(gold)
     same = items == gold_items if items is not None and gold_items is not None else normalise(answer) == normalise(gold)
@@ -162,7 +161,7 @@ VERIFIERS: dict[str, Callable[[str, Task], Reward]] = {
 def find_verifier(name: str) -> Callable[[str, Task], Reward]:
     """Return a verifier by its name in the table, or load a user's own by `file.py:function`.
 
-    A user's verifier may return what `to_reward` accepts. Raises UserError for a name that is neither.
+    A user's verifier may return any value that `to_reward` accepts. Raises UserError for an unknown name.
     """
     if _is_user_function(name):
         return load_verifier(name)
@@ -172,12 +171,12 @@ def find_verifier(name: str) -> Callable[[str, Task], Reward]:
 
 
 def _is_user_function(name: str) -> bool:
-    """Return whether a verifier is a user's function: file.py:function or package.module:function."""
+    """Tell whether a verifier is a user's function: file.py:function or package.module:function."""
     return ":" in name or name.endswith(".py")
 
 
 def check_verifier(name: str) -> None:
-    """Raise UserError for a name that `find_verifier` does not know, as far as that is known without running a user's file."""
+    """Raise UserError for a name that `find_verifier` does not know, as far as possible without running a user's file."""
     if _is_user_function(name):
         check_function(name)
     else:

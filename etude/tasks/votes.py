@@ -1,6 +1,6 @@
-"""Majority votes: reduce answers to comparable texts and count them.
+"""Majority votes: reduces answers to comparable texts and counts them.
 
-Nothing here knows which answer is right, so attempts at a task without a gold answer can be compared.
+Gold answers are not used, so attempts at a task without one can be compared.
 """
 
 from collections import Counter
@@ -15,10 +15,10 @@ from etude.tasks.task import Task
 
 
 def vote(text: str, task: Task) -> str | None:
-    """Return the answer that a text votes for, in a form in which equal answers are equal texts; None without an answer.
+    """Return the answer that a text votes for, normalised so that equal answers are equal texts; None without an answer.
 
-    The answer is read where the task's verifier would look. Numbers are compared by value, choices by letter, lists by their items,
-    everything else (expressions too) as text without case, spaces and punctuation.
+    The answer is read like by the task's verifier. Numbers are compared by value, choices by letter, lists by their items, everything else
+    (expressions too) as text without case, spaces and punctuation.
 
     >>> vote("3 + 4 = 7.0", Task("3 + 4?", verifier="numeric")), vote("[1.0, '2']", Task("Sort: 2, 1")), vote("", Task("?"))
     ('7', "['1', '2']", None)
@@ -50,7 +50,7 @@ def _item(item: object) -> str:
 
 @dataclass(frozen=True)
 class Tally:
-    """The votes of some texts; a text without an answer votes for none but counts in the total."""
+    """The votes of several texts; a text without an answer has no vote but counts in the total."""
 
     counts: Counter[str]
     texts: int

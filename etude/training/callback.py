@@ -1,16 +1,16 @@
 """The callback: one optional feature of a run, one class in one file (`etude.callbacks` has the table).
 
 The loop of practice (`etude.recipes.practice`) calls the hooks below and knows no callback by name. A callback has its own settings,
-checks, state, metrics (`NAME/metric`), charts and one sentence for the end. It reads and writes only what its hooks are given and the run
-(`etude.training.practice_run`); two callbacks share named slots of the run, never each other.
+checks, state, metrics (`NAME/metric`), charts and one sentence for the end. It reads and writes only the arguments of its hooks and the run
+(`etude.training.practice_run`). Callbacks share named slots of the run and never access each other.
 
     once        check, prepare, start, finish
     every step  select_tasks, before_rollout, after_rollout, before_update, on_examples, extra_examples, after_update, decide
     resume      state_dict, load_state_dict
 
-Rules. Steps count from 1. Random numbers come from `etude.randomness.seed_for(run.seed, NAME, step, ...)`. What chance or the outside world
-decided in a rollout goes into `batch.notes[NAME]`, since a resumed run reads the step from the ledger and skips `before_rollout` and
-`after_rollout`. A callback that is not listed changes nothing.
+Rules. Steps count from 1. Random numbers come from `etude.randomness.seed_for(run.seed, NAME, step, ...)`. Random and external decisions of
+a rollout go into `batch.notes[NAME]`: a resumed run reads the step from the ledger and skips `before_rollout` and `after_rollout`. A
+callback that is not listed changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     from etude.training.practice_run import PracticeRun
 
 Metrics = dict[str, Any]
-"""Metrics of a step, by their full names."""
+"""Metrics of a step, by full name."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a callback wants after a step."""
+    """A callback's decision after a step."""
 
     stop: bool = False
-    """End practice with this step."""
+    """End practice after this step."""
     rollback: bool = False
-    """Restore the checkpoint that is held."""
+    """Restore the held checkpoint."""
     hold: bool | None = None
-    """True: hold the model as it is now; False: it is not good; None: the callback did not look."""
+    """True: hold the current model; False: do not hold it; None: the callback did not check."""
 
 
 CONTINUE = Decision()
 
 
 def joined(decisions: Sequence[Decision]) -> Decision:
-    """Return one decision of many: stop or roll back if any says so; hold if all that looked say so and nobody rolls back."""
+    """Merge decisions: stop or roll back if any asks for it; hold if all that checked agree and none rolls back."""
     rollback = any(decision.rollback for decision in decisions)
     votes = [decision.hold for decision in decisions if decision.hold is not None]
     return Decision(any(decision.stop for decision in decisions), rollback, bool(votes) and all(votes) and not rollback)
@@ -58,20 +58,20 @@ def joined(decisions: Sequence[Decision]) -> Decision:
 
 @dataclass(frozen=True)
 class Excludes:
-    """Values of another setting with which a callback can't run."""
+    """Values of another setting that exclude a callback."""
 
     setting: str
     """Its dotted name, or `callbacks.NAME` for another callback."""
     instead: str
-    """What to do about that setting: `set it to grpo`, `leave it out`."""
+    """How to fix that setting: `set it to grpo`, `leave it out`."""
     because: str
-    """Why, as the rest of a sentence that begins with the callback's name."""
+    """The reason, as the rest of a sentence that begins with the callback's name."""
     values: tuple[Any, ...] = ()
-    """The excluded values; empty: every value but the `allowed` ones."""
+    """The excluded values; empty: every value except the `allowed` ones."""
     allowed: tuple[Any, ...] = (None, False, 0, "", [])
 
     def is_met(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether the settings, by dotted name, have an excluded value."""
+        """Return whether the settings, by dotted name, have an excluded value."""
         if self.setting.startswith("callbacks."):
             return any(name.startswith(f"{self.setting}.") or name == self.setting for name in settings)
         value = settings.get(self.setting)
@@ -79,20 +79,20 @@ class Excludes:
 
 
 class Callback:
-    """Base of all callbacks: hooks that do nothing."""
+    """Base class of callbacks: hooks that do nothing."""
 
     name: ClassVar[str]
     """Its name in settings (`--NAME.field`), metrics (`NAME/metric`), checkpoints and `result.json`."""
     Settings: ClassVar[type[Any]]
-    """A frozen dataclass that stands beside the callback, checks its own values and needs no torch."""
+    """A frozen dataclass next to the callback; it checks its own values and needs no torch."""
     panels: ClassVar[tuple[Panel, ...]] = ()
     """Charts of its metrics in the report."""
     excludes: ClassVar[tuple[Excludes, ...]] = ()
-    """Settings that it does not go with."""
+    """Incompatible settings."""
     rolls_back: ClassVar[bool] = True
-    """Whether a rollback restores its state; False for what decides, whose counts survive."""
+    """Whether a rollback restores its state; False for callbacks that decide, whose counters survive."""
     unit_rewards: ClassVar[str] = ""
-    """Why it needs rewards in [0, 1]; empty: it takes any finite number."""
+    """Why it needs rewards in [0, 1]; empty: any finite number will do."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -103,44 +103,44 @@ class Callback:
         return 1
 
     more_attempts: ClassVar[int] = 0
-    """How many times as many attempts again it may have sampled, for estimates."""
+    """Additional attempts that it may sample, as a multiple of the step's own, for estimates."""
 
     @property
     def saved_bytes(self) -> int:
-        """What it saves beside the final model, for estimates."""
+        """Bytes saved in addition to the final model, for estimates."""
         return 0
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether it may ask for a rollback, so that the model that practice begins with is held."""
+        """Whether it may ask for a rollback; if so, the model at the start of practice is held."""
         return False
 
     @property
     def num_reserved_tasks(self) -> int:
-        """Training tasks that it takes for itself."""
+        """Number of training tasks that it reserves for itself."""
         return 0
 
     # once
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise UserError for settings, by dotted name, that it does not go with; nothing is loaded yet. Extends `excludes`."""
+        """Raise UserError for incompatible settings, given by dotted name; nothing is loaded yet. Extends `excludes`."""
 
     def load_tasks(self, source: "TaskSource", size: int | None, seed: int) -> "list[Task] | None":
-        """Return the training tasks, or None where the source gives them; the first callback that answers is taken."""
+        """Return the training tasks, or None to use the source; the first callback that returns tasks decides."""
         return None
 
     def prepare(self, run: "PracticeRun") -> None:
         """Load files, take tasks or add demonstrations (`run.data`); the run folder does not exist yet. Raises UserError."""
 
     def start(self, run: "PracticeRun") -> None:
-        """Begin practice: the model, the learner, the sampler and the reward of this stage are there."""
+        """Begin practice; model, learner, sampler and reward of this stage exist."""
 
     def finish(self) -> dict[str, Any] | None:
-        """Return what `result.json` holds under its name, after the last step."""
+        """Return its entry in `result.json`, after the last step."""
         return None
 
     def sentence(self, found: Mapping[str, Any]) -> str:
-        """Say in one sentence, for the console, what `finish` returned; empty: nothing."""
+        """Describe the result of `finish` in one sentence for the console; empty: print nothing."""
         return ""
 
     def save(self, run: "PracticeRun") -> None:
@@ -149,17 +149,17 @@ class Callback:
     # every step
 
     def select_tasks(self, step: int, number: int) -> list[int] | None:
-        """Return the places of the step's tasks, or None; the first callback that answers is taken, else tasks come in epochs."""
+        """Return the indices of the step's tasks, or None; the first callback that answers decides, otherwise tasks come in epochs."""
         return None
 
     def before_rollout(self, step: int) -> None:
-        """Change how the step is sampled; not called for a step that the ledger holds."""
+        """Change how the step is sampled; not called if the ledger holds the step."""
 
     def after_rollout(self, batch: RolloutBatch) -> None:
-        """Change or add groups, and note what was decided; not called for a step that the ledger holds."""
+        """Change or add groups, and note decisions; not called if the ledger holds the step."""
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
-        """Change `batch.shaped_rewards`, `batch.token_advantages` or `batch.masked`, or set the learner; always called."""
+        """Change `batch.shaped_rewards`, `batch.token_advantages` or `batch.masked`, or configure the learner; always called."""
         return {}
 
     def on_examples(self, batch: RolloutBatch, examples: "list[list[Example]]") -> "list[list[Example]]":
@@ -167,7 +167,7 @@ class Callback:
         return examples
 
     def extra_examples(self, step: int, own_tokens: int) -> "list[Example]":
-        """Return examples to learn from beside an update whose attempts have `own_tokens` tokens."""
+        """Return additional examples for an update whose attempts have `own_tokens` tokens."""
         return []
 
     def after_update(self, batch: RolloutBatch) -> Metrics:
@@ -175,24 +175,24 @@ class Callback:
         return {}
 
     def decide(self, step: int, row: Mapping[str, Any], history: Sequence[Mapping[str, Any]], *, is_last: bool) -> tuple[Decision, Metrics]:
-        """Decide how to go on after a step with the metrics `row`, which join the `history` next; applied once they are logged."""
+        """Decide how to continue after a step; its metrics `row` are not in `history` yet. The decision is applied after logging."""
         return CONTINUE, {}
 
     def on_rollback(self) -> None:
-        """Adapt to a model that is the held one again."""
+        """React to a rollback: the model is the held one again."""
 
     # resume
 
     def state_dict(self) -> "dict[str, torch.Tensor]":
-        """Return everything that a resumed run can't compute again."""
+        """Return all state that a resumed run cannot recompute."""
         return {}
 
     def load_state_dict(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
 
 
 def check_callbacks(callbacks: Sequence[Callback], settings: Mapping[str, Any]) -> None:
-    """Raise UserError where a callback does not go with the settings, by dotted name."""
+    """Raise UserError if a callback is incompatible with the settings, given by dotted name."""
     for callback in callbacks:
         for rule in callback.excludes:
             if rule.is_met(settings):

@@ -1,4 +1,4 @@
-"""The callbacks of a run as one: every hook of all of them, in the order of the table."""
+"""The callbacks of a run: each hook calls all of them, in the order of the table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,46 +14,46 @@ from etude.training.practice_run import PracticeRun
 
 
 class CallbackList(list[Callback]):
-    """Callbacks of which no two report the same metric."""
+    """The callbacks of a run; no two may report the same metric."""
 
     @property
     def num_reserved_tasks(self) -> int:
-        """Training tasks that callbacks take for themselves."""
+        """Number of training tasks that callbacks reserve for themselves."""
         return sum(callback.num_reserved_tasks for callback in self)
 
     @property
     def unit_rewards(self) -> dict[str, str]:
-        """Which callbacks need rewards in [0, 1], and why."""
+        """The callbacks that need rewards in [0, 1], with the reason."""
         return {callback.name: callback.unit_rewards for callback in self if callback.unit_rewards}
 
     @property
     def panels(self) -> list[dict[str, Any]]:
-        """Return the charts of all, as `panels.json` has them."""
+        """Return the charts of all callbacks, in the form of `panels.json`."""
         return [asdict(panel) for callback in self for panel in callback.panels]
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether one may ask for a rollback."""
+        """Whether any callback may ask for a rollback."""
         return any(callback.can_roll_back for callback in self)
 
     def load_tasks(self, source: TaskSource, size: int | None, seed: int) -> list[Task] | None:
-        """Return training tasks of the first callback that loads some."""
+        """Return the training tasks of the first callback that loads some."""
         return next((found for callback in self if (found := callback.load_tasks(source, size, seed)) is not None), None)
 
     def prepare(self, run: PracticeRun) -> None:
-        """Have all load what they need."""
+        """Let every callback load its files and tasks."""
         for callback in self:
             callback.prepare(run)
 
     def start(self, run: PracticeRun) -> None:
-        """Begin practice, and put their states into its checkpoints."""
+        """Start every callback, and register their states for checkpoints."""
         for callback in self:
             callback.start(run)
         run.state = {callback.name: callback for callback in self}
         run.survives_rollback = {callback.name for callback in self if not callback.rolls_back}
 
     def select_tasks(self, step: int, number: int) -> list[int] | None:
-        """Return the places of a step's tasks by the first callback that selects."""
+        """Return the indices of a step's tasks from the first callback that selects."""
         return next((found for callback in self if (found := callback.select_tasks(step, number)) is not None), None)
 
     def before_rollout(self, step: int) -> None:
@@ -67,11 +67,11 @@ class CallbackList(list[Callback]):
             callback.after_rollout(batch)
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
-        """Change what is learned from the step."""
+        """Change the step's rewards, advantages and masks."""
         return self._metrics(callback.before_update(batch) for callback in self)
 
     def on_examples(self, batch: RolloutBatch) -> Callable[[list[list[Example]]], list[list[Example]]]:
-        """Return what adds streams to the step's examples."""
+        """Return a function that adds streams to the step's examples."""
 
         def add(examples: list[list[Example]]) -> list[list[Example]]:
             for callback in self:
@@ -81,15 +81,15 @@ class CallbackList(list[Callback]):
         return add
 
     def extra_examples(self, step: int) -> Callable[[int], list[Example]]:
-        """Return what gives examples to learn from beside an update."""
+        """Return a function that gives additional examples for an update."""
         return lambda own_tokens: [each for callback in self for each in callback.extra_examples(step, own_tokens)]
 
     def after_update(self, batch: RolloutBatch) -> Metrics:
-        """Train what learns beside the policy."""
+        """Train the models beside the policy."""
         return self._metrics(callback.after_update(batch) for callback in self)
 
     def decide(self, step: int, row: Metrics, history: Sequence[Mapping[str, Any]], *, is_last: bool) -> Decision:
-        """Decide how to go on after a step, adding metrics to its `row`; after one that stops, the step is the last for the next."""
+        """Merge the decisions after a step, adding metrics to its `row`. After one stops, the step is the last for the next ones."""
         decisions = []
         for callback in self:
             decision, seen = callback.decide(step, {**row, "step": step}, history, is_last=is_last)
@@ -99,16 +99,16 @@ class CallbackList(list[Callback]):
         return joined(decisions)
 
     def on_rollback(self) -> None:
-        """Adapt to a model that is the held one again."""
+        """Tell every callback that the model is the held one again."""
         for callback in self:
             callback.on_rollback()
 
     def finish(self) -> dict[str, Any]:
-        """Return what `result.json` holds of each, by name."""
+        """Return the entries of `result.json` by callback name."""
         return {callback.name: found for callback in self if (found := callback.finish()) is not None}
 
     def sentences(self, result: Mapping[str, Any]) -> list[str]:
-        """Return what the console says of what `finish` returned."""
+        """Return the console sentences for the results of `finish`."""
         found = (callback.sentence(result[callback.name]) for callback in self if callback.name in result)
         return [sentence for sentence in found if sentence]
 

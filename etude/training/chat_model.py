@@ -1,4 +1,4 @@
-"""Connect to a chat model: a server, or a model that is loaded here."""
+"""Connect to a chat model: a server, or a model that is loaded locally."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from etude.tasks.task import Task
 
 
 def open_chat_model(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
-    """Whoever `how` names; `example` has the roles that all messages have. Raises UserError where nobody can be asked."""
+    """Open the chat model that `how` names; `example` has the roles that all messages have. Raises UserError if it is unavailable."""
     if how.url is None:
         return local_chat_model(how, place, machine, example, seed)
     endpoint = Endpoint(how)
@@ -24,17 +24,17 @@ def open_chat_model(how: ChatModel, place: Device, machine: Machine, example: Me
 
 
 def check_chat_model(how: ChatModel, place: Device, machine: Machine, example: Messages) -> None:
-    """Raise UserError where nobody can be asked; a model is loaded for that, and let go."""
+    """Raise UserError if the chat model is unavailable; a local model is loaded for the check and released."""
     open_chat_model(how, place, machine, example)
 
 
 def local_chat_model(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
-    """Return a model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
+    """Load a local chat model; its replies depend only on `seed` and the conversation."""
     assert how.model is not None
     try:
         model, tokenizer = load_model(how.model, device=place.device)
         engine, room = engine_at(place, model, tokenizer, machine), max_prompt_tokens(model, how.max_new_tokens)
-        render_prompt(tokenizer, Task(tuple(example)))  # which its chat template may refuse
+        render_prompt(tokenizer, Task(tuple(example)))  # raises if its chat template refuses the roles
     except UserError as error:
         raise UserError(f"{how.section}.model {how.model}: {error}") from error
 

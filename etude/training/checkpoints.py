@@ -1,11 +1,11 @@
-"""A checkpoint: a plain Hugging Face folder, and beside the weights what it takes to go on training.
+"""A checkpoint: a plain Hugging Face folder with the state to resume training.
 
-learner.safetensors   the optimizer's tensors (`optimizer.KEY`), the adapters where the model has them (`adapters.KEY`), and what else has
-                      a state, each by its name (`NAME.KEY`); no pickle
+learner.safetensors   the optimizer's tensors (`optimizer.KEY`), the adapters if the model has them (`adapters.KEY`), and all other state
+                      under its name (`NAME.KEY`); no pickle
 progress.json         written last, with the checksums of all other files: a folder without it is not a checkpoint
 
-What is read has the checksums of what was written, and every weight of the model is in it: a flipped bit, a lost file or the weights of
-another run end in one sentence. A checkpoint of an older version has no checksums.
+Loading compares the checksums and needs every weight of the model: a flipped bit, a lost file or the weights of another run end in one
+sentence. A checkpoint of an older version has no checksums.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,13 +24,13 @@ from etude.training.run_folder import RunFolder, damaged, read_progress
 
 
 class Stateful(Protocol):
-    """What learns and has to be carried over a kill."""
+    """An object whose state checkpoints hold."""
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return all of it."""
+        """Return its state."""
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
 
 
 def save_checkpoint(
@@ -44,10 +44,10 @@ def save_checkpoint(
     keep: int = 1,
     spare: str | None = None,
 ) -> None:
-    """Write the checkpoint beside its place and move it there by one rename.
+    """Write the checkpoint to a temporary folder, then rename it.
 
-    `save` writes the model into a folder, `state` is what else learns, by name, and `spare` an older checkpoint that stays beside the
-    `keep` last ones.
+    `save` writes the model into a folder. `state` has the other stateful objects by name. `spare` is an older checkpoint to keep
+    besides the last `keep`.
     """
     partial = folder.path / "checkpoints" / f"{name}.writing"
     save(partial)
@@ -56,16 +56,16 @@ def save_checkpoint(
 
 
 def tensors_of(model: Any, state: Mapping[str, Stateful]) -> dict[str, torch.Tensor]:
-    """Return what a checkpoint holds beside the weights, by name."""
+    """Return the tensors that a checkpoint holds besides the weights, by name."""
     tensors = {f"{name}.{key}": value for name, part in state.items() for key, value in part.state_dict().items()}
     tensors |= {f"adapters.{key}": value.detach() for key, value in _adapters(model).items()}
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
 def load_checkpoint(path: Path, model: Any, state: Mapping[str, Stateful] | None = None) -> dict[str, Any]:
-    """Load a checkpoint's weights, adapters and the `state` of what else learned; returns its progress.
+    """Load a checkpoint's weights, adapters and other `state`, and return its progress.
 
-    Raises UserError where it is damaged: one file is not what was written, or lacks a weight.
+    Raises UserError if it is damaged: a file differs from the one written, or a weight is missing.
     """
     progress = read_progress(path)
     try:
@@ -87,7 +87,7 @@ def load_checkpoint(path: Path, model: Any, state: Mapping[str, Stateful] | None
 
 
 def _named(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """Return tensors by the name of their owner; those of older versions have its letter."""
+    """Group tensors by the name of their owner; older versions used a letter."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     for full, value in tensors.items():
         owner, key = renamed_tensor(full)
@@ -102,7 +102,7 @@ def _adapters(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _renamed(path: Path, model: Any) -> Mapping[str, torch.Tensor]:
-    """Return the weights under the names that they have in memory: transformers saves the fused experts of a mixture one by one."""
+    """Return the weights under their names in memory: transformers saves the fused experts of a mixture one by one."""
     found, told = base_of(model).from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     if told["missing_keys"]:
         raise ValueError(f"the weight {min(told['missing_keys'])} is missing")
@@ -111,8 +111,8 @@ def _renamed(path: Path, model: Any) -> Mapping[str, torch.Tensor]:
 
 @torch.no_grad()
 def _load(model: Any, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """Copy tensors into the model in place (the optimizer and the engine hold on to its parameters). Raises ValueError where one of the
-    `expected` weights is not among them, nor another that shares its memory.
+    """Copy tensors into the model in place, since the optimizer and the engine refer to its parameters. Raises ValueError if an `expected`
+    weight is missing and no given one shares its memory.
     """
     own = model.state_dict()
     for name, value in tensors.items():

@@ -1,6 +1,6 @@
-"""Settings of practice that make no sense together: each is told in one sentence, before anything is loaded.
+"""Check settings of practice that do not go together; each error is one sentence, raised before anything is loaded.
 
-What a setting may be by itself stands with it (`etude.training.settings`); here is what it may be beside the others.
+Checks of a single setting are next to it (`etude.training.settings`).
 """
 
 from etude.errors import UserError, at_least
@@ -10,11 +10,11 @@ from etude.rewards.combined import check_weights
 from etude.training.settings import PracticeSettings
 
 _MOST_VISITS = 32
-"""Groups of one task in a step."""
+"""Most groups of one task in a step."""
 
 
 def check_combinations(settings: PracticeSettings) -> None:
-    """Raise UserError for the first combination that makes no sense."""
+    """Raise UserError for the first invalid combination."""
     _feedback(settings)
     _majority_vote(settings)
     _self_training(settings)
@@ -26,7 +26,7 @@ def check_combinations(settings: PracticeSettings) -> None:
 
 
 def _values_of_steps(settings: PracticeSettings) -> None:
-    """Advantages and searches that need to know what steps or tokens are worth."""
+    """Check advantages and searches that need values of steps or tokens."""
     if settings.learn.advantage in STEP_ADVANTAGES and settings.learn.loss == "gspo":
         raise UserError(
             f"learn.loss gspo has one ratio for all tokens of an attempt, which undoes learn.advantage {settings.learn.advantage}, where "
@@ -51,7 +51,7 @@ def _values_of_steps(settings: PracticeSettings) -> None:
 
 
 def _groups(settings: PracticeSettings) -> None:
-    """Advantages and prompts that make something of a group as a whole."""
+    """Check advantages and prompts that concern a group as a whole."""
     rollout, learn = settings.rollout, settings.learn
     if learn.advantage == "pass_at_k" and not rollout.is_search and learn.pass_k >= rollout.num_samples:
         raise UserError(
@@ -66,7 +66,7 @@ def _groups(settings: PracticeSettings) -> None:
 
 
 def check_tasks_per_step(settings: PracticeSettings, tasks: int) -> None:
-    """Raise UserError where a step would come to the same task very often; a few times is how one practises on a handful of tasks."""
+    """Raise UserError if a step would visit a task very often; a few visits are normal with few tasks."""
     if settings.rollout.tasks_per_step > _MOST_VISITS * tasks:
         raise UserError(
             f"rollout.tasks_per_step is {settings.rollout.tasks_per_step:,}, but there are {tasks:,} tasks to practise on: set it to "
@@ -75,10 +75,10 @@ def check_tasks_per_step(settings: PracticeSettings, tasks: int) -> None:
 
 
 def _attempts(settings: PracticeSettings) -> None:
-    """What can be learned from the attempts that exploration makes."""
+    """Check that the method can learn from the attempts."""
     settings.kv_cache.check_search("rollout.search.method", settings.rollout.search.method)
     search = settings.rollout.search
-    if settings.reward != "self_training":  # elsewhere an attempt is compared with others
+    if settings.reward != "self_training":  # other rewards compare attempts
         at_least("rollout.num_samples", settings.rollout.num_samples, 2)
     if settings.rollout.is_search and search.finds_one:
         wider = [name for name in ("width", "beams", "simulations", "chains", "rounds") if name not in search.unread]
@@ -101,7 +101,7 @@ def _attempts(settings: PracticeSettings) -> None:
 
 
 def _updates(settings: PracticeSettings) -> None:
-    """Groups for every update, rates that do not end before the updates do, demonstrations for a warm start."""
+    """Check the groups for every update, the lengths of learning-rate schedules, and the demonstrations of a warm start."""
     if settings.learn.minibatches_per_epoch > settings.rollout.tasks_per_step:
         raise UserError(
             f"learn.minibatches_per_epoch is {settings.learn.minibatches_per_epoch}, but a step has only rollout.tasks_per_step = "
@@ -119,7 +119,7 @@ def _updates(settings: PracticeSettings) -> None:
 
 
 def _dropout(settings: PracticeSettings) -> None:
-    """Dropout of adapters is for updates that imitate."""
+    """Check that dropout of adapters is used only with updates that imitate."""
     dropout, learn = settings.learn.lora.dropout, settings.learn
     imitates = learn.method == "imitation" and settings.steps
     if dropout and not imitates and not settings.warm_start.steps:
@@ -130,7 +130,7 @@ def _dropout(settings: PracticeSettings) -> None:
 
 
 def _feedback(settings: PracticeSettings) -> None:
-    """The parts that a score is made of, and what they need."""
+    """Check the parts of the reward and their requirements."""
     if settings.reward != "combined" and (settings.reward_weights or settings.reward_optional):
         name = "reward_weights" if settings.reward_weights else "reward_optional"
         raise UserError(
@@ -154,7 +154,7 @@ def _feedback(settings: PracticeSettings) -> None:
 
 
 def _majority_vote(settings: PracticeSettings) -> None:
-    """What is learned from votes."""
+    """Check the majority vote against the learning method."""
     majority_vote = settings.majority_vote
     if "majority_vote" not in settings.reward_parts:
         return
@@ -166,7 +166,7 @@ def _majority_vote(settings: PracticeSettings) -> None:
 
 
 def _self_training(settings: PracticeSettings) -> None:
-    """An answer is made of plain attempts, and is no sample of the policy's."""
+    """Check that self-training decodes from plain attempts, and that the method can learn from answers that the policy did not sample."""
     rollout = settings.rollout
     if settings.reward != "self_training":
         return
@@ -202,7 +202,7 @@ def _self_training(settings: PracticeSettings) -> None:
 
 
 def _together(settings: PracticeSettings) -> None:
-    """Feedback that compares all attempts at a task has to have them at once."""
+    """Check that rewards which compare all attempts at a task get them at once."""
     rollout = settings.rollout
     alone = {
         "rollout.search.method": rollout.search.method != "samples",

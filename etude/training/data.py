@@ -1,4 +1,4 @@
-"""The data of a practice run: training tasks, demonstrations and suites, disjoint by canonical key and rendered as token ids."""
+"""The data of a practice run: training tasks, demonstrations and suites, disjoint by canonical key and tokenized."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,31 +26,31 @@ from etude.training.writing_demonstrations import writing_demonstrations
 
 _SPACE_DRAWS = 4000
 _NEAR_COPY = 0.5
-"""An evaluation item is a near copy where half of its pieces of 8 words stand in training items."""
+"""An evaluation item is a near copy if this share of its 8-word pieces occurs in training items."""
 _GENERATED_EVALUATION = 1000
 _SHOTS = 3
-"""Examples before a demonstration of writing, where no model writes tasks."""
+"""Examples before a writing demonstration, if no model writes tasks."""
 
 
 @dataclass
 class RunData:
-    """Tasks in their roles, then as token ids."""
+    """Tasks by role, and their token ids."""
 
     train: list[Task]
     shown: list[Task]
-    """What demonstrations show."""
+    """The tasks that demonstrations show."""
     comparisons: list[Comparison]
     evaluation: dict[str, list[Task]]
     """Evaluation tasks by suite."""
     facts: dict[str, float]
-    """Numbers for the report: sizes, overlap, how many items a family has at least."""
+    """Numbers for the report: sizes, overlap, a lower bound of a family's number of items."""
     items: list[tuple[Task, tuple[int, ...]]] = field(default_factory=list)
-    """Tasks to practise on with their prompts; a callback may take some."""
+    """Practice tasks with their prompts; a callback may take some."""
     demonstrations: list[Example] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     suites: list[Suite] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of what callbacks loaded, by what a person calls it."""
+    """Fingerprints of the files that callbacks loaded, by readable name."""
 
     @property
     def measured(self) -> list[Task]:
@@ -58,11 +58,11 @@ class RunData:
         return [task for tasks in self.evaluation.values() for task in tasks]
 
     def batch(self, step: int, number: int, seed: int) -> list[tuple[Task, tuple[int, ...]]]:
-        """Return the tasks of practice step `step`, counted from 1, every task once an epoch."""
+        """Return the tasks of practice step `step`, counted from 1; each task comes once an epoch."""
         return batch_at(step, self.items, number, seed, "practice")
 
     def render(self, settings: PracticeSettings, tokenizer: Any, room_tokens: int, positions: int, judge: Verify) -> None:
-        """Make token ids of everything; a prompt has at most `room_tokens`, with its answer at most `positions`. Raises UserError."""
+        """Tokenize everything; a prompt has at most `room_tokens`, with its answer at most `positions`. Raises UserError."""
         self.items = list(zip(self.train, render_prompts(tokenizer, self.train, room_tokens), strict=True))
         self.demonstrations = render_demonstrations(tokenizer, self.shown, positions)
         synthetic = settings.callbacks.get("synthetic_tasks")
@@ -74,15 +74,15 @@ class RunData:
 
 
 LoadTasks = Callable[[TaskSource, int | None, int], list[Task] | None]
-"""Source, number and seed → training tasks; None: those of the source."""
+"""(source, number, seed) → training tasks; None: those of the source."""
 
 
 def load_data(
     settings: PracticeSettings, name: str, data: Path | None, *, reserved: int = 0, own_tasks: LoadTasks = lambda *_: None
 ) -> RunData:
-    """Load everything; training items that stand in a suite are left out and counted. Raises UserError.
+    """Load all data; training items that are also in a suite are removed and counted. Raises UserError.
 
-    `reserved` tasks are loaded beside those to practise on.
+    `reserved` tasks are loaded in addition to the practice tasks.
     """
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
     size = train_size(settings, reserved)
@@ -129,7 +129,7 @@ def load_data(
 def load_suites(
     evaluation: Evaluation, tasks: TaskSource | None, name: str, seed: int, data: Path | None, system: str | None
 ) -> dict[str, list[Task]]:
-    """Suites by name: the source's own evaluation split where it has splits (files by `split_by`), and one for each file."""
+    """Load suites by name: the source's own evaluation split if it has splits (files by `split_by`), and one for each file."""
     suites: dict[str, list[Task]] = {}
     if tasks is not None and (tasks.split_by or not tasks.path) and evaluation.own:
         n = evaluation.n or (None if tasks.dataset or tasks.path else _GENERATED_EVALUATION)
@@ -139,7 +139,7 @@ def load_suites(
         suites[_suite_name(path, [*suites])] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)
     if not suites:
         for path in tasks.path if tasks is not None else ():
-            find_file(path.replace("{split}", "train"), data)  # which says what is wrong with it
+            find_file(path.replace("{split}", "train"), data)  # raises the precise error
         raise UserError("there is nothing to measure: set evaluation.path to one or more files, or split the tasks with tasks.split_by")
     for loaded in suites.values():
         check_answers(loaded)
@@ -147,7 +147,7 @@ def load_suites(
 
 
 def _suite_name(path: str, taken: Sequence[str]) -> str:
-    """Return the file's stem, with the folder's name before it where another suite has that name."""
+    """Return the file's stem, after the folder's name if another suite has that stem."""
     stem = Path(path).stem
     name = f"{Path(path).resolve().parent.name}/{stem}" if stem in taken else stem
     if name in taken:
@@ -164,7 +164,7 @@ def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: in
 
 
 def check_golds(tasks: Sequence[Task], judge: Verify) -> None:
-    """Ask the math verifier whether it reads the gold answers, in the process that may be killed; the others were asked on loading."""
+    """Check that the math verifier can read the gold answers, in the child process; the others were checked on loading."""
     asked = [(task.answer, task) for task in tasks if task.verifier == "math" and task.answer is not None]
     for (_, task), reward in zip(asked, judge(asked), strict=True):
         if not reward.is_right:
@@ -172,7 +172,7 @@ def check_golds(tasks: Sequence[Task], judge: Verify) -> None:
 
 
 def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> list[Example]:
-    """The demonstrations as examples to imitate; one longer than `max_tokens` with its prompt is a user's mistake, named by its origin."""
+    """Tokenize demonstrations as examples to imitate. Raises UserError with the origin of one that exceeds `max_tokens` with its prompt."""
     prompts = render_prompts(tokenizer, tasks, max_tokens)
     shown = [demonstration(prompt, render_demonstration(tokenizer, task)) for prompt, task in zip(prompts, tasks, strict=True)]
     for task, example in zip(tasks, shown, strict=True):
@@ -181,7 +181,7 @@ def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], max_tokens: int
 
 
 def render_comparisons(tokenizer: Any, comparisons: Sequence[Comparison], max_tokens: int) -> list[Pair]:
-    """Return the compared answers as pairs, with the same bound."""
+    """Tokenize compared answers as pairs, with the same limit."""
     prompts = render_prompts(tokenizer, [each.task for each in comparisons], max_tokens)
     pairs = [
         Pair(prompt, render_answer(tokenizer, each.chosen), render_answer(tokenizer, each.rejected))
@@ -198,7 +198,7 @@ def _check_room(task: Task, length: int, max_tokens: int) -> None:
 
 
 def train_size(settings: PracticeSettings, reserved: int = 0) -> int | None:
-    """Return how many tasks are practised on or `reserved`; None: all that there are."""
+    """Return how many training tasks are loaded, `reserved` included; None: all."""
     if settings.n is not None or not (settings.tasks.family or settings.tasks.function):
         return settings.n
     return reserved + max(1, settings.steps) * settings.rollout.tasks_per_step
@@ -224,14 +224,14 @@ def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Pat
 
 
 def _files_like(tasks: TaskSource | None, path: list[str]) -> TaskSource:
-    """Files whose rows are read as the source's own, where that is files too, and asked and judged as they are anyway."""
+    """Return a source of these files, read like the source's own files if it has some; prompts and verifiers are the source's."""
     if tasks is None:
         return TaskSource(path=path)
     return replace(tasks, path=path) if tasks.path else TaskSource(path=path, **_judged_like(tasks))
 
 
 def _judged_like(tasks: TaskSource) -> dict[str, Any]:
-    """Return how items are asked and judged, whatever source they have."""
+    """Return how tasks are prompted and scored, whatever source they have."""
     return {"verifier": tasks.verifier, "right_at": tasks.right_at, "actions": tasks.actions}
 
 

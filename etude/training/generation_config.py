@@ -1,7 +1,7 @@
 """The generation config of a saved model: its system message, instruction, answer length and sampling.
 
 A folder that practice wrote holds them in `etude.yaml`, as settings that `etude evaluate` and `etude generate` share. Both prompt the model
-as its run did unless told otherwise, except that `generate` is greedy. Nothing in that file names code or other files.
+as its run did unless set otherwise, except that `generate` decodes greedily. Nothing in that file names code or other files.
 """
 
 from collections.abc import Mapping
@@ -32,15 +32,15 @@ def save_generation_config(folder: Path, settings: PracticeSettings) -> None:
 
 
 def find_generation_config(model: str) -> Path | None:
-    """Return the generation config's file of a saved model, if it has one."""
+    """Return the path of a saved model's generation config, if it has one."""
     path = Path(model) / FILE
     return path if path.is_file() else None
 
 
 def checked_generation_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values if a model's folder may set all of them.
+    """Return the values after checking that a model's folder may set them.
 
-    Raises UserError for any other setting, as in a folder from a stranger.
+    Raises UserError for any other setting: the folder may come from a stranger.
     """
     for name in values:
         if name not in _ASKING and not name.startswith("sampling."):

@@ -1,7 +1,7 @@
-"""Fingerprints of what a run was given beside its settings: the same on resume, or the run would go on as another one.
+"""Fingerprints of a run's inputs besides its settings: a resume must have the same ones.
 
-Of a task counts what is asked, what is right, who says so and how it is shown, but not where it was read: a folder may move. Of a verifier
-in a file counts the file, not what it imports.
+A task's fingerprint covers prompt, answer, verifier and format, but not the file that it was read from: a folder may move. A verifier in a
+file counts with that file, not with its imports.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from etude.training.data import RunData
 
 
 def inputs_of(data: RunData) -> dict[str, str]:
-    """Return the fingerprints of a practice run's inputs, by what a person calls them."""
+    """Return the fingerprints of a practice run's inputs by readable name."""
     tasks = {"the training tasks": data.train, "the demonstrations": data.shown}
     tasks |= {f"the evaluation {name}": suite for name, suite in data.evaluation.items()}
     found = {name: fingerprint_of(map(_told, own)) for name, own in tasks.items() if own}
@@ -27,7 +27,7 @@ def inputs_of(data: RunData) -> dict[str, str]:
 
 
 def verifiers_of(tasks: Iterable[Task]) -> dict[str, str]:
-    """Return the fingerprints of the files that users' own verifiers of these tasks stand in."""
+    """Return the fingerprints of the files of users' own verifiers of these tasks."""
     own = sorted({task.verifier for task in tasks if ":" in task.verifier})
     places = {name: _file_of(name.rpartition(":")[0]) for name in own}
     return {f"the verifier {name}": sha256_of(place) for name, place in places.items() if place is not None}

@@ -7,7 +7,7 @@ _ENDING = "; go on with --resume"
 
 
 def add_resume_note(stop: Interrupted, folder: RunFolder) -> None:
-    """Complete the note of an interruption: where the run stopped and how to resume it, or that nothing is kept."""
+    """Add to the note where the run stopped and how to resume it, or that nothing is kept."""
     if folder.is_begun:
         stop.note = f"{(stop.note or 'between the training steps').removesuffix(_ENDING)}{_ENDING}"
     else:

@@ -5,8 +5,8 @@
         with interruption.whole():
             update()                      # here at the end of the block
 
-A second signal, a second later or more, does not wait (the same request may come twice, to a process and to its group). Signals can be
-caught in a process's main thread only; elsewhere they stay as they are.
+A second signal, a second later or more, ends the run at once (the same request may come twice, to a process and to its group). Signals can
+be caught only in a process's main thread; in others this does nothing.
 """
 
 import signal
@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A person or the machine asked the run to end; `note` says what is kept."""
+    """Raised when a person or the machine ends the run; `note` says what is kept."""
 
     def __init__(self, number: int) -> None:
         self.name = signal.Signals(number).name
@@ -63,7 +63,7 @@ class Interruption:
             raise Interrupted(self._asked)
 
     def acknowledge(self) -> None:
-        """Mark that the end is being prepared, so that the end of a `whole` block does not raise again."""
+        """Mark that the run is ending, so that the end of a `whole` block does not raise again."""
         self._is_acknowledged = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The learners of a practice run: which streams of the loss, which optimizer, anchored to what."""
+"""The learners of a practice run: their loss streams, optimizers and references."""
 
 import copy
 from functools import partial
@@ -27,7 +27,7 @@ def warm_start_learner(model: Any, settings: PracticeSettings, dtype: torch.dtyp
 
 
 def preference_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
-    """Return the learner of compared answers, whose reference is the model as it is now."""
+    """Return the learner of preference pairs; its reference is the current model."""
     reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.preferences.needs_reference else None
     return _learner(
         model, settings, dtype, settings.preferences.optimizer.over(settings.preferences.steps), [LIKELIHOOD], reference=reference
@@ -50,18 +50,18 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
 
 
 def needs_reference(settings: PracticeSettings) -> bool:
-    """Tell whether the method itself compares with the model that practice began with."""
+    """Return whether the method itself needs a reference model."""
     return settings.learn.method == "preference" and settings.learn.preference.needs_reference
 
 
 def is_base(settings: PracticeSettings) -> bool:
-    """Tell whether the model that practice begins with is the trained model without its adapters, throughout practice."""
+    """Return whether the model at the start of practice is the trained model without its adapters, throughout practice."""
     is_fixed = not (settings.learn.method == "preference" and settings.learn.preference.ref_model_sync_steps)
     return settings.learn.lora.rank > 0 and is_fixed and not settings.warm_start.steps + settings.preferences.steps
 
 
 def _mark_of(settings: PracticeSettings) -> Mark | None:
-    """Return what the policy loss marks in a batch before it is cut, if it does."""
+    """Return the function by which the policy loss marks tokens of a whole batch, if it does."""
     learn = settings.learn
     if learn.loss not in ("clip_cov", "kl_cov"):
         return None

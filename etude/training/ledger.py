@@ -1,10 +1,10 @@
-"""What the dice and the outside world decided in a step, written before anything is learned from it.
+"""The ledger: attempts, rewards and notes of a step, written before anything is learned from them.
 
-ledger/00012.jsonl.gz   of step 12: counts, times and the tasks that the model made itself, then one line an attempt with its tokens,
+ledger/00012.jsonl.gz   step 12: counts, times and the tasks that the model wrote, then one line an attempt with its tokens,
                         log-probs and reward
 
-A step that is made again after a kill takes its attempts and rewards from here: nothing is sampled or judged twice, and an answer that
-timed out once is not right the second time. Floats are written so that they read back to the same bits.
+A step that is repeated after a kill reads its attempts and rewards from here: nothing is sampled or scored twice, and an answer that timed
+out once does not pass the second time. Floats read back to the same bits.
 """
 
 import gzip
@@ -33,7 +33,7 @@ class Ledger:
         self.folder = folder
 
     def write(self, batch: RolloutBatch) -> None:
-        """Keep a step, by one rename."""
+        """Write a step, with one rename."""
         self.folder.mkdir(exist_ok=True)
         sizes = [len(group.attempts) for group in batch.groups]
         head: dict[str, Any] = {"counts": batch.metrics, "seconds": batch.seconds}
@@ -47,7 +47,7 @@ class Ledger:
         write_atomically(self._path(batch.step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
 
     def read(self, step: int, tasks: Sequence[Task]) -> RolloutBatch | None:
-        """Return what was kept of a step at these tasks, or None. Raises UserError where it is of other tasks, or damaged."""
+        """Return the stored batch of a step at these tasks, or None. Raises UserError if it has other tasks or is damaged."""
         path = self._path(step)
         if not path.exists():
             return None
@@ -72,7 +72,7 @@ class Ledger:
         return RolloutBatch(step, groups, rewards, counts, seconds, len(made), notes, is_from_ledger=True)
 
     def steps(self) -> list[int]:
-        """Return the steps that are kept, in order."""
+        """Return the stored steps in order."""
         return sorted(step for path in self.folder.glob("*.jsonl.gz") if (step := step_of(path)) is not None)
 
     def forget(self, up_to: int) -> None:

@@ -1,4 +1,4 @@
-"""How practice measures its model before and after: every suite, and what it knew of old; a page for each model in the run folder."""
+"""Evaluation of a practice run's models: every suite and the retention probe, one page for each model in the run folder."""
 
 import itertools
 from collections import Counter
@@ -13,9 +13,9 @@ from etude.training.settings import PracticeSettings
 
 
 def evaluate_suites(run: PracticeRun, model: str, *, unchanged: Page | None = None) -> Page:
-    """The run's model as it is now, called `model`, measured on every suite and probed; read from the folder where that was done before.
+    """Evaluate the current model, called `model`, on every suite and the probe; read the page if it exists.
 
-    `unchanged` is what was found of the same model before, where nothing was done to it since. Raises UserError for a page of other items.
+    `unchanged` is an earlier page of the same model, if it was not trained since. Raises UserError for a page of other items.
     """
     page = run.folder.read_json(f"evaluation/{model}.json")
     if page is None:
@@ -31,7 +31,7 @@ def evaluate_suites(run: PracticeRun, model: str, *, unchanged: Page | None = No
 
 
 def measurement(settings: PracticeSettings) -> Measurement:
-    """Return how suites are measured."""
+    """Return the measurement of suites."""
     evaluation, rollout = settings.evaluation, settings.rollout
     longest = evaluation.max_new_tokens or rollout.max_new_tokens
     sizes = longest, evaluation.pass_n, evaluation.num_samples
@@ -44,7 +44,7 @@ def _measure(run: PracticeRun, model: str, suite: Suite, how: Measurement) -> di
 
 
 def _check_items(run: PracticeRun, name: str, page: Mapping[str, Any]) -> None:
-    """A page that was read back is of the items that are measured now, or paired tests would compare different questions."""
+    """Raise UserError if a page has other items than now, since paired tests would compare different questions."""
     pairs = itertools.zip_longest(run.data.suites, page["suites"])
     is_same = all(
         suite and found and [task.key for task in suite.tasks] == [item["task"] for item in found["items"]] for suite, found in pairs

@@ -1,4 +1,4 @@
-"""Read the settings of a practice run from YAML and `--key value` overrides, and check how they go together."""
+"""Read the settings of a practice run from YAML and `--key value` overrides, and check their combinations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -24,11 +24,11 @@ SHORT = {
     "self_training": "self_training.decoding.method",
     "tasks.actions": "tasks.actions.preset",
 }
-"""What `--search mcts` and the like are on the command line."""
+"""Short options of the command line, such as `--search mcts`."""
 
 
 def callbacks_of(settings: PracticeSettings) -> list[Callback]:
-    """Return new callbacks for the settings, in the order of their calls."""
+    """Create the callbacks of the settings, in the order of their calls."""
     found = []
     for name, own in settings.callbacks.items():
         kind = callback_class(name, settings.callback_classes.get(name))
@@ -39,13 +39,13 @@ def callbacks_of(settings: PracticeSettings) -> list[Callback]:
 
 
 def check_settings(settings: PracticeSettings) -> None:
-    """Raise UserError for settings that do not go together."""
+    """Raise UserError for incompatible settings."""
     check_combinations(settings)
     check_callbacks(callbacks_of(settings), flatten(to_plain_values(settings)))
 
 
 def check_objects(callbacks: Sequence[Callback], settings: PracticeSettings) -> None:
-    """Raise UserError for callbacks beside those of the settings that have no name of their own, or do not go with the settings."""
+    """Raise UserError for callback objects that have no name of their own or are incompatible with the settings."""
     taken = {*settings.callbacks, *TAKEN}
     for each in callbacks:
         kind = type(each).__name__
@@ -60,7 +60,7 @@ def check_objects(callbacks: Sequence[Callback], settings: PracticeSettings) -> 
 
 
 def practice_defaults() -> dict[str, Any]:
-    """Return the default of every setting by dotted name, of callbacks of those that have one; the source of tasks has none."""
+    """Return the defaults of all settings by dotted name, callbacks included; the source of tasks has none."""
     values = flatten(to_plain_values(PracticeSettings(TaskSource(family="any"))))
     found = {name: value for name, value in values.items() if name != "tasks.family" and not name.startswith("callbacks.")}
     for name in CALLBACKS:
@@ -72,8 +72,8 @@ def practice_defaults() -> dict[str, Any]:
 
 
 def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:
-    """Settings from a YAML file and `--key value` overrides, among which another source of tasks replaces the file's, and tagged actions
-    are the steps of a search unless it says what else is.
+    """Read settings from a YAML file and `--key value` overrides. Another source of tasks replaces the file's; tagged actions become the
+    steps of a search unless steps are set.
     """
     settings = parse(PracticeSettings, path, overrides, adjust=_adjusted, short=SHORT)
     check_settings(settings)
@@ -86,7 +86,9 @@ def _adjusted(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, 
 
 
 def _steps_of_actions(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps that end where an action closes, for a search or step model that has steps; `told` is by dotted name, options as text."""
+    """Return steps that end where an action closes, for a search or step model that has steps; `told` is by dotted name, options as
+    text.
+    """
     has_steps = told.get("rollout.search.method") in BY_STEPS or any(name.startswith("callbacks.step_model") for name in told)
     if not has_steps or any(name.startswith("rollout.search.steps.") for name in told):
         return {}
@@ -95,13 +97,13 @@ def _steps_of_actions(told: Mapping[str, Any]) -> dict[str, Any]:
     if not tags and (preset := told.get("tasks.actions.preset")) in PRESETS:
         tags = PRESETS[preset].limits
     if not isinstance(tags, Mapping) or not tags or not str(longest).isdigit():
-        return {}  # without actions, or with values that are told of when they are read
+        return {}  # no actions, or values that parsing will refuse
     steps = {"end": "tag", "tags": list(tags), "max_tokens": int(longest)}
     return {f"rollout.search.steps.{name}": value for name, value in steps.items()}
 
 
 def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """The file's values without those that belong to tasks which an override replaces: the source's settings, and sizes that fit it."""
+    """Drop the file's values that belong to tasks which an override replaces: the source's settings, and sizes that fit it."""
     named = [source for source in SOURCES if f"tasks.{source}" in given]
     before = next((source for source in SOURCES if values.get(f"tasks.{source}")), None)
     is_replaced = bool(named) and (named[0] != before or (named[0] == "family" and given["tasks.family"] != values["tasks.family"]))
@@ -110,7 +112,7 @@ def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict
     sizes = ("n", "evaluation.n", "warm_start.path", "rollout.max_new_tokens") + (
         ("warm_start.n",) if named[0] in ("path", "dataset") else ()
     )
-    stays = ("tasks.actions.",)  # how an answer is asked for, whatever the question
+    stays = ("tasks.actions.",)  # the form of an answer does not depend on the questions
     return {
         name: value for name, value in values.items() if name.startswith(stays) or (not name.startswith("tasks.") and name not in sizes)
     }

@@ -1,4 +1,4 @@
-"""The run of a practice: its data, model, engine and reward, made in order, and what callbacks read and write of it."""
+"""The run of practice: its data, model, engine and reward, and the slots that callbacks read and write."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ from etude.training.settings import PracticeSettings
 
 @dataclass
 class PracticeRun(Run):
-    """A model that practises.
+    """A run of practice.
 
     Slots that callbacks share: `replay_factor`, `sampler.sampling`, `sampler.step_value`, `reward.majority_vote.min_vote_share`,
     `learner.temperature`, `learner.rate_factor`, `learner.entropy_bonus`.
@@ -50,7 +50,7 @@ class PracticeRun(Run):
     verifiers: VerifierReward = field(kw_only=True)
     """Scores answers by the tasks' verifiers."""
     base: str = field(default="", init=False)
-    """The model that training begins with."""
+    """The model that training begins with, by name."""
     engine: PrefixEngine = field(init=False)
     data: RunData = field(init=False)
     reward: RunReward = field(init=False)
@@ -58,13 +58,13 @@ class PracticeRun(Run):
     learner: Learner = field(init=False)
     probe: Probe | None = field(default=None, init=False)
     positions: int = field(default=0, init=False)
-    """The most tokens that the model reads."""
+    """The model's context length in tokens."""
     room_tokens: int = field(default=0, init=False)
-    """The most tokens of a prompt, so that an answer of rollout.max_new_tokens follows."""
+    """Longest prompt in tokens, so that an answer of rollout.max_new_tokens follows."""
     history: list[dict[str, Any]] = field(default_factory=list, init=False)
     """The metrics of practice's steps so far."""
     replay_factor: float = field(default=1.0, init=False)
-    """What the ratio of replay is multiplied by."""
+    """Factor on the ratio of replay."""
 
     # ------------------------------------------------------------------ prepare
 
@@ -88,7 +88,7 @@ class PracticeRun(Run):
         self.reporter.baselines({suite.name: suite.baselines for suite in self.data.suites}, self.data.facts)
 
     def begin(self, adapted: Callable[[], Path] | None) -> None:
-        """Make the run folder, and the engine; `adapted` makes the model that the run begins with instead, where there is one."""
+        """Create the run folder and the engine; `adapted`, if given, returns the folder of the adapted model to begin with."""
         facts = device_facts(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed}
         for sentence in self.folder.begin(to_plain_values(self.settings), inputs_of(self.data), **facts):
             self.reporter.say(sentence)
@@ -103,7 +103,7 @@ class PracticeRun(Run):
         )
 
     def start_practice(self) -> None:
-        """Make practice's learner and sampler, from the model as it is now."""
+        """Create practice's learner and sampler from the current model."""
         self.learner = practice_learner(self.model, self.settings, self.place.dtype)
         if needs_reference(self.settings):
             self.add_reference()
@@ -122,18 +122,18 @@ class PracticeRun(Run):
         self.read_history()
 
     def count(self) -> dict[str, int]:
-        """Return what the reward has counted so far, and begin to measure the contexts of a step."""
+        """Return the reward's counters, and reset the peak memory of contexts."""
         self._take_peak_bytes()
         return self.reward.counts()
 
     def counted_since(self, before: Mapping[str, int]) -> dict[str, float]:
-        """Return what was counted since, and the most that contexts took under a cache policy."""
+        """Return the counts since `before`, and the peak memory of contexts under a cache policy."""
         peak = self._take_peak_bytes()
         found: dict[str, float] = {name: number - before[name] for name, number in self.reward.counts().items()}
         return found | ({} if peak is None else {"context_mib": peak / 2**20})
 
     def _take_peak_bytes(self) -> int | None:
-        """Return the most that a batch held under a cache policy since the last call; None under the full cache."""
+        """Return the peak bytes of a batch's contexts under a cache policy since the last call; None under the full cache."""
         return self.engine.view.take_peak_bytes() if self.engine.view else None
 
     def read_history(self) -> None:
@@ -141,7 +141,7 @@ class PracticeRun(Run):
         self.history[:] = rows_of(self.folder, "practice")
 
     def _has_steps_left(self) -> bool:
-        """Tell whether practice has steps that neither a checkpoint nor the ledger holds."""
+        """Return whether practice has steps that neither a checkpoint nor the ledger holds."""
         found = self.folder.checkpoints("step-")
         progress = read_progress(found[-1]) if found else {"step": 0}
         kept = Ledger(self.folder.path / "ledger").steps()
@@ -156,14 +156,14 @@ class PracticeRun(Run):
         self.learner.streams.append(Stream(name, loss, coefficient, kind, self.settings.rollout.max_new_tokens))
 
     def add_reference(self) -> None:
-        """Keep the model that practice begins with to compare with; with adapters that begin here, it is the model without them."""
+        """Keep the model at the start of practice as reference; if its adapters begin here, it is the model without them."""
         if self.learner.reference is None and not is_base(self.settings):
             self.learner.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
 
     def fix_reference(self) -> None:
-        """Have checkpoints hold a reference that is going to be refreshed, so that a rollback finds it."""
+        """Make checkpoints hold a reference that will be refreshed, so that a rollback finds it."""
         if self.settings.learn.preference.ref_model_sync_steps and self.learner.reference is not None:
-            self.learner.refresh_reference()  # the same numbers
+            self.learner.refresh_reference()  # the numbers stay the same
 
     def render(self, task: Task) -> tuple[int, ...]:
         """Return a task's prompt as token ids."""
@@ -180,31 +180,31 @@ class PracticeRun(Run):
 
     @property
     def temperature(self) -> float:
-        """The temperature that evaluation samples at."""
+        """The sampling temperature of evaluation."""
         return self.settings.rollout.sampling.temperature
 
     def start_sampling(self, num_samples: int, max_new_tokens: int) -> StartSampling:
-        """Return how answers of the model that practice begins with are sampled."""
+        """Return how answers of the model at the start of practice are sampled."""
         return StartSampling(num_samples, max_new_tokens, self.settings.rollout.sampling, self.seed, self.place.dtype)
 
     def known(self) -> dict[str, Any]:
-        """Measure what the model as it is now knows of the probe."""
+        """Measure the current model on the retention probe."""
         assert self.probe is not None
         return measure_retention(self.probe, logprobs_of(self.model, self.place, self.settings.machine))
 
     def known_row(self) -> dict[str, Any]:
-        """Return the numbers of that."""
+        """Return the metrics of the current model on the probe."""
         row: dict[str, Any] = self.known()["row"]
         return row
 
     def row_before(self, measure: str) -> dict[str, Any]:
-        """Return the row of a measure of the model that practice began with."""
+        """Return the row of a measure for the model at the start of practice."""
         row: dict[str, Any] = self.folder.read_json(f"evaluation/{self.begins_as}.json")[measure]["row"]
         return row
 
     @property
     def begins_as(self) -> str:
-        """What the model that practice begins with is called among the run's measurements."""
+        """The name of the model at the start of practice among the run's measurements."""
         return "preference" if self.settings.preferences.steps else "warm_start" if self.settings.warm_start.steps else "base"
 
     # ------------------------------------------------------------------ checkpoints

@@ -1,4 +1,4 @@
-"""`result.json` of a practice run: the numbers of every model, and what changed between them; deterministic for a seed."""
+"""`result.json` of a practice run: the metrics of every model and their changes; deterministic for a seed."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from etude.models.load import describe_weights
 from etude.training.settings import PracticeSettings
 
 Page = dict[str, Any]
-"""What was measured of a model: `suites` (with `row` and `items`), `retention`, `feedback_counts`."""
+"""A model's measurements: `suites` (with `row` and `items`), `retention`, `feedback_counts`."""
 
 
 def result_of(
@@ -21,8 +21,9 @@ def result_of(
     feedback_counts: Mapping[str, int],
     steps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `preference`,
-    `practice`), of the stages in between those that there were, and the metrics of practice's `steps`.
+    """Return the result of a finished run of the recipe `name`, from its models' pages and the metrics of practice's `steps`.
+
+    Pages are `base`, `warm_start`, `preference` and `practice`; stages that the run does not have are left out.
     """
     skipped = {"warm_start": not settings.warm_start.steps, "preference": not settings.preferences.steps}
     shown = {model: page for model, page in pages.items() if not skipped.get(model)}
@@ -53,8 +54,8 @@ def result_of(
 
 
 def unscored_in(steps: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many attempts of `practice` and answers of an `evaluation` have no score, and the commonest `reason` of a step or row; nothing
-    where all have one.
+    """Count the attempts of `practice` and answers of an `evaluation` without a score, with the commonest `reason` of a step or row; {} if
+    all have one.
     """
     practised = sum(step.get("unscored", 0) for step in steps)
     measured = sum(row.get("unscored", 0) + row.get("sampled_unscored", 0) for row in rows)

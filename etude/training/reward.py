@@ -1,4 +1,4 @@
-"""The reward of a practice run: verifiers, random scores, a vote, a judge, the form, or several of them. Verifiers alone measure."""
+"""The reward of a practice run: verifiers, random scores, a vote, a judge, the form, or several of them. Evaluation uses only verifiers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,21 +22,21 @@ from etude.training.settings import PracticeSettings
 
 @dataclass(frozen=True)
 class RunReward:
-    """What scores the attempts of one run."""
+    """The reward of one run."""
 
     settings: PracticeSettings
     outcome: VerifierReward
     model: JudgeReward | None
-    """The judge, where one is asked."""
+    """The judge, if there is one."""
     majority_vote: MajorityVoteReward | None = None
-    """What counts votes, where attempts vote."""
+    """The majority vote, if there is one."""
     own_answers: Counter[str] | None = None
-    """What is counted of the model's own answers, where these are learned from."""
+    """Counts of the model's own answers, in self-training."""
 
     @staticmethod
     def of(settings: PracticeSettings, outcome: VerifierReward, place: Device, *, has_steps_left: bool) -> "RunReward":
-        """With a judge that is there, `has_steps_left` for it to judge: loaded, or a server that was asked once. Raises UserError where it
-        can't be. A run with none left ends without it.
+        """Build the reward. If `has_steps_left`, its judge is loaded, or its server asked once; raises UserError if it is unavailable.
+        Otherwise the run needs no judge.
         """
         majority_vote = MajorityVoteReward(settings.majority_vote) if "majority_vote" in settings.reward_parts else None
         if "judge" not in settings.reward_parts or not settings.steps:
@@ -49,24 +49,24 @@ class RunReward:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a reward is that of one verifier, or of chance."""
+        """Whether rewards come from one verifier or from chance."""
         return self.settings.reward in ("verifier", "random") and not self.settings.tasks.actions.gate
 
     @property
     def begin(self) -> Begin | None:
-        """Has verifiers judge groups while others are sampled, where nobody else is asked."""
+        """A function that judges groups in the background; None unless the verifiers are the only reward."""
         is_alone = self.settings.reward == "verifier" and self.is_plain
         return self.outcome.begin if self.settings.async_verifiers and is_alone else None
 
     def counts(self) -> dict[str, int]:
-        """Return what was counted so far."""
+        """Return the counters so far."""
         found = dict.fromkeys(COUNTED, 0) | self.outcome.counts
         for more in (self.model and self.model.counts, self.majority_vote and self.majority_vote.counts, self.own_answers):
             found |= more or {}
         return found
 
     def judge(self, rate: Callable[[], float]) -> Verify:
-        """Scores attempts; `rate` says how often random scores are 1."""
+        """Return the function that scores attempts; `rate` gives the rate of random scores of 1."""
         settings, actions = self.settings, self.settings.tasks.actions
         kinds: dict[str, Callable[[], Verify]] = {
             "verifier": lambda: self.outcome.judge,
@@ -77,7 +77,7 @@ class RunReward:
             kinds["judge"] = lambda: model.judge
         if (majority_vote := self.majority_vote) is not None:
             kinds["majority_vote"] = lambda: majority_vote.judge
-        if settings.reward == "self_training":  # whose attempts come with their rewards
+        if settings.reward == "self_training":  # its attempts come with their rewards
             return self.outcome.judge
         parts = {name: kinds[name]() for name in settings.reward_parts}
         if settings.reward in ("verifier", "random"):
@@ -88,8 +88,8 @@ class RunReward:
 
 
 def random_rate(folder: RunFolder) -> float:
-    """How often the random control accepts: as often as the verifier did at the samples of the model that practice begins with, but no
-    more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
+    """Return the acceptance rate of the random control: the verifier's on samples of the model at the start of practice, clipped to [0.05,
+    0.95] so that groups have signal.
     """
     pages = (folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
     page = next(page for page in pages if page)

@@ -1,7 +1,7 @@
-"""What may be wrong with the rewards of a step, found before they are kept or anything is learned from them.
+"""Check the rewards of a step before they are stored or learned from.
 
-What learns from advantages takes any finite number. What learns a probability, or takes a score for the share of what went well, takes
-scores in [0, 1]: the first one outside ends the run in one sentence.
+Learning from advantages takes any finite number. Learning a probability, or reading a score as a share of successes, needs scores
+in [0, 1]: the first score outside ends the run in one sentence.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from etude.training.settings import PracticeSettings
 
 
 def check_rewards(settings: PracticeSettings, batch: RolloutBatch, needs_unit: Mapping[str, str]) -> None:
-    """Raise UserError for a step too many of whose attempts at the given tasks have no score, or one whose score is outside [0, 1] where a
-    callback needs that: its name → why.
+    """Raise UserError if too many attempts at the given tasks have no score, or if one is outside [0, 1] and a callback needs that.
+    `needs_unit` has the callbacks' names with the reason.
     """
     step, groups, rewards = batch.step, batch.groups[batch.given], batch.rewards[batch.given]
     pairs = [(attempt.text, group.task) for group in groups for attempt in group.attempts]
@@ -35,7 +35,7 @@ def check_rewards(settings: PracticeSettings, batch: RolloutBatch, needs_unit: M
 
 
 def _abstains(settings: PracticeSettings, reward: Reward) -> bool:
-    """Return whether a reward has no score by design: too few attempts agree, or the model's own answer says nothing of it."""
+    """Return whether a reward has no score by design: too few attempts agree, or the model's own answer does not decide."""
     if reward.score is not None:
         return False
     if settings.reward == "combined":

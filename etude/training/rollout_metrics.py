@@ -1,4 +1,4 @@
-"""Metrics of a step's attempts and rewards, before any update; and the attempts as the run folder keeps them."""
+"""Metrics of a step's attempts and rewards before any update, and the rows of attempts in the run folder."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -20,18 +20,18 @@ from etude.training.settings import PracticeSettings
 
 
 def first_half(rollout: RolloutSettings) -> int | None:
-    """Return how many attempts of a group are independent samples of the policy where groups may stop early; None: all."""
+    """Return how many attempts of a group are independent samples if groups may stop early; None: all."""
     halves = portions(rollout.num_samples, rollout.early_stop_groups)
     return len(halves[0]) if len(halves) > 1 else None
 
 
 def of_the_policy(groups: Sequence[Group], first: int | None = None) -> list[list[Attempt]]:
-    """Return the attempts that the policy made unhelped, by group, at most the `first` ones."""
+    """Return the attempts that the policy sampled without help, by group, at most the `first` ones."""
     return [[attempt for attempt in group.attempts if attempt.is_sample][:first] for group in groups]
 
 
 def sampled_entropy(attempts: Sequence[Attempt]) -> float:
-    """Minus the mean log-prob of what was sampled, in nats a token."""
+    """Return minus the mean log-prob of sampled tokens, in nats a token."""
     return -sum(sum(attempt.logprobs) for attempt in attempts) / sum(attempt.num_own_tokens for attempt in attempts)
 
 
@@ -43,22 +43,22 @@ def observed(
     turn_discount: float = 1.0,
     with_parts: bool = False,
 ) -> dict[str, Any]:
-    """Return what exploration and feedback showed, before any update.
+    """Return the metrics of a step's attempts and rewards, before any update.
 
-    `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
-    Attempts of a search are no independent samples: then all this is of what was found. Those that are no samples, since they saw the
-    answer or were made of others, count in what was unscored or without signal alone. Where some groups stop after their `first` attempts,
-    everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number of
-    `attempts`, is of all. Of revised attempts scores and ends are those of the last turn, tokens those of all turns; a group has signal
-    where one of its turns has. `mean_reward` is of the attempts that have a score; `score` is the same number. `with_parts`, the mean of
-    every named part of the rewards that have it is `part_NAME`. How much attempts agree is of the last turns' answers.
+    `entropy` is minus the mean log-prob of sampled tokens, in nats a token, over all attempts: an unbiased estimate of the policy's
+    entropy. Attempts of a search are not independent samples: there all metrics describe the attempts found. Attempts that saw the answer
+    or were made of others are no samples: they count only in `unscored` and `groups_without_signal`. If some groups stop after their
+    `first` attempts, estimates of the policy use only the first ones of each group; `unscored`, `groups_without_signal` and `attempts`
+    count all. Scores and ends of revised attempts are those of the last turn, tokens those of all turns; a group has signal if one of its
+    turns has. `mean_reward` is over the attempts with a score; `score` is the same number. `with_parts` adds `part_NAME`, the mean of every
+    named part over the rewards that have it. Agreement is between the last turns' answers.
     """
     all_scores = [[reward.score for reward in row] for row in rewards]
     reason = commonest_reason(reward for row in rewards for reward in row)
     without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in rewards)
     own = of_the_policy(groups, first)
     attempts = [attempt for row in own for attempt in row]
-    rewards = [row[: len(mine)] for row, mine in zip(rewards, own, strict=True)]  # what was hinted stands behind
+    rewards = [row[: len(mine)] for row, mine in zip(rewards, own, strict=True)]  # hinted attempts come last
     scores = [[reward.score for reward in row] for row in rewards]
     right = [[reward.is_right for reward in row] for row in rewards]
     votes = [[vote(attempt.text, group.task) for attempt in row] for group, row in zip(groups, own, strict=True)]
@@ -85,11 +85,11 @@ def observed(
 
 
 def rollout_metrics(batch: RolloutBatch, settings: PracticeSettings, *, with_parts: bool) -> dict[str, Any]:
-    """Return what the attempts at the given tasks and their rewards show, and what was counted on the way."""
+    """Return the metrics of the attempts at the given tasks, and the rollout's counts."""
     groups, rewards = batch.groups[batch.given], batch.rewards[batch.given]
     how: dict[str, Any] = {"turn_discount": settings.learn.turn_discount, "with_parts": with_parts}
     seen = observed(groups, rewards, first_half(settings.rollout), **how)
-    if settings.reward == "self_training":  # whose rewards are no share of right attempts
+    if settings.reward == "self_training":  # its rewards are no share of right attempts
         seen = {name: value for name, value in seen.items() if not name.startswith("pass_at_")} | {"score": None, "mean_reward": None}
     return seen | batch.metrics | {"sampled_tokens": batch.sampled_tokens}
 
@@ -97,7 +97,7 @@ def rollout_metrics(batch: RolloutBatch, settings: PracticeSettings, *, with_par
 def step_seconds(batch: RolloutBatch, learn_seconds: float) -> dict[str, float]:
     """Return the timings of a step."""
     rollout = batch.seconds["rollout_seconds"]
-    speed = batch.sampled_tokens / rollout if rollout > 0 else 0.0  # clocks may stand
+    speed = batch.sampled_tokens / rollout if rollout > 0 else 0.0  # clocks may not advance
     return {
         **batch.seconds,
         "tokens_per_second": speed,
@@ -112,9 +112,9 @@ def _parts(rewards: Sequence[Reward]) -> dict[str, float]:
 
 
 def attempt_rows(batch: RolloutBatch, *, with_parts: bool = False) -> list[dict[str, Any]]:
-    """Return every attempt with its reward and mean advantage, as the run folder keeps it; `with_parts`, the parts of its reward too.
+    """Return a row of the run folder for every attempt, with its reward and mean advantage; `with_parts` adds the parts of the reward.
 
-    A revised one has all its `turns`, each with what the model was told of it; of synthetic groups it is said what they are at.
+    A revised attempt has all its `turns` with their feedback; rows of synthetic groups have the task's origin as `made`.
     """
     return [
         {
@@ -144,12 +144,12 @@ def attempt_rows(batch: RolloutBatch, *, with_parts: bool = False) -> list[dict[
 
 
 def _mean_advantage(batch: RolloutBatch, place: int, index: int) -> float | None:
-    """Return the mean over an attempt's own tokens; None where it enters no policy gradient."""
+    """Return the mean advantage of an attempt's own tokens; None if it enters no policy gradient."""
     return None if batch.advantages is None or batch.masked[place][index] else fmean(batch.advantages[place][index])
 
 
 def _turn_rows(batch: RolloutBatch, place: int, index: int) -> list[dict[str, Any]]:
-    """Return what was written in each turn, and what the model was told of it."""
+    """Return the text, score, advantage and feedback of each turn."""
     attempt, reward = batch.groups[place].attempts[index], batch.rewards[place][index]
     weights: Weights | None = None if batch.advantages is None else batch.advantages[place][index]
     texts, words = (*attempt.before[::2], attempt.text), (*attempt.before[1::2], None)

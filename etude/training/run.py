@@ -1,6 +1,6 @@
-"""A run in progress, whatever it trains: opened, begun, its stages trained and resumed, logged, held and rolled back.
+"""A run in progress, of practice or adaptation: its stages, checkpoints, logs, hold and rollback.
 
-`open_run` is the life of a run folder around it; `Run` is what practice and adaptation have in common.
+`open_run` opens and closes the run folder; `Run` is the common base class.
 """
 
 import shutil
@@ -36,16 +36,16 @@ class Opened:
     folder: RunFolder
     interruption: Interruption
     result: dict[str, Any] | None = None
-    """What the run found, where it was finished but for its page, which is there now."""
+    """The result, if the run was finished except for its report, which exists now."""
 
 
 @contextmanager
 def open_run(
     path: Path, settings: Any, *, defaults: Mapping[str, Any], resume: bool, pages: Callable[[Path], list[Path]] = lambda run: [run]
 ) -> Iterator[Opened]:
-    """Open the folder of a new run, or with `resume` that of an unfinished one, with its lock, limits and signals.
+    """Open the folder of a new run, or with `resume` of an unfinished one, with its lock, limits and signal handlers.
 
-    `defaults` are those of the settings by dotted name; `pages` gives the folders that the report shows. Raises UserError.
+    `defaults` are the settings' defaults by dotted name; `pages` gives the folders that the report shows. Raises UserError.
     """
     folder = RunFolder(path)
     result = folder.read_json("result.json") if resume else None
@@ -85,11 +85,11 @@ class Run:
     tokenizer: Any = field(init=False)
     engine: PrefixEngine | None = field(default=None, init=False)
     state: dict[str, Stateful] = field(default_factory=dict, init=False)
-    """What checkpoints hold beside the model and the optimizer, by name."""
+    """State in checkpoints besides the model and the optimizer, by name."""
     survives_rollback: set[str] = field(default_factory=set, init=False)
-    """Names among these that a rollback leaves as they are."""
+    """Names of states that a rollback does not restore."""
     held: int | None = field(default=None, init=False)
-    """The step whose checkpoint a rollback restores; None before the first."""
+    """The step that a rollback restores; None before the first hold."""
     is_over: bool = field(default=False, init=False)
     """Whether the last stage ends before its last step."""
 
@@ -104,7 +104,7 @@ class Run:
         self.reporter.step(phase, step, metrics, timings)
 
     def once(self, file: str, make: Callable[[], Any]) -> Any:
-        """Return what a JSON file of the run holds, made where there is none."""
+        """Return the value of a JSON file of the run, written by `make` if it is missing."""
         found = self.folder.read_json(file)
         if found is None:
             self.folder.write_json(file, found := make())
@@ -124,7 +124,9 @@ class Run:
         update: Callable[[Learner, Any], dict[str, float]],
         page: str | None = None,
     ) -> None:
-        """Train a stage before the last one: `update` on what `prepare` makes of every step. Its last checkpoint stays as `phase`."""
+        """Train a stage before the last one: run `update` on what `prepare` returns for every step, and keep the last checkpoint as
+        `phase`.
+        """
         if self.folder.checkpoint(phase).exists():
             load_checkpoint(self.folder.checkpoint(phase), self.model)
         else:
@@ -146,9 +148,9 @@ class Run:
             shutil.rmtree(unfinished)
 
     def train(self, stage: Stage, learner: Learner, ledger: Ledger | None = None, *, begin: Callable[[], None] = lambda: None) -> None:
-        """Load the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds.
+        """Load the stage's last checkpoint, if there is one, and run the remaining steps; `ledger` holds steps without a checkpoint.
 
-        `begin` is called between the two, with the log cut to the checkpoint.
+        `begin` is called in between, after the log was cut to the checkpoint.
         """
         found, done = self.folder.checkpoints(stage.kind), 0
         if found:
@@ -156,11 +158,11 @@ class Run:
             done, self.is_over = progress["step"], bool(progress.get("is_over"))
             if self.engine:
                 self.engine.sync_weights(done)
-            self.folder.prune(stage.kind, keep=self.keep, spare=self._spared())  # a kill between two removals
+            self.folder.prune(stage.kind, keep=self.keep, spare=self._spared())  # a kill may have left too many
         if lacking := self.folder.cut_after(stage.phase, done):
             self.reporter.say(lacking)
         begin()
-        if done < stage.total and not self.is_over:  # numbers of a model that is about to be made anew
+        if done < stage.total and not self.is_over:  # stale: the model will be trained further
             (self.folder.path / "evaluation" / f"{stage.page}.json").unlink(missing_ok=True)
         kept = [step for step in ledger.steps() if step > done] if ledger else []
         if done or kept:
@@ -169,7 +171,7 @@ class Run:
             self.reporter.say(f"{stage.name}: going on from step {done} of {stage.total} ({place}){again}")
 
         def save(done: int) -> None:
-            if self.held != done:  # what is held is there already
+            if self.held != done:  # a held step is saved already
                 self.save_step(stage, learner, done)
             if ledger:
                 ledger.forget(read_progress(self.folder.checkpoints(stage.kind)[0])["step"])
@@ -182,7 +184,7 @@ class Run:
         self.save_checkpoint(f"{stage.kind}{done:05d}", learner, progress)
 
     def save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, Any]) -> None:
-        """Write a checkpoint of everything."""
+        """Write a checkpoint of the model and all state."""
         options: dict[str, Any] = {"keep": self.keep, "spare": self._spared(), "save": self.save_model}
         state = self._stateful(learner) if learner else {}
         save_checkpoint(self.folder, name, self.model, state, progress, **options)
@@ -193,20 +195,20 @@ class Run:
 
     @property
     def keep(self) -> int:
-        """How many checkpoints of a stage are kept."""
+        """Number of checkpoints kept per stage."""
         return 1
 
     # ------------------------------------------------------------------ hold and roll back
 
     def hold(self, step: int, stage: Stage, learner: Learner) -> None:
-        """Keep the model as it is after `step` to roll back to, whatever `save_total_limit` says."""
-        self.held = step  # first, since the checkpoint tells it
+        """Keep the model after `step` as the target of rollbacks, whatever `save_total_limit` says."""
+        self.held = step  # before saving, since the checkpoint stores it
         self.save_step(stage, learner, step)
 
     def rollback(self, stage: Stage, learner: Learner) -> None:
-        """Make policy, optimizer and what learns beside them what they were when they were held.
+        """Restore the policy, the optimizer and other state from the held checkpoint.
 
-        Steps are counted on, so that random numbers after a rollback are others than those that led to it.
+        Step numbers continue, so that random numbers after a rollback differ from those before it.
         """
         assert self.held is not None, "nothing is held: hold the model that the stage begins with"
         found = {name: part for name, part in self._stateful(learner).items() if name not in (*self.survives_rollback, "run")}
@@ -215,7 +217,7 @@ class Run:
             self.engine.sync_weights(self.engine.policy_version)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return which step is held."""
+        """Return the held step."""
         return {} if self.held is None else {"held": torch.tensor(self.held)}
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -225,7 +227,7 @@ class Run:
         return {"optimizer": learner, **self.state, "run": self}
 
     def _spared(self) -> str | None:
-        """Return the checkpoint that stays because it is held."""
+        """Return the held checkpoint, which is not pruned."""
         return None if self.held is None else f"step-{self.held:05d}"
 
 

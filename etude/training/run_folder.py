@@ -1,24 +1,24 @@
-"""The folder of a run: everything that it read, did and found, written so that it can be shown and gone on with.
+"""The folder of a run: its settings, inputs, logs, checkpoints and results, written to be shared and resumed.
 
 configuration.yaml   the resolved configuration
-environment.json     versions, hardware, threads, commit, command, fallbacks: what differs from machine to machine; and of every resume what
-                     was otherwise then
-inputs.json          fingerprints of the tasks, demonstrations, evaluation items and verifiers that the run began with
-metrics.jsonl        one line a step, only what is deterministic for a seed
+environment.json     versions, hardware, threads, commit, command, fallbacks: facts that differ between machines; and the changes at every
+                     resume
+inputs.json          fingerprints of the tasks, demonstrations, evaluation items and verifiers
+metrics.jsonl        one line a step, only values that are deterministic for a seed
 timings.jsonl        one line a step, clock times and throughput
 attempts/00012.jsonl.gz   every attempt of a step with its reward and advantage
-trees/00012.jsonl.gz the trees of a step whose attempts were searched for
-evaluation/NAME.json what a model answered, and its numbers
+trees/00012.jsonl.gz the search trees of a step
+evaluation/NAME.json a model's answers and metrics
 checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` (checksums) beside the weights
-model/               the model that came out, a plain Hugging Face folder
-adapter/             its LoRA adapters, where it learned by such, as PEFT writes them
-base/                the model that these are for, where only etude makes its weights (random ones, of GGUF)
+model/               the final model, a plain Hugging Face folder
+adapter/             its LoRA adapters, if it has any, in PEFT's format
+base/                the adapters' base model, if only etude makes its weights (random ones, of GGUF)
 result.json          the headline numbers
-report.html          the page
+report.html          the report
 ledger/              the attempts and rewards of steps that no checkpoint holds yet (etude.training.ledger)
 lock                 held while a process writes the run
 
-A folder that holds a run is never overwritten. `--resume` goes on from the last checkpoint: what later steps wrote is cut off first, their
+A folder that holds a run is never overwritten. `--resume` continues from the last checkpoint: rows of later steps are removed first, their
 attempts stay in the ledger.
 """
 
@@ -59,16 +59,17 @@ CHANGEABLE = (
         for name in ("url", "api_key_env", "timeout_seconds", "retries", "concurrency")
     ),
 )
-"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place; what a
-verifier needs, where a run stopped since it did not answer."""
+"""Settings that may change on resume: the machine's, which change numbers only by rounding; the address of the same model; and the
+verifier's, if the run stopped because it did not answer.
+"""
 
 
 ROUNDING = ("processor", "gpu", "threads", "kernels", "versions.torch", "versions.transformers")
-"""What of the environment numbers may be rounded otherwise by."""
+"""Facts of the environment that may change the rounding of numbers."""
 
 
 class RunFolder:
-    """One run's files."""
+    """The files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,17 +81,17 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the folder holds a run that `--resume` goes on with."""
+        """Whether the folder holds a run that `--resume` can continue."""
         return (self.path / "configuration.yaml").exists()
 
     @classmethod
     def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None) -> "RunFolder":
         """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`.
 
-        `CHANGEABLE` settings may be others than before; the environment says so. A run that is older than a setting began with its default,
-        which `defaults` has by dotted name.
+        Only `CHANGEABLE` settings may differ; the environment records it. A run older than a setting began with its default, in `defaults`
+        by dotted name.
 
-        Whoever writes to the run holds its lock, until `release` or the end of the process, however that comes.
+        This process holds the run's lock until `release` or until it ends in any way.
         """
         run = cls(path)
         kept = path / "configuration.yaml"
@@ -102,7 +103,7 @@ class RunFolder:
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             run.lock()
             run._is_resumed = True
-            for left in (*path.glob("*.partial"), *path.glob("checkpoints/*.writing*")):  # of a process that was killed while it wrote
+            for left in (*path.glob("*.partial"), *path.glob("checkpoints/*.writing*")):  # left by a process killed while writing
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             return run
         if path.exists() and (not path.is_dir() or any(not _is_a_beginning(inside) for inside in path.iterdir())):
@@ -111,11 +112,11 @@ class RunFolder:
         return run
 
     def begin(self, configuration: Mapping[str, Any], inputs: Mapping[str, str] | None = None, **facts: Any) -> list[str]:
-        """Make the folder with its configuration, environment and `inputs` (fingerprints by what they are of), where that was not done
-        before. On resume write down what is otherwise now; returns sentences on what may round numbers otherwise.
+        """Create the folder with its configuration, environment and `inputs` (fingerprints by name), unless they exist. On resume, record
+        what changed; return sentences on changes that may affect rounding.
 
-        It is called once all input has been read, so that a mistake in it leaves no folder behind. Raises UserError for other inputs than
-        the run began with.
+        Call it after all input has been read, so that a mistake there leaves no folder. Raises UserError if the inputs differ from those of
+        the run.
         """
         if self._is_resumed:
             self.check_inputs(inputs or {})
@@ -134,7 +135,7 @@ class RunFolder:
         return self._resumed(environment() | facts) if self._is_resumed else []
 
     def _resumed(self, now: dict[str, Any]) -> list[str]:
-        """Keep what of the environment is otherwise than when the run began, and say what numbers may be rounded otherwise by."""
+        """Record what changed in the environment since the run began; return sentences on changes that may affect rounding."""
         found = self.read_json("environment.json")
         before, after = flatten(found), flatten(now)
         others = {name: value for name, value in after.items() if before.get(name) != value and name != "command"}
@@ -146,7 +147,7 @@ class RunFolder:
         return [f"not to the same bytes as without the interruption: {'; '.join(rounded)}"] if rounded else []
 
     def check_inputs(self, inputs: Mapping[str, str]) -> None:
-        """Keep these fingerprints. Raises UserError where the run was begun with others."""
+        """Store these fingerprints. Raises UserError if the run began with others."""
         before = self.read_json("inputs.json") or {}
         if others := [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]:
             raise UserError(
@@ -157,20 +158,20 @@ class RunFolder:
             self.write_json("inputs.json", before | dict(inputs))
 
     def let_be_repaired(self, beginning: str) -> None:
-        """Take others of the inputs whose names begin so when the run goes on; what they were stays written down."""
+        """Accept changes on resume of the inputs whose names begin so; the old fingerprints stay recorded."""
         found = self.read_json("inputs.json") or {}
         kept = {f"{name}, before it was put right" if name.startswith(beginning) else name: told for name, told in found.items()}
         self.write_json("inputs.json", kept)
 
     def lock(self) -> None:
-        """Make this process the only one that writes to the run."""
+        """Make this process the only writer of the run."""
         if self._lock is not None:
             return
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # some network file systems know no locks
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # some network file systems have no locks
                 os.close(descriptor)
                 return
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
@@ -181,7 +182,7 @@ class RunFolder:
         self._lock = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
-        """Let others write to the run."""
+        """Let other processes write to the run."""
         if self._lock is not None:
             self._lock()
             self._lock = None
@@ -192,7 +193,7 @@ class RunFolder:
         write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """Return the value of a JSON file, or None where there is none."""
+        """Return the value of a JSON file; None if it is missing."""
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
@@ -205,7 +206,7 @@ class RunFolder:
         with (self.path / name).open("a", encoding="utf8") as file:
             file.write(line + "\n")
         if name in self._logs:
-            self._logs[name].append(json.loads(line))  # as it would be read, so that a resumed run sees the same
+            self._logs[name].append(json.loads(line))  # parsed, so that a resumed run sees the same values
 
     def log_rows(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of `metrics.jsonl` or `timings.jsonl` so far: read once, then kept in memory."""
@@ -226,7 +227,7 @@ class RunFolder:
         write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
     def read_attempts(self, step: int) -> list[dict[str, Any]]:
-        """Return what `write_attempts` wrote of a step, [] where there is nothing."""
+        """Return the rows that `write_attempts` wrote for a step; [] if there are none."""
         path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
         try:
             return list(map(json.loads, gzip.decompress(path.read_bytes()).splitlines())) if path.exists() else []
@@ -236,7 +237,7 @@ class RunFolder:
     # ------------------------------------------------------------------ checkpoints
 
     def checkpoints(self, kind: str = "") -> list[Path]:
-        """Folders of complete checkpoints whose names begin with `kind`, oldest first."""
+        """Return the folders of complete checkpoints whose names begin with `kind`, oldest first."""
         found = [path.parent for path in (self.path / "checkpoints").glob(f"{kind}*/progress.json") if path.parent.suffix != ".writing"]
         return sorted(found, key=lambda folder: read_progress(folder)["order"])
 
@@ -244,8 +245,8 @@ class RunFolder:
         return self.path / "checkpoints" / name
 
     def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int, spare: str | None = None) -> None:
-        """Make a written folder the checkpoint `name` by one rename, with the checksums of its files, then remove all but the `keep` last
-        of its kind (`step-`) and the one that is called `spare`.
+        """Rename a written folder to the checkpoint `name`, with the checksums of its files. Then remove all but the last `keep` of its
+        kind (`step-`) and `spare`.
         """
         write_atomically(partial / "progress.json", json.dumps({**progress, "sha256": checksums_of(partial)}))
         folder = self.checkpoint(name)
@@ -254,18 +255,18 @@ class RunFolder:
         self.prune(name.split("-")[0] + "-", keep=keep, spare=spare)
 
     def prune(self, kind: str, *, keep: int, spare: str | None = None) -> None:
-        """Remove all checkpoints of a kind but the `keep` last and the one that is called `spare`."""
+        """Remove all checkpoints of a kind except the last `keep` and `spare`."""
         for old in self.checkpoints(kind)[:-keep]:
             if old.name != spare:
                 shutil.rmtree(old)
 
     def cut_after(self, phase: str, step: int) -> str | None:
-        """Forget what was written after `step` of `phase`, the last one that a checkpoint holds; a sentence where earlier rows are missing.
+        """Remove what was written after `step` of `phase`, the last one with a checkpoint; return a sentence if earlier rows are missing.
 
         Raises UserError for a damaged line with others after it.
         """
         for name in ("metrics.jsonl", "timings.jsonl"):
-            if (self.path / name).exists():  # written anew even where no row goes, since a kill leaves a torn last line
+            if (self.path / name).exists():  # rewritten in any case, since a kill leaves a torn last line
                 kept = [row for row in self.log_rows(name) if row["phase"] != phase or row["step"] <= step]
                 write_atomically(self.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
                 self._logs[name] = kept
@@ -278,13 +279,13 @@ class RunFolder:
 
 
 def step_of(path: Path) -> int | None:
-    """Return the step that a file such as `00012.jsonl.gz` is of; None for any other name, such as a copy that a program left there."""
+    """Return the step of a file such as `00012.jsonl.gz`; None for any other name, such as a copy that a program left."""
     number = path.name.removesuffix(".jsonl.gz")
     return int(number) if number.isdecimal() and number.isascii() else None
 
 
 def _is_a_beginning(path: Path) -> bool:
-    """Return whether a process that was killed before it wrote its configuration may have left this in its folder."""
+    """Return whether this may be left by a process killed before it wrote its configuration."""
     return path.name == "lock" or path.suffix == ".partial"
 
 
@@ -293,7 +294,7 @@ def _exists(path: Path) -> UserError:
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: its place in the `order`, the `step`s done where it is of a step, and its files' `sha256`."""
+    """Read a checkpoint's progress: its place in the `order`, its `step` if it has one, and its files' `sha256`."""
     try:
         progress = json.loads((checkpoint / "progress.json").read_text())
         number = checkpoint.name.rpartition("-")[2]
@@ -313,7 +314,7 @@ def damaged(checkpoint: Path, error: Exception) -> UserError:
 
 
 def environment() -> dict[str, Any]:
-    """Return what differs from machine to machine: versions, processor, commit, command."""
+    """Return facts that differ between machines: versions, processor, commit, command."""
     import torch
 
     versions: dict[str, str | None] = {}
@@ -343,9 +344,9 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree that etude runs from, with "-dirty" behind it where files differ; None for an installed package.
+    """Return the commit of the source tree that etude runs from, with "-dirty" appended if files differ; None for an installed package.
 
-    A package that is installed inside somebody's repository is none of it: git must know this very file.
+    A package installed inside somebody's repository does not count: git must know this very file.
     """
     here = Path(__file__)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
@@ -355,7 +356,7 @@ def _commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return what a git command prints, or None where it fails or there is no git."""
+    """Return the output of a git command; None if it fails or there is no git."""
     try:
         found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -364,12 +365,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def may_change(name: str) -> bool:
-    """Return whether a setting may be another one on resume (`CHANGEABLE`), of a run or of the adaptation that it begins with."""
+    """Return whether a setting, of a run or of its adaptation, may change on resume (`CHANGEABLE`)."""
     return name.removeprefix("adaptation_settings.") in CHANGEABLE
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two configurations differ, but for those that are no more."""
+    """Return the dotted names of settings in which two configurations differ, except removed settings."""
     before, after = flatten(kept), flatten(wanted)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     return [name for name in names if not is_removed(name, before.get(name))]
@@ -387,7 +388,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 
 def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return what the machine is told otherwise than before. Raises UserError for any other difference."""
+    """Return the changed machine settings. Raises UserError for any other difference."""
     before, after = flatten(kept), flatten(wanted)
     names = differing(kept, wanted)
     for name in names:

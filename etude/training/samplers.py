@@ -1,4 +1,4 @@
-"""Choose how a run samples its attempts, by its settings."""
+"""Choose the sampler of a run by its settings."""
 
 from collections import Counter
 from typing import Any
@@ -13,7 +13,7 @@ from etude.training.settings import PracticeSettings
 
 
 def sampler_for(settings: PracticeSettings, *, logprobs: Logprobs, own_answers: Counter[str] | None, **parts: Any) -> Sampler:
-    """Return the sampler of a run; `parts` are what all samplers take, `own_answers` what self-training counts."""
+    """Return the sampler of a run; `parts` are the arguments of all samplers, `own_answers` the counters of self-training."""
     common: dict[str, Any] = {"rollout": settings.rollout, "seed": settings.seed, **parts}
     if settings.reward == "self_training":
         counts = own_answers if own_answers is not None else Counter()

@@ -1,7 +1,7 @@
-"""A practised model, and its adapters, saved with the way it was asked: for etude (`etude.yaml`) and for programs that know nothing of it.
+"""A practised model and its adapters, saved with the prompt format of the run: for etude (`etude.yaml`) and for other programs.
 
-A base without a chat template gets the one by which it was asked. By default it generates what its run measured: greedy answers of at most
-so many tokens, which end where the run let them end.
+A base model without a chat template gets the one it was prompted with. By default it generates as its run measured: greedily, with the
+run's limit of tokens and its end tokens.
 """
 
 import copy
@@ -22,7 +22,7 @@ from etude.training.settings import PracticeSettings
 
 
 def save_asked(model: Any, tokenizer: Any, folder: Path, settings: PracticeSettings) -> Path:
-    """Write a Hugging Face folder of a model that practised, or practises, with these settings."""
+    """Write a Hugging Face folder of a model that practises with these settings."""
     save_model(
         model, told(tokenizer, settings), folder, generation=greedy(model, tokenizer, generation_config_of(settings)["max_new_tokens"])
     )
@@ -31,10 +31,10 @@ def save_asked(model: Any, tokenizer: Any, folder: Path, settings: PracticeSetti
 
 
 def save_adapters(model: Any, tokenizer: Any, run: Path, base: str, settings: PracticeSettings | None = None) -> Path | None:
-    """Write the adapters of a run's model, if it has any, into `adapter` in the run's folder, as PEFT does.
+    """Write the adapters of a run's model, if it has any, into `adapter` in the run's folder, in PEFT's format.
 
-    `base` is the model that they are for, by etude's name; where only etude makes its weights they are written too, into `base`. `settings`
-    are those of a run that asks its model.
+    `base` is etude's name of their base model; if only etude makes its weights, they are written too, into `base`. `settings` are those of
+    a run that prompts its model.
     """
     if not has_adapters(model):
         return None
@@ -54,7 +54,7 @@ def save_adapters(model: Any, tokenizer: Any, run: Path, base: str, settings: Pr
 
 
 def told(tokenizer: Any, settings: PracticeSettings) -> Any:
-    """The tokenizer with a chat template: its own, or a copy with the one by which a model without one was asked, where there is such."""
+    """Return the tokenizer with a chat template: its own, or a copy with the one the model was prompted with, if there is one."""
     if tokenizer.chat_template:
         return tokenizer
     asked, copied = generation_config_of(settings), copy.copy(tokenizer)
@@ -63,7 +63,7 @@ def told(tokenizer: Any, settings: PracticeSettings) -> Any:
 
 
 def greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
-    """Return how a run's evaluation generates."""
+    """Return the generation config of a run's evaluation."""
     ends = sorted(end_tokens(model, tokenizer))
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,

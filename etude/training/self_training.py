@@ -1,8 +1,8 @@
 """Practice on the model's own reliable answers: reliability moves from decoding into the weights, without gold answers.
 
-Of each task of a step attempts are sampled as elsewhere and an answer is decoded from the first `k` of them, by any method of
-`etude.decoding`; it joins them as an attempt at the plain prompt that was no sample of the policy, and `imitation` or `preference` learn
-from what `etude.rewards.own_answer` says of them.
+For each task of a step, attempts are sampled as usual and an answer is decoded from the first `k` of them, by any method of
+`etude.decoding`. It joins them as an attempt at the plain prompt that the policy did not sample. `imitation` or `preference` learn from the
+rewards of `etude.rewards.own_answer`.
 """
 
 import time
@@ -23,13 +23,13 @@ from etude.training.self_training_settings import SelfTraining
 
 @dataclass
 class SelfTrainingSampler(Sampler):
-    """Samples with an answer made of them as the last attempt of each group; scored by what `etude.rewards.own_answer` says."""
+    """Samples attempts and adds the answer decoded from them as the last attempt of each group; scored by `etude.rewards.own_answer`."""
 
     how: SelfTraining = field(default_factory=SelfTraining)
     logprobs: Logprobs | None = None
-    """Log-probs under the model as it is trained."""
+    """Log-probs under the trained model."""
     counts: Counter[str] = field(default_factory=Counter)
-    """What is counted of the answers; added to."""
+    """Counters of the answers; increased in place."""
 
     def sample(self, step: int, items: Items) -> RolloutBatch:
         clock, rollout = [time.perf_counter()], self.rollout

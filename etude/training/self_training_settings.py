@@ -1,4 +1,4 @@
-"""Which own answers are learned from, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of self-training; free of torch, so that they are read and checked without it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,21 +9,22 @@ from etude.errors import UserError
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """Which own answers are learned from."""
+    """Self-training: which of the model's own decoded answers it learns from."""
 
     decoding: ReliableDecoding = field(default_factory=lambda: ReliableDecoding("integrative"))
-    """How an answer is decoded from attempts; these are drawn by rollout.sampling."""
+    """How an answer is decoded from attempts, which rollout.sampling samples."""
     by: Literal["answers", "tokens"] = "answers"
-    """How sure an answer is: the share of the attempts that give it, or, of joint answers alone, the mean agreement of its tokens."""
+    """Confidence of an answer: `answers` = share of the attempts that give it; `tokens` = mean agreement of its tokens (only joint
+    answers)."""
     min_share: float = 0.0
-    """A task is left out where its answer is less sure than that; 0 leaves none out."""
+    """Leave out tasks whose answer has less confidence, in [0, 1]; 0 = none."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_share <= 1.0:
             raise UserError(f"self_training.min_share must be in [0, 1], got {self.min_share}")
 
     def check(self, num_samples: int) -> None:
-        """Raise UserError for what makes no answer of `num_samples` attempts."""
+        """Raise UserError for settings that decode no answer from `num_samples` attempts."""
         method = self.decoding.method
         if not self.decoding.is_on:
             raise UserError(f"self_training.decoding.method is none, which decodes nothing: set it to one of {', '.join(READS)}")

@@ -1,4 +1,4 @@
-"""What a practice run can be told. Every field is a `--key` of the command line and a line of YAML."""
+"""Settings of a practice run. Every field is a `--key` of the command line and a line of YAML."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,18 +28,20 @@ OTHER_REWARDS = ("combined", "self_training")
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Imitation of demonstrations before practice, so that practice is about skill and not about the form of an answer."""
+    """Warm start: supervised fine-tuning on demonstrations before practice, which teaches the form of an answer."""
 
     n: int = 0
-    """Demonstrations. Of a file or data set: the first training items with worked steps (with their bare answers, where no item has steps),
-    all of them unless given; of a family or function: items of a split of their own, given always."""
+    """Demonstrations; 0 = all. Of files and data sets: the first training items with worked steps, or with bare answers if no item has
+    steps. Of a family or function: items of a separate split; 0 is not allowed."""
     path: list[str] = field(default_factory=list)
     """Files of demonstrations, instead of training items."""
     writing: int = 0
-    """So many of the demonstrations, the first ones, are shown turned round too, for callbacks.synthetic_tasks: a problem is written."""
+    """How many of the demonstrations, the first ones, are also shown reversed: writing the problem (callbacks.synthetic_tasks); 0 = none.
+    """
     steps: int = 0
-    """Updates; 0 skips the warm start."""
+    """Optimizer updates; 0 = no warm start."""
     examples_per_step: int = 16
+    """Demonstrations per update."""
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(learning_rate=5e-5, warmup_steps=3))
 
     def __post_init__(self) -> None:
@@ -52,17 +54,18 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class Preferences(PreferenceLoss):
-    """Learning from answers that somebody compared, before practice; the reference is the model as it was before."""
+    """Preference optimization on given pairs before practice; the reference is the model before it."""
 
     path: list[str] = field(default_factory=list)
-    """Files of `prompt`, `chosen`, `rejected`, as text or chat messages."""
+    """Files with `prompt`, `chosen` and `rejected`, as text or chat messages."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our names (prompt, chosen, rejected) to the files' columns."""
+    """Maps our names (prompt, chosen, rejected) to the files' columns."""
     n: int | None = None
-    """Pairs, the first ones; all of the files unless given."""
+    """Number of pairs, the first ones; null = all."""
     steps: int = 0
-    """Updates; 0 skips them."""
+    """Optimizer updates; 0 = off."""
     pairs_per_step: int = 16
+    """Pairs per update."""
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(learning_rate=1e-5, warmup_steps=3))
 
     def __post_init__(self) -> None:
@@ -79,56 +82,54 @@ class Preferences(PreferenceLoss):
 
 @dataclass(frozen=True)
 class PracticeSettings:
-    """A practice run: a model, tasks, a warm start, exploration, feedback, learning and evaluation."""
+    """Settings of a practice run: model, tasks, warm start, rollouts, rewards, learning and evaluation."""
 
     tasks: TaskSource
     model: str = "smollm2-135m"
-    """A bundled name, a folder (of a model, or of a LoRA adapter as PEFT writes it), a .gguf file or a hub id."""
+    """Model to train: a bundled name, a folder (of a model or a PEFT LoRA adapter), a .gguf file or a hub id."""
     adaptation: str | None = None
-    """An adaptation (`etude adapt`: the name of one that ships, or a YAML file) that the model goes through first, with this model and
-    seed, and what is said here of the machine, in the run's folder `knowledge`; none unless given."""
+    """Adaptation to run first (`etude adapt`: a shipped name or a YAML file), with this run's model, seed and machine, in the run's
+    subfolder `knowledge`; null = none."""
     adaptation_settings: dict[str, Any] = field(default_factory=dict)
-    """Its settings that are to be others, by dotted name: {study.tokens: 300000}."""
+    """Overrides of the adaptation's settings, by dotted name: {study.tokens: 300000}."""
     system: str | None = None
-    """System message put before every prompt; none leaves it to the chat template, "" is an empty one."""
+    """System message before every prompt; null = what the chat template does, "" = an empty message."""
     n: int | None = None
-    """Tasks to practise on: all of a file unless given, of a family as many as the steps need."""
+    """Number of training tasks; null = all of files and data sets, as many as the steps need of a family or function."""
     steps: int = 50
-    """Steps of practice: each explores, scores and updates; 0 measures the warm start only."""
+    """Practice steps: each samples, scores and updates; 0 = measure only the warm start."""
     seed: int = 0
     warm_start: WarmStart = field(default_factory=WarmStart)
     preferences: Preferences = field(default_factory=Preferences)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     kv_cache: KVCacheSettings = field(default_factory=KVCacheSettings)
     reward: str = "verifier"
-    """`verifier` (the tasks' verifiers), `random` (the control), `majority_vote` (of a task's attempts, without gold answers), `judge` (a
-    model), `format` (of tasks.actions), `combined`, or `self_training` (by an answer that the model decodes from several of its
+    """`verifier` (the tasks' verifiers), `random` (control), `majority_vote` (of a task's attempts, without gold answers), `judge` (LLM as
+    a judge), `format` (of tasks.actions), `combined`, or `self_training` (by an answer that the model decodes from several of its
     attempts)."""
     reward_weights: dict[str, float] = field(default_factory=dict)
-    """`combined`: the parts with their weights, {verifier: 1.0, judge: 0.5, format: 0.1}; the score is their weighted mean."""
+    """`combined`: weight of each part, {verifier: 1.0, judge: 0.5, format: 0.1}; the reward is the weighted mean."""
     reward_optional: list[str] = field(default_factory=list)
-    """`combined`: parts that are left out of the mean where they have no score; without a score of another part there is none at all."""
+    """`combined`: parts that are left out of the mean if they have no score; if another part has none, the attempt has no reward."""
     judge: Judging = field(default_factory=Judging)
     majority_vote: MajorityVoteSettings = field(default_factory=MajorityVoteSettings)
     self_training: SelfTraining = field(default_factory=SelfTraining)
     timeout_seconds: float = 5.0
-    """Time a verifier has for one answer."""
+    """Time limit of a verifier for one answer, in seconds."""
     max_unscored_share: float = 0.1
-    """The run stops with the reason where more of a step's attempts, or of an evaluation's answers, than this share have no score, two
-    apart: a verifier that fails on so many is wrong, and what is left out is no random part. Not by majority_vote, which abstains; 1
-    never."""
+    """Stop the run if more than this share of a step's attempts or an evaluation's answers, and more than two, have no score; 1 = never.
+    Not for majority_vote, which abstains."""
     isolate_verifiers: Isolation = True
-    """Whether verifiers are kept from files (but temporary ones), network, other processes and the keys in your environment: true closes
-    what the kernel can, and says what it can't; `required` refuses to run where something stays open; false closes nothing, for a verifier
-    that needs more."""
+    """Sandbox verifiers: they write only temporary files, and reach no network, other processes or keys in your environment. true = as far
+    as the kernel can, reporting what it can't; `required` = refuse to run if anything stays open; false = off."""
     async_verifiers: bool = True
-    """Whether verifiers judge a group while others are still sampled: the same rewards, sooner. False: one after the other, for verifiers
-    that need the processor's cores for themselves to answer in time."""
+    """Verify groups while others are still sampled: the same rewards, sooner. false = one after the other, for verifiers that need all CPU
+    cores to answer in time."""
     learn: Learning = field(default_factory=Learning)
     evaluation: Evaluation = field(default_factory=Evaluation)
     retention: Retention = field(default_factory=Retention)
     save_steps: int = 25
-    """Steps between checkpoints; 0 keeps only the warm start's and the final model."""
+    """Steps between checkpoints; 0 = keep only the warm start's and the final model."""
     save_total_limit: int = 1
     machine: Machine = field(default_factory=Machine)
     callbacks: dict[str, Any] = field(
@@ -137,7 +138,7 @@ class PracticeSettings:
     )
     """Optional features by name, each with its settings."""
     callback_classes: dict[str, str] = field(default_factory=dict)
-    """Users' own callbacks: name → FILE.py:CLASS or package.module:CLASS."""
+    """Your own callbacks: name → FILE.py:CLASS or package.module:CLASS."""
 
     def __post_init__(self) -> None:
         check_known("reward", self.reward, (*REWARDS, *OTHER_REWARDS))
@@ -151,9 +152,9 @@ class PracticeSettings:
         at_least("save_steps", self.save_steps, 0)
         at_least("save_total_limit", self.save_total_limit, 1)
         low, high = self.learn.clip
-        object.__setattr__(self, "learn", replace(self.learn, clip_low=low, clip_high=high))  # a run's configuration names what it did
+        object.__setattr__(self, "learn", replace(self.learn, clip_low=low, clip_high=high))  # the saved configuration has the used values
 
     @property
     def reward_parts(self) -> tuple[str, ...]:
-        """The kinds of feedback that make up the score."""
+        """The rewards that make up the score."""
         return tuple(self.reward_weights) if self.reward == "combined" else (self.reward,)

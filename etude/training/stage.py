@@ -1,4 +1,4 @@
-"""A training stage that may be asked to end between any two steps: steps left in, checkpoints out."""
+"""A training stage that can be interrupted between any two steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from etude.training.interruption import Interrupted, Interruption
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage does in a step, and when it is saved."""
+    """The steps of a stage, and when it is saved."""
 
     phase: str
-    """`warm_start`, `preference` or `practice`: what its rows in the logs are called."""
+    """`warm_start`, `preference` or `practice`: its name in the logs."""
     kind: str
-    """What the names of its checkpoints begin with."""
+    """Prefix of its checkpoints' names."""
     order: int
-    """Where it begins among all checkpoints: the stages before practice count up to 0, practice on from there."""
+    """Its offset among all checkpoints: the stages before practice count up to 0, practice on from there."""
     page: str
-    """The page of the run's measurements that its model is measured on."""
+    """The name of its model's page among the run's measurements."""
     total: int
     """Steps."""
     every: int
     """Steps between checkpoints; 0: none on the way."""
     saves_last: bool
-    """Whether the last step has a checkpoint of this kind whatever `every` says."""
+    """Whether the last step has a checkpoint whatever `every` says."""
     prepare: Callable[[int], Any]
-    """Makes what a step, counted from 1, learns from; a signal may end it."""
+    """Returns the data of a step, counted from 1; a signal may interrupt it."""
     update: Callable[[int, Any], None]
-    """Learns from that, to the end."""
+    """Learns from the data; a signal waits for its end."""
 
     @property
     def name(self) -> str:
@@ -38,7 +38,9 @@ class Stage:
     def train(
         self, done: int, save: Callable[[int], None], reporter: Reporter, interruption: Interruption, is_over: Callable[[], bool]
     ) -> None:
-        """Make the steps after `done`, until `is_over`; `save` is called with the steps done, on the way and where a signal ends it."""
+        """Run the steps after `done` until `is_over`; `save` gets the number of steps done, at intervals and when a signal ends the
+        stage.
+        """
         saved = done
         try:
             for before in reporter.steps(self.name, range(done, self.total), total=self.total):

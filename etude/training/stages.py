@@ -1,6 +1,6 @@
-"""What a model learns before practice: to imitate demonstrations (the warm start), then from answers that somebody compared.
+"""The stages before practice: imitation of demonstrations (the warm start), then learning from preference pairs.
 
-Each is a stage of a run: an update on what is prepared for every step. Its last checkpoint stays, its optimizer does not outlive it.
+Each stage makes one update a step on prepared data. Its last checkpoint is kept, its optimizer is not.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from etude.training.practice_run import PracticeRun
 
 
 def warm_start(run: PracticeRun) -> None:
-    """Imitate the demonstrations, where there is a warm start."""
+    """Imitate the demonstrations, if there is a warm start."""
     steps, ends_at = run.settings.warm_start.steps, -run.settings.preferences.steps
     if steps:
         make, prepare = partial(warm_start_learner, run.model, run.settings, run.place.dtype), partial(demonstrations_of, run)
@@ -24,7 +24,7 @@ def warm_start(run: PracticeRun) -> None:
 
 
 def learn_from_comparisons(run: PracticeRun) -> None:
-    """Learn from preference pairs, where there is such a stage."""
+    """Learn from preference pairs, if there is such a stage."""
     how = run.settings.preferences
     if how.steps:
 
@@ -36,7 +36,7 @@ def learn_from_comparisons(run: PracticeRun) -> None:
 
 
 def demonstrations_of(run: PracticeRun, step: int) -> list[Example]:
-    """Return what warm-start step `step`, counted from 1, imitates."""
+    """Return the examples of warm-start step `step`, counted from 1."""
     return batch_at(step, run.data.demonstrations, run.settings.warm_start.examples_per_step, run.seed, "warm_start")
 
 

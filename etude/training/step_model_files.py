@@ -1,6 +1,6 @@
-"""The step model of a run, and of a saved model: a file beside the weights, which evaluate and generate search by.
+"""The step model of a saved model, in files beside the weights; evaluate and generate search with it.
 
-step_model.safetensors   the head; in the file's metadata, as JSON, whose hidden states it reads, and the width of its hidden layer
+step_model.safetensors   the head; the file's metadata has, as JSON, the backbone and the width of the hidden layer
 step_model/              an own backbone, as a Hugging Face folder
 """
 
@@ -25,8 +25,8 @@ FILE, FOLDER = "step_model.safetensors", "step_model"
 
 
 def value_by(step_model: StepModel) -> Value:
-    """What nodes of searches are worth by it, ended or not. Every prefix is read from its first token on: the keys and values that the
-    engine keeps are of a copy that may have another precision.
+    """Return a function that values search nodes by the step model, ended or not. It computes every prefix from its first token, since the
+    engine's keys and values may have another precision.
     """
 
     def value(pairs: Sequence[tuple[Tree, Node]]) -> list[float | None]:
@@ -37,7 +37,7 @@ def value_by(step_model: StepModel) -> Value:
 
 
 def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None:
-    """Write it beside the model of this folder."""
+    """Write the step model into the folder of its model."""
     if step_model.owns_backbone:
         save_model(step_model.backbone, tokenizer, folder / FOLDER)
     told = {FOLDER: json.dumps({"backbone": step_model.settings.backbone, "hidden": step_model.settings.hidden})}

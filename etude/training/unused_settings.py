@@ -1,4 +1,4 @@
-"""Which settings of a practice run are read, by what else is set; callbacks that are not listed have none."""
+"""Find the settings of a practice run that nothing reads; callbacks that are not listed have none."""
 
 from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES
 from etude.learn.step_advantages import STEP_ADVANTAGES
@@ -46,17 +46,17 @@ READ = (
     Read(("callbacks.gate.max_accuracy_drop", "callbacks.gate.max_perplexity_rise"), "retention.probe", (True,)),
     Read(("callbacks.gate.max_rollbacks",), "callbacks.gate.action", ("rollback", "lower_lr", "raise_replay")),
 )
-"""What reads settings that belong to one value of another setting."""
+"""Settings that are read only for some values of another setting."""
 _OF_STEPS = ("gate", "replay", "divergence")
-"""Callbacks without a meaning where practice has no steps."""
+"""Callbacks that do nothing if practice has no steps."""
 
 
 def unused_settings(settings: PracticeSettings) -> list[str]:
-    """Return for each group of changed settings that nothing reads their names and why: `judge.model: reward is verifier`."""
+    """Return the changed settings that nothing reads, in groups with the reason: `judge.model: reward is verifier`."""
     values = flatten(to_plain_values(settings)) | {"reward": settings.reward_parts}
     unread = unread_by(READ, values) | unread_in("kv_cache", settings.kv_cache, "policy") | _of_search(settings)
     decoding = settings.self_training.decoding
-    if settings.reward == "self_training":  # whose attempts are sampled by rollout.sampling
+    if settings.reward == "self_training":  # its attempts are sampled by rollout.sampling
         unread |= {
             tuple(f"self_training.decoding.{name}" for name in sorted({*decoding.unread, "sampling."})): (
                 f"self_training.decoding.method is {decoding.method}"
@@ -64,13 +64,13 @@ def unused_settings(settings: PracticeSettings) -> list[str]:
         }
     if not settings.tasks.actions.gate and "format" not in settings.reward_parts:
         unread |= {("tasks.actions.malformed_score",): "neither reward format nor tasks.actions.gate scores the form"}
-    clip = dict(zip(("learn.clip_low", "learn.clip_high"), CLIP_RANGES[settings.learn.loss], strict=True))  # which its loss has by default
+    clip = dict(zip(("learn.clip_low", "learn.clip_high"), CLIP_RANGES[settings.learn.loss], strict=True))  # the loss's defaults
     idle = [f"callbacks.{name}" for name in _OF_STEPS if name in settings.callbacks and not settings.steps]
     return unread_among(settings, practice_defaults() | clip, unread) + ([f"{', '.join(idle)}: steps is 0"] if idle else [])
 
 
 def said_of_unused(settings: PracticeSettings) -> list[str]:
-    """Return the one sentence of all of them, as a run and a dry run say it; none where every setting is read."""
+    """Return the unused settings in one sentence, for a run and a dry run; [] if every setting is read."""
     unused = unused_settings(settings)
     return [f"unused settings: {'; '.join(unused)}"] if unused else []
 

@@ -1,4 +1,4 @@
-"""Demonstrations of writing a problem, for the warm start of a model that is going to write tasks (`etude.callbacks.synthetic_tasks`)."""
+"""Demonstrations of writing a problem, for the warm start of a model that will write tasks (`etude.callbacks.synthetic_tasks`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ from etude.tasks.task import Task
 
 
 def writing_demonstrations(tokenizer: Any, tasks: Sequence[Task], *, n: int, shots: int, seed: int, max_tokens: int) -> list[Example]:
-    """Turn the first n of the tasks that demonstrate answers round: their problems are written, after `shots` other ones, by turns as a
-    variant's writer and as a proposer is asked. One longer than `max_tokens` is left out. Raises UserError where there are fewer.
+    """Return demonstrations of writing the problems of the first n tasks, after `shots` other ones; prompts alternate between those of a
+    variant's writer and of a proposer. One longer than `max_tokens` is left out. Raises UserError if there are fewer than n tasks.
     """
     if n > len(tasks):
         raise UserError(f"warm_start.writing is {n}, but there are only {len(tasks)} demonstrations: lower it, or raise warm_start.n")

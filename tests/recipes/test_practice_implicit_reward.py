@@ -30,13 +30,6 @@ def test_it_is_asked_before_it_learns_and_changes_what_is_learned(whole, finishe
     assert (whole / "model" / "model.safetensors").read_bytes() != (finished / "model" / "model.safetensors").read_bytes()
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_bytes(small, whole, tmp_path, killed_behind_step_3):
-    with killed_behind_step_3:
-        small(tmp_path / "run", IMPLICIT)
-    small(tmp_path / "run", IMPLICIT, resume=True)
-    assert all((tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes() for name in SAME)
-
-
 def test_without_anything_learned_it_changes_nothing(small, tmp_path):
     """Identity: rewards that are all 0 (here since its rate rises from nearly nothing) leave the outcome's advantage as it is."""
     slow = IMPLICIT | {"implicit_reward.optimizer.warmup_steps": 10**9, "steps": 2}

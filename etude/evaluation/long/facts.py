@@ -14,7 +14,7 @@ Story = tuple[list[str], str, str]
 
 
 def babi_generator(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
-    """Return a generator that asks a question of a bAbI story, with the facts before it.
+    """Create a generator of questions about a bAbI story, with the facts before each.
 
     Raises UserError for a file without questions.
     """

@@ -16,7 +16,7 @@ NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. The
 
 
 _BEGINNINGS = 100
-"""Start positions that are tried before a text is said to have no room."""
+"""Number of start positions to try before an error."""
 
 
 class Haystack:
@@ -32,10 +32,10 @@ class Haystack:
         self._ends = list(accumulate(self._tokens))
 
     def around(self, draw: Random, hidden: Sequence[str], tokens: int) -> tuple[str, list[float]]:
-        """Hide texts at random places between about `tokens` tokens of sentences; return the text and each depth from 0 to 1.
+        """Hide texts at random places between about `tokens` tokens of sentences; returns the text and each depth from 0 to 1.
 
-        The sentences start at a random one and wrap around at the end of the haystack. If the next sentence is so long that less than half
-        of the room would be filled, another start is sampled. The hidden texts keep their order. Raises UserError if they do not fit.
+        The sentences start at a random one and wrap around at the end of the haystack. If less than half of the room would be filled before
+        a long sentence, another start is sampled. The hidden texts keep their order. Raises UserError if they do not fit.
         """
         own = [self.count(f" {each}") for each in hidden]
         free = tokens - sum(own)
@@ -54,7 +54,7 @@ class Haystack:
         return " ".join([*parts, *sentences[last:]]), [place / len(sentences) for place in places]
 
     def _from(self, first: int, tokens: int) -> list[int]:
-        """Return the indices of as many sentences from this one on as fit."""
+        """Return the indices of the sentences from this one that fit."""
         count, before = len(self.sentences), self._ends[first] - self._tokens[first]
         whole, rest = divmod(tokens, self._ends[-1])
         chosen = [*range(first, count), *range(first)] * whole

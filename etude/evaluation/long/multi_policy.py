@@ -1,7 +1,7 @@
-"""Evaluate many cache policies on one prompt: it is read once, each policy gets a row, and the rows are decoded as one batch.
+"""Evaluates many cache policies on one prompt: it is read once, each policy gets a row, and the rows are decoded as one batch.
 
-While a prompt is read in one piece, a policy evicts only after a layer's attention, so that all policies see the same states: those of full
-attention. What comes after the eviction, a question that was not known before and the answer, is kept.
+While a prompt is read at once, a policy evicts only after a layer's attention, so all policies see the states of full attention. Tokens
+after the eviction, an unseen question and the answer, are kept.
 
 Shapes: P policies, V vocabulary.
 """
@@ -35,16 +35,16 @@ from etude.models.adapters import base_of
 
 
 class Reading:
-    """A prompt under full attention, read piece by piece, with what the policies' scores go by."""
+    """A prompt under full attention, read in parts, with the inputs of the policies' scores."""
 
     def __init__(self, model: Any, policies: Sequence[CachePolicy] = ()) -> None:
-        """`policies`: those that rows may be made for."""
+        """Prepare to read a prompt; `policies`: those for which rows may be created."""
         self.model = model
         self._attachment = Attachment.to(model, EvictionPolicy(Recording(tuple(score for policy in policies for score in policy.scores))))
         self._cache: Cache = DynamicCache(config=base_of(model).config.get_text_config())
         self.tokens: list[int] = []
         self.logits_V: torch.Tensor | None = None
-        """Logits of what follows."""
+        """Logits after the tokens so far."""
         self._replays: dict[Reconstruction, list[torch.Tensor]] = {}
 
     @torch.inference_mode()
@@ -61,18 +61,18 @@ class Reading:
         self.logits_V = output.logits[0, -1].float()
 
     def fork(self) -> "Reading":
-        """Return a copy that is continued apart."""
+        """Return an independent copy."""
         other = copy.copy(self)
         other._cache, other.tokens, other._replays = copy.deepcopy(self._cache), list(self.tokens), {}
         return other
 
     def rows(self, policies: Sequence[CachePolicy]) -> "Rows":
-        """Make a row for each of these policies, which are of one kind. Raises ValueError for an eviction policy that rerotates."""
+        """Create a row for each of these policies, which are of one kind. Raises ValueError for an eviction policy that rerotates."""
         return policies[0].rows(self, policies)
 
     @torch.inference_mode()
     def evicted(self, policies: Sequence[EvictionPolicy]) -> "Rows":
-        """Make a row for each eviction policy. Raises ValueError for one that rerotates."""
+        """Create a row for each eviction policy. Raises ValueError for one that rerotates."""
         if any(policy.rerotate for policy in policies):
             raise ValueError("rows of one batch stand at the positions of the text: leave rerotate out")
         attachment = Attachment.to(self.model, FULL)
@@ -92,7 +92,7 @@ class Reading:
 
     @torch.inference_mode()
     def paged(self, policies: Sequence[PagedRetrieval]) -> "Rows":
-        """Make a row for each retrieval policy over the same pages: they may differ in how much they read."""
+        """Create a row for each retrieval policy over the same pages; the policies may differ in their budgets."""
         attachment = Attachment.to(self.model, policies[0])
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
@@ -108,17 +108,17 @@ class Reading:
         return Rows(self.model, attachment, cache, len(policies))
 
     def lazy(self, policies: Sequence[LazyTokens]) -> "Rows":
-        """Compute the prompt once more as far as it is read, by the one policy."""
+        """Compute the prompt again under the only policy (LazyLLM)."""
         (policy,) = policies
         return LazyRows(self.model, policy, self.tokens)
 
     @torch.inference_mode()
     def held(self, policy: EvictionPolicy) -> list[ScoreInputs]:
-        """Return by layer what the policy's score is given of the prompt: `policy.score` of it is the importance of its tokens."""
+        """Return, by layer, the inputs of the policy's score for the prompt; `policy.score` computes its tokens' importance from them."""
         return self._under(policy, score_inputs_of(self._layers, 0, policy))
 
     def _under(self, policy: EvictionPolicy, helds: Sequence[ScoreInputs]) -> list[ScoreInputs]:
-        """Return the inputs for another policy, with what was computed of them so far."""
+        """Convert the inputs to those of another policy, with the results computed so far."""
         recent, found = policy.recent(len(self.tokens)), []
         for layer, held in zip(self._layers, helds, strict=True):
             found.append(replace(held, budget=policy.budget(held.seen, layer.number, layer.layers), recent=recent))
@@ -129,15 +129,15 @@ class Reading:
 
     @torch.inference_mode()
     def read_by(self, tokens: Sequence[int]) -> list[torch.Tensor]:
-        """Return by layer the attention [H, T] that these tokens, after the prompt, give to its tokens. The reading must be for a policy
-        that goes by sums of attention.
+        """Return, by layer, the attention [H, T] of these tokens, which follow the prompt, to the prompt's tokens. The reading must be for
+        a policy that uses sums of attention.
         """
         again = self._unread()
         again.read(tokens)
         return [torch.stack([own.mass_T for own in layer.slots.row(0)])[:, : len(self.tokens)] for layer in again._layers if layer.slots]
 
     def _give_others(self, cache: Cache, rows: int) -> None:
-        """Copy layers of another kind (windows, states), which no policy changes: a row for each policy."""
+        """Copy layers of another kind (windows, states), which policies do not change, with a row for each policy."""
         _, others = split_layers(self._cache.layers)
         for number, layer in enumerate(self._cache.layers):
             if layer in others:
@@ -158,7 +158,7 @@ class Reading:
         return again
 
     def _masses(self, how: Reconstruction) -> list[torch.Tensor]:
-        """Return by layer the largest attention of the reconstruction, [H, T]."""
+        """Return, by layer, the largest attention [H, T] of the reconstruction."""
         if how not in self._replays:
             again = self._unread()
             tokens_1T = torch.tensor([self.tokens], device=self._attachment.device)
@@ -176,39 +176,39 @@ class Rows:
     def __init__(self, model: Any, attachment: Attachment, cache: Cache, count: int) -> None:
         self.attachment, self.cache, self._model, self._count = attachment, cache, model, count
         self.passes = 0
-        """Forward passes of the model so far."""
+        """Number of forward passes of the model so far."""
 
     @property
     def held_tokens(self) -> list[float]:
-        """Tokens that each row holds where the model computes, on average over layers and heads.
+        """Tokens that each row holds on the model's device, averaged over layers and heads.
 
-        Under retrieval what is read at a time where the rest is offloaded (streamed: in one layer alone), and summaries by their size.
+        Under retrieval with offloading, this counts the tokens read at a time (streamed: in one layer), and summaries by their size.
         """
         layers, _ = split_layers(self.cache.layers)
         streamed_B = np.max([layer.streamed_tokens_B for layer in layers], axis=0) / len(layers)
         return (np.mean([layer.held_tokens_B for layer in layers], axis=0) + streamed_B).tolist()  # type: ignore[no-any-return]
 
     def shares(self, row: int, tokens: int) -> np.ndarray:
-        """Return what a row has of the prompt's first `tokens`, by layer and head, [L, H, T]: 1 where one is kept; under retrieval how much
-        of its page was read, on average over the tokens that were generated so far.
+        """Return the share [L, H, T] of the prompt's first `tokens` that a row has, by layer and head: 1 for a kept token; under retrieval
+        the share of its page that was read, averaged over the tokens generated so far.
         """
         return np.stack([layer.shares_HT(row, tokens) for layer in split_layers(self.cache.layers)[0]])
 
     @property
     def hit_rate(self) -> float | None:
-        """Share of the units that were read which lay beside the model already; None where nothing is offloaded."""
+        """Share of the units read that were already on the model's device; None without offloading."""
         asked = sum(pool.hits + pool.misses for pool in self._pools)
         return sum(pool.hits for pool in self._pools) / asked if asked else None
 
     @property
     def expected_rate(self) -> float | None:
-        """Share of the units that were fetched which had been prefetched (`PagedRetrieval.prefetch_pages`)."""
+        """Share of the fetched units that had been prefetched (`PagedRetrieval.prefetch_pages`)."""
         misses = sum(pool.misses for pool in self._pools)
         return sum(pool.expected_misses for pool in self._pools) / misses if misses else None
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes that were fetched from further away."""
+        """Bytes fetched from offloaded storage."""
         return sum(pool.moved_bytes for pool in self._pools)
 
     @property
@@ -216,27 +216,27 @@ class Rows:
         return [layer.pool for layer in split_layers(self.cache.layers)[0] if layer.pool]
 
     def first(self, reading: Reading) -> torch.Tensor:
-        """Return the logits [P, V] of what follows the prompt itself, which are the same for every policy."""
+        """Return the logits [P, V] after the prompt, which are the same for every policy."""
         assert reading.logits_V is not None
         return reading.logits_V.expand(self._count, -1)
 
     @torch.inference_mode()
     def forced(self, tokens: Sequence[int], *, keep: int | None = None) -> torch.Tensor:
-        """Append the same tokens to every row; returns the logits [P, T, V] of what follows each of them, or each of the last `keep`."""
+        """Append the same tokens to every row; returns the logits [P, T, V] after each of them, or after each of the last `keep`."""
         return self._logits(torch.tensor([list(tokens)] * self._count), keep=len(tokens) if keep is None else keep)
 
     def take_back(self, tokens: int) -> None:
-        """Forget the last tokens of every row."""
+        """Remove the last tokens of every row (rollback)."""
         self.cache.crop(-tokens)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+        """Keep only these rows."""
         self.cache.reorder_cache(torch.tensor(list(rows)))  # type: ignore[arg-type]  # annotated LongTensor, which no tensor is
         self._count = len(rows)
 
     @torch.inference_mode()
     def greedy(self, logits_PV: torch.Tensor, n: int, ends: Collection[int]) -> list[list[int]]:
-        """Decode up to `n` tokens for each row greedily, the first by these logits; without the token that ended them. Rows that end are
+        """Decode up to `n` tokens greedily for each row, the first from these logits; the results exclude end tokens. Ended rows are
         dropped.
         """
         found: list[list[int]] = [[] for _ in range(self._count)]
@@ -264,7 +264,7 @@ class Rows:
 
 
 class LazyRows(Rows):
-    """One row of a text that is computed as far as it is read (LazyLLM)."""
+    """One row of a lazily computed text (LazyLLM)."""
 
     def __init__(self, model: Any, how: LazyTokens, text: Sequence[int]) -> None:
         self._text, self._count, self.passes = LazyText(model, how), 1, 0
@@ -275,21 +275,21 @@ class LazyRows(Rows):
         return [self._text.computed_tokens]
 
     def shares(self, row: int, tokens: int) -> np.ndarray:
-        """Return which tokens were computed, by layer and for every head alike, [L, 1, T]."""
+        """Return which tokens were computed [L, 1, T], by layer, the same for every head."""
         return self._text.is_computed_LT[:, None, :tokens].double().cpu().numpy()
 
     def first(self, reading: Reading | None = None) -> torch.Tensor:
         return self._first_V[None]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep the one row."""
+        """Keep the only row."""
 
     def take_back(self, tokens: int) -> None:
-        """Raises ValueError: reading has made other tokens continue."""
+        """Raise ValueError, since reading has made other tokens continue."""
         raise ValueError("tokens that are computed as far as they are read can't be taken back")
 
     def _logits(self, tokens_PT: torch.Tensor, keep: int) -> torch.Tensor:
-        """Read tokens together where only what follows the last is needed, otherwise one by one."""
+        """Read tokens together if only the logits after the last are needed, otherwise one by one."""
         self.passes += 1
         (tokens_T,) = tokens_PT
         parts = [tokens_T] if keep == 1 else list(tokens_T[:, None])

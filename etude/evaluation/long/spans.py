@@ -17,7 +17,7 @@ Generator = Callable[[Random, Haystack, int], LongTask]
 
 
 def qmsum_generator(path: Path) -> Generator:
-    """Return a generator of QMSum tasks: the turns around the span that answers a question about a meeting.
+    """Create a generator of QMSum tasks: the turns around the span that answers a question about a meeting.
 
     Raises UserError for a file without questions.
     """
@@ -36,7 +36,7 @@ def qmsum_generator(path: Path) -> Generator:
 
 
 def squality_generator(path: Path) -> Generator:
-    """Return a generator of SQuALITY tasks: a question about the first part of a story.
+    """Create a generator of SQuALITY tasks: a question about the first part of a story.
 
     Raises UserError for a row without a paragraph that fits.
     """
@@ -59,7 +59,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _around(parts: list[str], first: int, last: int, tokens: int, count: Count) -> str:
-    """Take the parts `first` to `last`, then in turn those before and after them, as long as they fit."""
+    """Take the parts `first` to `last`, then alternately those before and after them, as long as they fit."""
     chosen: list[int] = []
     room = tokens
     outside = [place for step in range(1, len(parts)) for place in (first - step, last + step) if 0 <= place < len(parts)]

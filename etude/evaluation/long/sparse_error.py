@@ -1,4 +1,4 @@
-"""The error of block-sparse prefill, measured by computing dense attention beside it."""
+"""The error of block-sparse prefill, compared with dense attention."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,11 +14,11 @@ class SparseError:
     """The error in one key head of one layer, or the means over several."""
 
     density: float
-    """Share of the blocks that is read."""
+    """Share of the blocks that are read."""
     mass: float
-    """Share of dense attention in these blocks, the mean over queries and heads."""
+    """Share of dense attention in these blocks, averaged over queries and heads."""
     recall: float
-    """Share that is read of the blocks with most attention, as many as are read."""
+    """Of the blocks with most attention, as many as are read: the share that is read."""
     error: float
     """|sparse - dense| / |dense| of the attention output, L2."""
 
@@ -31,7 +31,7 @@ class SparseError:
 def sparse_error(
     how: SparsePrefill, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float
 ) -> SparseError:
-    """Measure a pattern on the last Q of T tokens; `how.density` counts on, as in a model."""
+    """Measure a pattern on the last Q of T tokens; `how.density` accumulates, as in a model."""
     size, tokens, before = how.block_tokens, len(keys_TD), len(keys_TD) - queries_RQD.shape[1]
     is_read_RMP = how.chosen(queries_RQD, keys_TD, scale)
     masses, recalls = [], []
@@ -56,5 +56,5 @@ def sparse_error(
 
 
 def _pairs(rows: int, first: int) -> int:
-    """Return the pairs of blocks of dense attention, for `rows` blocks of queries after `first` others."""
+    """Count the pairs of blocks of dense attention, for `rows` blocks of queries after `first` others."""
     return sum(first + row + 1 for row in range(rows))

@@ -17,7 +17,7 @@ class LongTask:
     begin: str
     """The beginning of the answer, which the model continues; "" leaves it to the model."""
     answers: tuple[str, ...]
-    """All must be said; of a task by likeness, references of which the closest counts."""
+    """The required answers; with `by_likeness`, references of which the closest counts."""
     by_likeness: bool = False
     """Score by ROUGE-L instead of exact words."""
     depth: float | None = None
@@ -31,7 +31,7 @@ class LongTask:
 
 
 def contains_answer(text: str, answer: str) -> bool:
-    """Return whether the words of an answer occur in a text, consecutively.
+    """Tell whether the words of an answer occur consecutively in a text.
 
     >>> contains_answer("It is 4231.", "4231"), contains_answer("It is 42310.", "4231"), contains_answer("In the big park", "the park")
     (True, False, False)

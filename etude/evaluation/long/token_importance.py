@@ -1,9 +1,9 @@
-"""Leave-one-out importance of the tokens of a context: how much less likely the answer is without a token's keys and values.
+"""Leave-one-out importance of a context's tokens: the loss of the answer's log-prob without a token's keys and values.
 
     worth_j = log p(answer | context) - log p(answer | context without j), in nats
 
-A token is left out as a cache evicts it, in all layers and heads, after the context was read: what other tokens made of it stays. Cost: a
-forward pass of the tokens after the context for every token of it, so it is for contexts of a few hundred tokens.
+A token is evicted from the cache in all layers and heads after the context was read, so its influence on other tokens remains. Cost: a
+forward pass of the tokens after the context for every context token, so it suits contexts of a few hundred tokens.
 
 Shapes: T tokens of the context, A of the answer.
 """
@@ -23,9 +23,9 @@ from etude.models.adapters import base_of
 def token_importance(
     model: Any, text: Sequence[int], question: Sequence[int], answer: Sequence[int], *, is_seen: bool, batch_rows: int = 32
 ) -> tuple[float, torch.Tensor]:
-    """Return the answer's log-prob under the full context, and what each token of the text is worth to it, [T].
+    """Return the answer's log-prob under the full context, and the importance [T] of each token of the text.
 
-    `is_seen`: whether the question is read with the whole text too, so that only the answer lacks a token; its first token then lacks none.
+    `is_seen`: whether the question reads the whole text too, so that only the answer lacks a token; its first token then lacks none.
     """
     before, between = ([*text, *question], []) if is_seen else (list(text), list(question))
     after, device = [*between, *answer[:-1]], next(model.parameters()).device

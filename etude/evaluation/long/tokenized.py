@@ -1,4 +1,4 @@
-"""Tokenized long-context tasks in two pieces: the text, and the question with the beginning of its answer."""
+"""Tokenized long-context tasks in two parts: the text, and the question with the beginning of its answer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from etude.evaluation.long.task import LongTask
 from etude.randomness import seed_for
 
 _TEXT = "\x00"
-"""Marks where the text comes."""
+"""Marks the place of the text."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def make_tasks(
     start: int = 0,
     system: str | None = None,
 ) -> list[TokenizedTask]:
-    """Make `n` tasks of a kind with at most `tokens` tokens each, question included, from number `start` on.
+    """Create `n` tasks of a kind with at most `tokens` tokens each, including the question, beginning with number `start`.
 
-    The task of a number depends on the seed alone, whatever `n` is. Raises UserError if the question leaves no room for a text.
+    The task of a number depends only on the seed, not on `n`. Raises UserError if the question leaves no room for a text.
     """
     found = []
     for number in range(start, start + n):
@@ -65,7 +65,7 @@ def make_tasks(
             if over <= 0:
                 break
             room -= over
-            if task.context == before:  # shrinking by less than a sentence removes none
+            if task.context == before:  # reducing the length by less than a sentence removes none
                 room = min(room, haystack.count(before) - over)
             before = task.context
             if room <= 0:

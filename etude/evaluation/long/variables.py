@@ -1,4 +1,4 @@
-"""Variable tracking: a number is passed from one variable to the next, at several places of the text (RULER's "vt")."""
+"""Variable tracking: a number is passed from variable to variable, at several places of the text (RULER's "vt")."""
 
 from itertools import pairwise
 from random import Random

@@ -1,4 +1,4 @@
-"""Frequent words: aggregate over the whole text (RULER's "cwe" and "fwe"), which no single place answers.
+"""Frequent words: tasks that need aggregation over the whole text (RULER's "cwe" and "fwe").
 
 common     five words thirty times each, others three times
 frequent   made-up words with Zipf frequencies, alpha = 2; asks for the three most frequent

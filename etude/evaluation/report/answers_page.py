@@ -1,6 +1,6 @@
 """The page of `etude generate --method`: for each question the samples, the answer, and the agreement of the inputs on each token.
 
-In: the rows of `etude generate --method`. Out: one HTML file without a script; what a model wrote is escaped.
+Input: the rows of `etude generate --method`. Output: one HTML file without a script, in which model texts are escaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ STEPS = 10
 
 
 def write_answers_page(rows: Sequence[Mapping[str, Any]], method: str, model: str, page: Path) -> Path:
-    """Write the page of rows with a `decoding`, and return its path."""
+    """Write the page of rows with a `decoding`; returns its path."""
     contents = {"answers": [_contents(row) for row in rows], "method": method, "model": model, "steps": STEPS}
     return write_page("answers.html.j2", contents, page)
 
 
 def _contents(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect what the template shows of an answer."""
+    """Collect an answer's contents for the template."""
     facts = row["decoding"]
     shares = facts["agreement"]
     tokens = [

@@ -11,9 +11,9 @@ from etude.evaluation.report.run_folder import Run
 from etude.evaluation.rewards import is_item_right
 
 MAX_TEXT = 4000
-"""Characters of one text."""
+"""Maximum number of characters of one text."""
 MAX_BYTES = 10_000_000
-"""All attempts together as JSON; above it the limit of one text is lowered."""
+"""Maximum size of all attempts as JSON; above it the limit of one text is lowered."""
 _MIN_TEXT = 60
 
 

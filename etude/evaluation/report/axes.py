@@ -9,7 +9,7 @@ from etude.evaluation.report.number_format import MINUS, THIN_SPACE
 LEFT, RIGHT, TOP, BOTTOM = 46, 350, 10, 172
 """The edges of a chart's plot area, in the template's 360 x 210 pixels."""
 _SMALLEST = 1e-100
-"""A span below which all values count as equal."""
+"""The span below which all values count as equal."""
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -19,7 +19,7 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 
 def ticks_of(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Return three to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high], with 0 if it is near."""
+    """Choose three to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high], with 0 if it is near."""
     if 0 < low < 0.6 * high:
         low = 0.0
     if high - low <= max(_SMALLEST, 1e-9 * max(abs(low), abs(high))):  # equal up to rounding: no ticks fit between them
@@ -32,7 +32,7 @@ def ticks_of(low: float, high: float, *, whole: bool = False) -> list[float]:
 
 
 def tick_label(value: float, step: float, is_share: bool) -> str:
-    """Format a tick with as many digits as ticks that are `step` apart need."""
+    """Format a tick with the number of digits required by ticks that are `step` apart."""
     if is_share:
         return f"{100 * value:.0f}{THIN_SPACE}%" if step >= 0.01 else f"{100 * value:g}{THIN_SPACE}%"
     if step >= 1000:

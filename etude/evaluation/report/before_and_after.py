@@ -1,4 +1,4 @@
-"""Evaluation items side by side: the answers of every model of a run."""
+"""Evaluation items with the answers of every model of a run, side by side."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from etude.evaluation.report.attempts import MAX_TEXT, clip, outcome_of
 from etude.evaluation.report.run_folder import MODELS, Run
 
 MAX_ITEMS = 30
-"""Evaluation items shown for each suite."""
+"""Maximum number of evaluation items shown for each suite."""
 
 
 def before_and_after(run: Run) -> list[dict[str, Any]]:

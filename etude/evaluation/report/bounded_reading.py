@@ -1,7 +1,7 @@
-"""Read files of a run folder within bounds, since a stranger may have made it.
+"""Reads files of an untrusted run folder within bounds.
 
-No special files are read, and no more bytes, no longer lines and no deeper values than runs write. What is left out is noted in `notes`, by
-the file's name.
+No special files are read, and no more bytes, longer lines or deeper values than runs write. Skipped content is recorded in `notes`, by the
+file's name.
 """
 
 import gzip
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 64_000_000
-"""The longest JSON document."""
+"""Maximum size of a JSON document."""
 MAX_STREAM_BYTES = 256_000_000
-"""The longest file of lines, unpacked."""
+"""Maximum size of a file of lines, unpacked."""
 MAX_LINE_BYTES = 4_000_000
 MAX_DEPTH = 60
-"""The deepest nesting of lists and mappings."""
+"""Maximum nesting of lists and mappings."""
 _NOT_JSON = b"?"
 
 
 def read_bytes(path: Path, notes: list[str], *, most: int | None = None) -> bytes | None:
-    """Read a regular file; None if it is missing, no regular file, or longer than `most` bytes (`MAX_BYTES`)."""
+    """Read a regular file; returns None if it is missing, not regular, or longer than `most` bytes (`MAX_BYTES`)."""
     most = MAX_BYTES if most is None else most
     if not _is_file(path, notes):
         return None
@@ -40,9 +40,9 @@ def read_bytes(path: Path, notes: list[str], *, most: int | None = None) -> byte
 
 
 def read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
-    """Yield the lines of a file (gzip by its name) that are not blank; a line that is too long is yielded as invalid JSON.
+    """Yield the non-blank lines of a file (gzip by its name); a line that is too long becomes invalid JSON.
 
-    A gzip stream that breaks off, or a file that is too long, ends with what came before.
+    A truncated gzip stream, or a file that is too long, ends after its readable part.
     """
     if not _is_file(path, notes):
         return
@@ -90,7 +90,7 @@ def display_name(path: Path) -> str:
 
 
 def _is_file(path: Path, notes: list[str]) -> bool:
-    """Return whether it is a regular file, or a link to one: reading a pipe would block, a device has no end."""
+    """Tell whether a path is a regular file, or a link to one: reading a pipe would block, a device has no end."""
     if not path.is_file():
         notes.append(f"{display_name(path)} is {'no file' if path.exists() else 'missing'}")
         return False

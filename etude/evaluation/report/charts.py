@@ -1,4 +1,4 @@
-"""Charts: computes the geometry; the template renders it as SVG, so that it is escaped and styled there."""
+"""Charts: computes the geometry, which the template renders, escapes and styles as SVG."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from etude.evaluation.report.run_folder import Run
 
 
 def charts_of(runs: Sequence[Run], phase: str) -> list[dict[str, Any]]:
-    """Return the charts of a phase that have data."""
+    """Build the charts of a phase that have data."""
     by_title = {panel.title: panel for panel in (*PANELS, *(panel for run in runs for panel in run.panels))}
     return [chart for panel in by_title.values() if (chart := _chart(panel, runs, phase))]
 
@@ -57,7 +57,7 @@ def _legend(panel: Panel, drawn: Sequence[tuple[int, int, Points]]) -> list[str]
 
 
 def _falls(panel: Panel, run: Run, phase: str, points: Points) -> list[tuple[float, float]]:
-    """Return the points of steps after which practice was rolled back."""
+    """Return the points of steps followed by a rollback."""
     checks = checks_of(run) if panel.marks_rollbacks else []
     fallen = {check["step"] for check in checks if check["phase"] == phase and not check["passed"]}
     return [(step, value) for step, value in points if step in fallen and value is not None]

@@ -1,6 +1,6 @@
-"""Checks of the model during practice: the steps whose metrics say whether it passed one, which a callback reports.
+"""Checks of the model during practice, from the metrics of callbacks.
 
-A callback that checks reports `NAME/passed` (0 or 1), `NAME/held` (the step to roll back to) and what it measured.
+A callback with a check reports `NAME/passed` (0 or 1), `NAME/held` (the step of a rollback) and its measurements.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _PASSED = "/passed"
 
 
 def checks_of(run: Run) -> list[dict[str, Any]]:
-    """Return the metrics of the steps with a check; those of the check by their names without the callback's."""
+    """Return the metrics of the steps with a check; the check's metrics are named without the callback's name."""
     found = []
     for row in run.steps:
         names = [name.removesuffix(_PASSED) for name in row if name.endswith(_PASSED)]
@@ -25,5 +25,5 @@ def checks_of(run: Run) -> list[dict[str, Any]]:
 
 
 def check_outcome(check: Mapping[str, Any]) -> str:
-    """Say what followed from a check."""
+    """Describe the consequence of a check."""
     return "passed" if check["passed"] else f"rolled back to step {check['held']}"

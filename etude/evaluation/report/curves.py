@@ -13,7 +13,7 @@ _MAX_POINTS = 300
 
 
 def points_of(run: Run, phase: str, key: str) -> Points:
-    """Return (step, value or None) in the order of the steps; if a step was written twice, the later line counts."""
+    """Return (step, value or None) in the order of the steps; the later line of a repeated step counts."""
     found: dict[float, float | None] = {}
     for row in run.steps:
         if row.get("phase") != phase or not is_number(row.get("step")):
@@ -25,7 +25,7 @@ def points_of(run: Run, phase: str, key: str) -> Points:
 
 
 def with_derived(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Add metrics that are drawn but not logged: `loss`, whichever loss the phase has, and `groups_without_signal_share`."""
+    """Add metrics that are plotted but not logged: `loss`, the phase's loss, and `groups_without_signal_share`."""
     measures = dict(row)
     for loss in ("policy_loss", "imitate_loss", "preference_loss"):
         if loss in row:

@@ -1,7 +1,7 @@
-"""Charts of new skill against general knowledge: a point for every model of a run, in order, and a ring for every check of it.
+"""Charts of new skill against general knowledge: a point for every model of a run, in order, and a ring for every check.
 
-The skill of a check is that of the step's attempts, if verifiers score them. Skill is accuracy, or mean reward if accuracy can't tell
-the models apart (`etude.evaluation.rewards.leads_with_reward`).
+The skill of a check is that of the step's attempts, if verifiers score them. Skill is accuracy, or mean reward if accuracy can't
+distinguish the models (`etude.evaluation.rewards.leads_with_reward`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ KNOWLEDGE = (
 
 
 def frontiers_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a chart for each knowledge metric that at least two models have."""
+    """Build a chart for each knowledge metric that at least two models have."""
     return [chart for kind in KNOWLEDGE if (chart := _chart(kind, runs))]
 
 
@@ -80,7 +80,7 @@ def _models(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float,
 
 
 def _looks(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, float]]:
-    """Return (name, knowledge, skill) of each check, if verifiers score attempts: agreement and random scores are no skill."""
+    """Return (name, knowledge, skill) of each check, if verifiers score attempts: agreement and random scores measure no skill."""
     if run.reward != "verifier":
         return []
     is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then the mean score is not an accuracy

@@ -1,7 +1,7 @@
-"""The page of what a KV-cache policy keeps or reads of a long text: by token, by layer and head, with memory and time by length.
+"""The page of a KV-cache policy: the tokens of a long text that it keeps or reads, by layer and head, with memory and time by length.
 
-In: the result of `etude evaluate --suite long`, and the tokens kept for some tasks. Out: one HTML file without a script; what a model wrote
-is escaped.
+Input: the result of `etude evaluate --suite long`, and the tokens kept for some tasks. Output: one HTML file without a script, in which
+model texts are escaped.
 
 Shapes: L layers, H key/value heads, T tokens.
 """
@@ -21,9 +21,9 @@ from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, scale, tick_l
 from etude.evaluation.report.page import write_page
 
 STEPS = 10
-"""Shades of the share that is kept."""
+"""Number of shades of the kept share."""
 WIDEST = 1200
-"""Columns of a picture; a longer text has several tokens to a column, averaged."""
+"""Maximum number of columns of a picture; in a longer text, several tokens are averaged in a column."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class ShownTask:
     pieces: Sequence[str]
     """The text's tokens, as text."""
     share_LHT: np.ndarray
-    """Of each token by layer and head: 1 if it is kept, or how often it was read."""
+    """For each token by layer and head: 1 if it is kept, or how often it was read."""
 
 
 def write_kv_cache_page(result: Mapping[str, Any], shown: Sequence[ShownTask], page: Path, *, reads: bool) -> Path:
-    """Write the page and return its path; with `reads` nothing is evicted, and shares are how often a token was read."""
+    """Write the page and return its path; with `reads` nothing is evicted, and shares count how often a token was read."""
     contents = {
         "model": Path(result["model"]).name,
         "view": result["view"],
@@ -62,7 +62,7 @@ def write_kv_cache_page(result: Mapping[str, Any], shown: Sequence[ShownTask], p
 
 
 def _contents(each: ShownTask) -> dict[str, Any]:
-    """Collect what the template shows of a task; consecutive tokens of the same shade are one piece."""
+    """Collect a task's contents for the template; consecutive tokens of the same shade are one piece."""
     share_T = each.share_LHT.mean((0, 1))
     shades = np.minimum(STEPS, (STEPS * share_T + 0.5).astype(int)).tolist()
     pieces = [
@@ -84,7 +84,7 @@ def _contents(each: ShownTask) -> dict[str, Any]:
 
 
 def _picture(share_RT: np.ndarray) -> str:
-    """Render a row for each head and a column for each token as a PNG in base64."""
+    """Render a PNG in base64 with a row for each head and a column for each token."""
     wide = -(-share_RT.shape[1] // WIDEST)
     padded = np.pad(share_RT, ((0, 0), (0, -share_RT.shape[1] % wide)), mode="edge")
     binned = padded.reshape(len(share_RT), -1, wide).mean(2)

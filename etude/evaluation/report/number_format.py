@@ -1,4 +1,4 @@
-"""Format numbers for the report: shares in percent, differences in points, and a dash for a missing value."""
+"""Formats numbers for the report: shares in percent, differences in points, and a dash for a missing value."""
 
 import json
 from math import isfinite
@@ -12,12 +12,12 @@ FIXED_SPACE = "\u00a0"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a finite number of a size that can be computed with, no bool: files of a run may hold anything."""
+    """Tell whether a value is a finite number of computable size and not a bool, since files of a run may hold anything."""
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and abs(value) < _LARGEST
 
 
 def number_or_none(value: Any) -> float | None:
-    """Return the number, or None if it is none."""
+    """Return the value if it is a number, else None."""
     return value if is_number(value) else None
 
 
@@ -52,7 +52,7 @@ def nats_interval(low: Any, high: Any) -> str:
 
 
 def p_value(value: Any, relation: bool = False) -> str:
-    """Format a p-value: 0.0123 -> 0.012, anything below 0.001 as that; `relation` puts "=" before it."""
+    """Format a p-value: 0.0123 -> 0.012, or as below 0.001; `relation` puts "=" before it."""
     if not is_number(value):
         return f"={FIXED_SPACE}{MISSING}" if relation else MISSING
     text = f"{value:.3f}" if value >= 0.001 else f"<{FIXED_SPACE}0.001"

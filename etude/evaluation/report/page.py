@@ -1,4 +1,4 @@
-"""Write the page: run folders in, one HTML file out."""
+"""Writes the report page of run folders as one HTML file."""
 
 import base64
 import hashlib
@@ -46,16 +46,16 @@ PHASES = {
     "practice": "Practice",
 }
 MAX_RUNS = 8
-"""The number of colours that can be distinguished."""
+"""Maximum number of runs, since no more colours can be distinguished."""
 MAX_ATTEMPTS = 10_000
-"""Attempts on a page, all runs together."""
+"""Maximum number of attempts on a page, over all runs."""
 
 
 def write_report(runs: Sequence[Path], page: Path) -> Path:
     """Write the page of one run, or of up to eight side by side, and return its path.
 
-    A run that is unfinished or lacks files is shown as far as it got. Raises UserError for too many runs, for a folder that is no run, and
-    if `page` is a folder.
+    An unfinished or incomplete run is shown with its existing files. Raises UserError for too many runs, for a folder that is not a run,
+    and if `page` is a folder.
     """
     if not 1 <= len(runs) <= MAX_RUNS:
         raise UserError(f"a report shows 1 to {MAX_RUNS} runs, got {len(runs)}: name fewer run folders")
@@ -102,7 +102,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' names, with the parent's if two would be equal."""
+    """Return the folders' names, with the parent's name if two are equal."""
     names = [folder.resolve().name for folder in folders]
     return [
         f"{folder.resolve().parent.name}/{name}" if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)

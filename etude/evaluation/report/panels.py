@@ -1,4 +1,4 @@
-"""The report's chart panels: which metrics each shows. Those of callbacks stand in the run folder, in `panels.json`."""
+"""The report's chart panels with their metrics. Those of callbacks are in the run folder's `panels.json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Panel:
     measures: Mapping[str, str]
     """Key in `metrics.jsonl` or `timings.jsonl`, or of `curves.with_derived` -> its name in the legend; the second curve is dashed."""
     is_zoomed: bool = False
-    """Let the axis of a share end a little above its largest value: for shares that are small if all is well."""
+    """Whether the axis of a share ends slightly above its largest value: for shares that are normally small."""
 
     marks_rollbacks: bool = False
-    """Mark the steps whose check failed, so that practice was rolled back."""
+    """Whether steps with a rollback, after a failed check, are marked."""
 
     @property
     def is_share(self) -> bool:
@@ -56,7 +56,7 @@ PANELS = (
 
 
 def panels_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
-    """Return the panels that a file describes, without those that are no panels."""
+    """Convert a file's rows to panels, without invalid ones."""
     return tuple(
         Panel(
             str(row.get("title")),

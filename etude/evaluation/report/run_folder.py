@@ -1,4 +1,4 @@
-"""Read a run folder, finished or not: a missing, torn or unreadable file becomes an empty value and a note."""
+"""Reads a run folder, finished or not: a missing, torn or unreadable file becomes an empty value and a note."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference"
 """The models of a run in order, with their names on the page."""
 
 MAX_NODES = 150
-"""Nodes of a tree on the page; larger trees are left out."""
+"""Maximum number of nodes of a tree on the page; larger trees are skipped."""
 MAX_ATTEMPT_BYTES = 256_000_000
-"""Attempts of a run that are kept in memory."""
+"""Maximum size of a run's attempts in memory."""
 _MAX_CONFIGURATION_BYTES = 1_000_000
 
 _MARKS = ("configuration.yaml", "metrics.jsonl", "result.json")
-"""Files of which every run that has begun has at least one."""
+"""Files of which every started run has at least one."""
 
 
 def check_is_run(folder: Path) -> None:
-    """Raise UserError where a folder is none that a run wrote, finished or not."""
+    """Raise UserError if a folder is not that of a run, finished or not."""
     advice = "name the folder of a run, such as runs/quickstart"
     if not folder.exists():
         raise UserError(f"run folder {str(folder)!r} does not exist: {advice}")
@@ -53,7 +53,7 @@ class Run:
     evaluation: Mapping[str, Mapping[str, Any]]
     attempts: Sequence[Mapping[str, Any]]
     num_attempts: int
-    """Attempts in the folder; `attempts` may be a sample of them."""
+    """Number of attempts in the folder; `attempts` may be a sample of them."""
     trees: Sequence[Mapping[str, Any]]
     """The most informative search tree of the first, the middle and the last step, if attempts came from a search."""
     notes: Sequence[str] = field(default_factory=tuple)
@@ -87,12 +87,12 @@ class Run:
 
 
 def is_adaptation(configuration: str) -> bool:
-    """Return whether this configuration is of a run that adapts a model."""
+    """Tell whether this configuration is of an adaptation run."""
     return re.search(r"^study:$", configuration, re.MULTILINE) is not None
 
 
 def _expected(configuration: str) -> list[str]:
-    """List the models that a run with these settings evaluates: all but those of stages of 0 steps."""
+    """List the models that a run with these settings evaluates, without stages of 0 steps."""
     sections = {"warm_start": "warm_start", "preference": "preferences"}
     skipped = {
         model for model, section in sections.items() if re.search(rf"^{section}:\n(?:[ -].*\n)*?  steps: 0$", configuration, re.MULTILINE)
@@ -125,7 +125,7 @@ def read_run(folder: Path, name: str, max_attempts: int) -> Run:
 
 
 def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dict[str, Any]], int]:
-    """Read at most `limit` attempts, whole steps if they fit, spread evenly over the steps; also return how many there are."""
+    """Read at most `limit` attempts, whole steps if they fit, spread evenly over the steps; also returns the number of all attempts."""
     files = sorted(folder.glob("*.jsonl.gz"))
     if not files:
         notes.append("attempts are missing")
@@ -155,7 +155,7 @@ def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def most_informative_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Choose a step's most informative tree: with correct and wrong answers, and of these the largest that can be shown."""
+    """Choose a step's most informative tree: the largest that can be shown, among those with correct and wrong answers."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
         ends = [node for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)]
@@ -172,7 +172,7 @@ def _read_panels(path: Path) -> Sequence[Panel]:
 
 
 def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """Read the object in a file, without values of another type than its schema, or {}; each problem adds a note."""
+    """Read the object in a file, or {}, without values that violate its schema; each problem adds a note."""
     raw = read_bytes(path, notes)
     if raw is None:
         return {}
@@ -193,7 +193,7 @@ def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[s
 def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file (gzip by its name); the torn last line of a killed run adds a note.
 
-    `left` holds how many bytes of lines may still be read, and counts down below zero.
+    `left` holds the remaining number of bytes to read, and may become negative.
     """
     torn = 0
     for line in read_lines(path, notes):
@@ -214,5 +214,5 @@ def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> I
 
 
 def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scalar metrics of a step, which curves are made of."""
+    """Return the scalar metrics of a step, for curves."""
     return {name: value for name, value in row.items() if isinstance(value, str | int | float) or value is None}

@@ -1,13 +1,13 @@
 """Schema of a run's JSON documents: where mappings, lists and names must be.
 
-Other values may be anything and are checked where they are shown.
+Other values may be anything and are checked on display.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 NAME: Final = str
-"""Text, a number, or None: something that is compared with other names."""
+"""Text, a number, or None, which is compared with other names."""
 _ROW = {"suite": NAME, "model": NAME, "baselines": {}, "thought": [{}]}
 RESULT: Final[Mapping[str, Any]] = {
     "tasks": {},
@@ -22,10 +22,10 @@ PANELS_FILE: Final[Mapping[str, Any]] = {"panels": [{"title": NAME, "unit": NAME
 
 
 def conforming(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
-    """Return the value without parts of another type than the schema says.
+    """Return the value without parts that violate the schema.
 
-    A schema is a mapping from some names to schemas, a list of one schema, or `NAME`; None is allowed for each. The paths of what is left
-    out, below `where`, are added to `odd`.
+    A schema is a mapping from some names to schemas, a list of one schema, or `NAME`; None is allowed for each. The paths of removed parts,
+    below `where`, are added to `odd`.
     """
     if isinstance(shape, Mapping):
         if isinstance(value, dict):
@@ -45,6 +45,6 @@ def conforming(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
 
 
 def describe_rejected(places: list[str]) -> str:
-    """Say which values were left out."""
+    """Describe which values were removed."""
     others = f" and {len(places) - 1} other value{'s' if len(places) > 2 else ''}" if len(places) > 1 else ""
     return f"{places[0]}{others} {'are' if others else 'is'} of another type than a run writes and left out"

@@ -1,4 +1,4 @@
-"""Sentences of the page: the effect of practice, and what a reader must know before trusting the numbers."""
+"""Sentences of the page: the effect of practice, and caveats of the numbers."""
 
 import re
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ from etude.renamed import renamed_value
 def summary(run: Run) -> str:
     """Summarise the effect of practice on greedy accuracy in a sentence with n, interval and p.
 
-    A second sentence is on the mean reward if that says more. If accuracy can't tell the models apart
-    (`etude.evaluation.rewards.leads_with_reward`), the sentence is on the mean reward alone.
+    A second sentence is on the mean reward if it differs from accuracy. If accuracy can't distinguish the models
+    (`etude.evaluation.rewards.leads_with_reward`), the sentence is only on the mean reward.
     """
     found = {(row.get("suite"), row.get("model")): row for row in run.rows}
     for suite in dict.fromkeys(row.get("suite") for row in run.rows):
@@ -57,7 +57,7 @@ def summary(run: Run) -> str:
 
 
 def _by_reward(suite: str, first: str, before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
-    """Summarise the effect on the mean reward, if accuracy can't tell the models apart."""
+    """Summarise the effect on the mean reward, if accuracy can't distinguish the models."""
     start, end = reward(before.get("mean_reward")), reward(after.get("mean_reward"))
     right = f"greedy accuracy is {percent(after.get('accuracy'))} before and after, so it can't show a change"
     if not test or not is_number(test.get("reward_difference")):
@@ -70,7 +70,7 @@ def _by_reward(suite: str, first: str, before: Mapping[str, Any], after: Mapping
 
 
 def _also_by_reward(before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
-    """Add a sentence on mean rewards if they say more than accuracy; else return ""."""
+    """Write a sentence on mean rewards if they differ from accuracy; else return ""."""
     if not (tells_more(before) or tells_more(after)):
         return ""
     tested = f", {_reward_test(test)}" if test and is_number(test.get("reward_difference")) else ""
@@ -80,7 +80,7 @@ def _also_by_reward(before: Mapping[str, Any], after: Mapping[str, Any], test: M
 
 
 def _of_sampled(before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
-    """Add a sentence on the mean reward of sampled answers, which practice optimises; "" if none were sampled."""
+    """Write a sentence on the mean reward of sampled answers, which practice optimises; "" if none were sampled."""
     start, end = before.get("sampled_mean_reward"), after.get("sampled_mean_reward")
     if not (is_number(start) and is_number(end)):
         return ""
@@ -112,7 +112,7 @@ def _adapted(run: Run) -> str:
 
 
 def _progress(run: Run) -> str:
-    """Describe a run that has nothing to compare yet: its last step, or what it measured."""
+    """Describe a run without a comparison so far: its last step, or its measurements."""
     last = max((row["step"] for row in run.steps if row.get("phase") == "practice" and is_number(row.get("step"))), default=None)
     if last is not None:
         return f"Practice has reached step {last}; there is no evaluation before and after it to compare yet."
@@ -136,7 +136,7 @@ def _verb(test: Mapping[str, Any]) -> str:
 
 
 def remarks_on(run: Run) -> list[str]:
-    """List what a reader must know before trusting the numbers."""
+    """List caveats of the numbers."""
     remarks = []
     if not run.is_finished:
         remarks.append(f"This run is not finished (status: {run.result.get('status') or 'unknown'}). The page shows what there is so far.")

@@ -1,4 +1,4 @@
-"""Tables of the page: for every suite the models, then trivial baselines, one cell a run; mean rewards if they say more than accuracies."""
+"""Tables of the page: each suite's models, then trivial baselines, with a cell per run; mean rewards if they differ from accuracies."""
 
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -10,7 +10,7 @@ from etude.evaluation.rewards import tells_more
 
 
 def suite_tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Build the table of every suite (models, then baselines), one cell a run; a run's best baseline is marked."""
+    """Build the table of every suite (models, then baselines), with a cell for each run; a run's best baseline is marked."""
     tables = []
     for suite in dict.fromkeys(row.get("suite") for run in runs for row in run.rows):
         of_runs = [{row.get("model"): row for row in run.rows if row.get("suite") == suite} for run in runs]
@@ -40,7 +40,7 @@ def suite_tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def retention_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a row of general knowledge for every model of every run, with its change from the base model."""
+    """Build a row of general knowledge for every model of every run, with its change from the base model."""
     rows = []
     for run in runs:
         changes = {pair.get("second"): pair for pair in run.result.get("retention_paired") or ()}
@@ -51,12 +51,12 @@ def retention_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def domain_change_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return the change of every part of the domain suite in every run that adapted a model."""
+    """Collect the changes of every part of the domain suite in every adaptation run."""
     return [{"run": run.name, "row": row} for run in runs for row in run.result.get("changes") or () if isinstance(row, Mapping)]
 
 
 def thought_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a row for every model, suite and thought length that was measured."""
+    """Build a row for every measured model, suite and thought length."""
     return [
         {
             "run": run.name,
@@ -88,6 +88,6 @@ def baseline_rewards_of(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _best(accuracies: Mapping[str, float], rewards: Mapping[str, float]) -> list[str]:
-    """Return the rules with the highest accuracy, and of these those with the highest mean reward."""
+    """Return the rules with the highest accuracy and, among these, the highest mean reward."""
     ranks = {name: (accuracy, rewards.get(name, -inf)) for name, accuracy in accuracies.items()}
     return [name for name, rank in ranks.items() if rank == max(ranks.values())]

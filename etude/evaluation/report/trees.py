@@ -1,7 +1,7 @@
-"""Pictures of search trees: computes the geometry; the template renders it as SVG, so that it is escaped and styled there.
+"""Pictures of search trees: computes the geometry, which the template renders, escapes and styles as SVG.
 
-A tree grows to the right, one column a step; finished answers are stacked. A node is filled by the mean value below it, from 0 to 1, or
-from the tree's lowest to its highest value if some are outside. A line is wider the more continuations went along it.
+A tree grows to the right, one column for each step; finished answers are stacked. A node's colour is the mean value below it, on a scale
+from 0 to 1, or over the tree's range if some values are outside. A line's width is the number of continuations through it.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,10 @@
-"""Write passages from a model's own verified attempts: self-improvement without a teacher.
+"""Writes passages from a model's own verified attempts: self-improvement without a teacher.
 
-The model attempts each problem several times with the text in the prompt. Of the right attempts, the one whose reason shares most rare
-words with the knowledge is kept, without sentences that give an answer or name a choice by its letter. What the problems share is written
-by rule. Problems without a right attempt that has a reason are left out, and so are free-form ones: shared words verify nothing. Training
-on own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is in the prompt during attempts, and not when the
-model is asked later.
+The model attempts each problem several times with the text in the prompt. The correct attempt whose reason shares most rare words with the
+knowledge is kept, without sentences that give an answer or name a choice by its letter. A rule writes what the problems share. Problems
+without a correct attempt with a reason are skipped, and so are free-form ones, since shared words verify nothing. Training on own correct
+answers is from STaR (Zelikman et al. 2022, arXiv 2203.14465); here the text is in the prompt only during attempts, not when the model is
+asked later.
 """
 
 import re
@@ -20,15 +20,15 @@ Attempts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 """A function from prompts to several texts for each, in order."""
 
 _SENTENCES = 6
-"""Sentences of the knowledge in the prompt."""
+"""Number of sentences of the knowledge in the prompt."""
 _LETTER = re.compile(r"\b(?:(?i:option|choice|answer)|is|not)\s{1,2}\(?[A-Z]\)?(?=[\s.,;:!]|$)|\([A-Z]\)|^[B-Z] (?=is\b|was\b)")
 """A choice named by its letter; some sentences on blood of type O match too."""
 _LEAST_WORDS = 5
-"""Least words of a reason."""
+"""Minimum number of words of a reason."""
 
 
 def attempts_writer(attempts: Attempts, idf: InverseDocumentFrequency) -> Writer:
-    """Return a writer that uses the model's own right attempts."""
+    """Create a writer that uses the model's own correct attempts."""
 
     def write(assignments: Sequence[Assignment]) -> list[WriterOutput]:
         asked = [(each, task) for each in assignments for task in each.tasks if not is_free_form(task)]
@@ -57,7 +57,7 @@ def open_book_prompt(assignment: Assignment, task: Task, idf: InverseDocumentFre
 
 
 def best_reason(texts: Sequence[str], task: Task, about: set[str], idf: InverseDocumentFrequency) -> str | None:
-    """Return the reason of the right attempt that shares most rare words with the knowledge, or None."""
+    """Return the reason of the correct attempt that shares most rare words with the knowledge, or None."""
     right = (extract_reason(text) for text in dict.fromkeys(texts) if agrees_with_gold(text, task, 1.0))
     reasons = [reason for reason in right if len(reason.split()) >= _LEAST_WORDS]
     return max(reasons, key=lambda reason: idf.shared_weight(about, set(canonical_words(reason))), default=None)

@@ -1,14 +1,13 @@
-"""Write passages with a chat model, on a server or loaded here.
+"""Writes passages with a chat model, on a server or loaded here.
 
-The model sees a piece of knowledge and its problems, as quoted data, with or without the gold answers, and replies in a form that can be
-parsed:
+The model sees a piece of knowledge and its problems, as quoted data, with or without the gold answers, and replies in a parsable form:
 
     Reason 1: ...
     Answer 1: ...
     Shared: ...
 
-A reply that is cut off or has another form is rejected. Its answers are compared with the gold ones (`etude.knowledge.passages`); the
-passage shows the gold ones.
+A truncated reply or one in another form is rejected. Its answers are compared with the gold ones (`etude.knowledge.passages`); the passage
+shows the gold ones.
 """
 
 import re
@@ -27,7 +26,7 @@ _FIELD = re.compile(r"^[*#_ ]{0,6}(?:(Reason|Answer) (\d{1,2})|(Shared))[*_ ]{0,
 
 
 def llm_writer(ask: Ask, with_answer: bool = True) -> Writer:
-    """Return a writer that asks a chat model; `with_answer`: whether it sees the gold answers."""
+    """Create a writer that asks a chat model; `with_answer`: whether it sees the gold answers."""
 
     def write(assignments: Sequence[Assignment]) -> list[WriterOutput]:
         replies = ask([build_messages(assignment, with_answer) for assignment in assignments])

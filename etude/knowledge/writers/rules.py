@@ -1,4 +1,4 @@
-"""Write passages without a model, from problems, answers and sentences of the knowledge.
+"""Writes passages without a model, from problems, answers and sentences of the knowledge.
 
 The reason for an answer is the sentence that shares most rare words with the problem. The shared paragraph names the rare words that all
 problems have, with a sentence of the knowledge.
@@ -13,7 +13,7 @@ from etude.tasks.task import canonical_words
 
 
 def rules_writer(idf: InverseDocumentFrequency) -> Writer:
-    """Return a writer that follows rules and needs no model."""
+    """Create a writer that follows rules and needs no model."""
     return lambda assignments: [_written(assignment, idf) for assignment in assignments]
 
 
@@ -30,14 +30,14 @@ def _written(assignment: Assignment, idf: InverseDocumentFrequency) -> WriterOut
 def best_sentence(
     sentences: Sequence[str], wanted: set[str], idf: InverseDocumentFrequency, free: Sequence[str] | None = None
 ) -> str | None:
-    """Return the sentence (of the free ones) that shares most rare words with the wanted words, the first of equals."""
+    """Return the first sentence (of the free ones) that shares most rare words with the wanted words."""
     return max(
         sentences if free is None else free, key=lambda sentence: idf.shared_weight(wanted, set(canonical_words(sentence))), default=None
     )
 
 
 def describe_shared(assignment: Assignment, idf: InverseDocumentFrequency) -> str:
-    """Write what the problems share, and what each is about alone; "" for a single problem."""
+    """Describe what the problems share, and what each is about; "" for a single problem."""
     knowledge, tasks = assignment.knowledge, assignment.tasks
     if len(tasks) < 2:
         return ""

@@ -19,16 +19,16 @@ class PassageWriter(ChatModel):
     section = "writer"
 
     how: Literal["rules", "model", "attempts"] = "rules"
-    """rules: sentences of the text, without a model; model: `writer.model`, on a server or loaded here; attempts: the adapted model's own
-    right attempts."""
+    """`rules` = sentences of the text, without a model; `model` = `writer.model`, on a server or loaded here; `attempts` = the adapted
+    model's own right attempts."""
     most_tasks: int = 3
-    """Problems in one passage."""
+    """Most problems in one passage."""
     with_answer: bool = True
     """Whether a chat model sees the gold answers; its own answers are compared with them either way."""
     attempts: int = 8
     """Attempts at each problem whose answer can be verified."""
     min_agreement: float = 0.3
-    """F1 of words at which a model's free-form answer agrees with the gold one."""
+    """Word F1 from which a model's free-form answer agrees with the gold one, in (0, 1]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

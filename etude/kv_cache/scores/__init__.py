@@ -1,1 +1,1 @@
-"""Scores for KV cache eviction: how important each cached token is. One way a file, by the paper's name; `score` is what all are."""
+"""Scores for KV cache eviction: the importance of each cached token. One score in each file, by the paper's name; `score`: base class."""

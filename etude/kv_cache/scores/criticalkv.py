@@ -1,10 +1,10 @@
-"""Weigh any score by what a token's value adds to the layer's output (CriticalKV, Feng et al. 2025, arXiv 2502.03805; by its code).
+"""CriticalKV: weights any score by a value's contribution to the layer's output (Feng et al. 2025, arXiv 2502.03805; by its code).
 
-Of the budget without the last tokens, `first_share` goes to the tokens of highest score; the rest to those of highest
+`first_share` of the budget without the last tokens goes to the tokens of highest score; the rest goes to those of highest
 
     (score + epsilon) ||W_o v||_1, averaged over the query heads of a key
 
-with W_o the part of the output projection that reads the head. Identity: `first_share` 1 is the score alone.
+with W_o the part of the output projection that reads the head. Identity: `first_share` 1 is the unweighted score.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from etude.kv_cache.scores.snapkv import SnapKV
 
 @dataclass(frozen=True)
 class CriticalKV(Score):
-    """A score `of` another one, whose importance must be 0 or more.
+    """The CriticalKV score `of` another score, whose importance must not be negative.
 
-    Raises UserError for a score by reconstruction, and for one that gives importance below 0.
+    Raises UserError for a score by reconstruction, and for negative importance.
     """
 
     of: Score = field(default_factory=SnapKV)
@@ -64,7 +64,7 @@ class CriticalKV(Score):
 
 
 def output_norms(inputs: ScoreInputs) -> torch.Tensor:
-    """Return ||W_o v||_1 of every value, [H, T]. Raises UserError for a layer whose output projection has another name."""
+    """Return ||W_o v||_1 [H, T] of every value. Raises UserError for a layer whose output projection has another name."""
     projection = next((own for name, own in inputs.module.named_children() if name in ("o_proj", "out_proj")), None)
     if projection is None:
         raise UserError(f"{type(inputs.module).__name__} has no o_proj or out_proj, so what a value adds to its output can't be had")

@@ -1,11 +1,11 @@
-"""Keep what future queries are expected to attend to (Expected Attention, Devoto et al. 2025, arXiv 2510.00636; by kvpress' code).
+"""Expected Attention: ranks tokens by the expected attention of future queries (Devoto et al. 2025, arXiv 2510.00636; by kvpress' code).
 
-Queries are modelled as normal, with the mean m and the covariance S of those so far, before rotation, and rotated by R, the mean rotation
-of the positions to come:
+Queries are modelled as normal, with the mean m and the covariance S of earlier queries before rotation, and rotated by R, the mean rotation
+of future positions:
 
     importance_i = softmax_i(k_i R m / sqrt(d) + k_i R S R' k_i / 2d), averaged over the query heads of a key, times ||v_i||
 
-The first tokens, which are kept anyway, have no part in it.
+The first tokens, which are always kept, are excluded.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class ExpectedAttention(Score):
-    """The score over the next `future` positions."""
+    """The Expected Attention score over the next `future` positions."""
 
     future: int = 512
     by_covariance: bool = True
     by_value: bool = True
 
     sinks: int = 4
-    """First tokens that have no part in the softmax, nor their queries in the moments."""
+    """Number of first tokens that are excluded from the softmax, and whose queries are excluded from the moments."""
 
     @property
     def moments_from(self) -> int | None:

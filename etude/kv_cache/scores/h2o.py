@@ -1,8 +1,8 @@
-"""Keep the heavy hitters, which had most attention so far, and the last tokens (H2O, Zhang et al. 2023, NeurIPS, arXiv 2306.14048).
+"""H2O: keeps the tokens with the most attention so far, and the last tokens (Zhang et al. 2023, NeurIPS, arXiv 2306.14048).
 
     importance_i = sum over queries q of A[q, i], averaged over the query heads that share a key
 
-Raw sums favour early tokens, which more queries could read; `by_query` divides by their number, as kvpress' ObservedAttention does.
+Raw sums favour early tokens, which more queries could read; `by_query` divides by the number of queries, like kvpress' ObservedAttention.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class H2O(Score):
-    """The score over cached tokens: evicted ones take their attention with them."""
+    """The H2O score over cached tokens; the attention of evicted tokens is lost."""
 
     by_query: bool = False
     recent_share: float = 0.5

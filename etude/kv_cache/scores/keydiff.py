@@ -1,4 +1,4 @@
-"""Keep keys that are unlike the others (KeyDiff, Park et al. 2025, arXiv 2504.15364).
+"""KeyDiff: keeps keys that differ most from the others (Park et al. 2025, arXiv 2504.15364).
 
 importance_i = -cos(k_i, mean_j k_j / ||k_j||)
 """
@@ -13,7 +13,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class KeyDiff(Score):
-    """The score, by head, over cached tokens."""
+    """The KeyDiff score, by head, over cached tokens."""
 
     def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
         keys_HTD = torch.nn.functional.normalize(inputs.keys_HTD.float(), dim=-1) * inputs.is_there_HT[:, :, None]

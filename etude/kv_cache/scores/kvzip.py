@@ -1,12 +1,13 @@
-"""Keep what the model attends to when it repeats the context (KVzip, Kim et al. 2025, NeurIPS, arXiv 2505.23416; by its code).
+"""KVzip: keeps the tokens with the most attention when the model repeats the context (Kim et al. 2025, NeurIPS, arXiv 2505.23416; by its
+code).
 
-    importance_i = the largest attention that any token of the context, read once more after it, gives to slot i, over the query heads of
-                   its key
+    importance_i = the largest attention that any token of the context, read again after it, gives to slot i, over the query heads of its
+                   key
 
 The context is read again in chunks, each after `ask`: the tokens of `ASK`, none without a tokenizer (`for_tokenizer`).
-Departures: no last tokens of the chunk before are quoted; a chunk reads, and ranks, the whole cache, not its own slots alone, which differs
-for a context of several chunks. Nothing is evicted while tokens are generated, since nothing is read again then.
-Cost: about two more prompts in time; the whole context is in memory until then.
+Departures: the last tokens of the previous chunk are not quoted; a chunk reads and ranks the whole cache instead of only its own slots,
+which differs for a context of several chunks. Nothing is evicted during generation, since nothing is read again then.
+Cost: about the time of two more prompts; the whole context is in memory until eviction.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ ASK = "\n\nRepeat the previous context exactly.\n\n"
 
 @dataclass(frozen=True)
 class KVzip(Score):
-    """The score, and how the context is read again (`etude.kv_cache.kvzip_reconstruct`)."""
+    """The KVzip score, and how the context is read again (`etude.kv_cache.kvzip_reconstruct`)."""
 
     ask: tuple[int, ...] = ()
     chunk_tokens: int = 2048

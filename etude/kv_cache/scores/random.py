@@ -1,4 +1,4 @@
-"""Control: random importance, a function of layer, head and position, whatever else is cached."""
+"""Control: random importance, a function only of layer, head and position."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from etude.randomness import seed_for, uniforms
 
 @dataclass(frozen=True)
 class Random(Score):
-    """The score: a number in [0, 1)."""
+    """The random score, in [0, 1)."""
 
     seed: int = 0
 

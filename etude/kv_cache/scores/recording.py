@@ -1,4 +1,4 @@
-"""Record all that several scores go by, for a prompt that is read once and evaluated under many policies. It ranks nothing."""
+"""Records the inputs of several scores, for a prompt that is read once and evaluated under many policies. It ranks nothing."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class Recording(Score):
-    """A stand-in for a score, of a policy that keeps everything."""
+    """The placeholder score of a policy that keeps everything."""
 
     scores: tuple[Score, ...]
-    """The scores that will go by the record."""
+    """The scores that will use the record."""
 
     @property
     def window(self) -> int:

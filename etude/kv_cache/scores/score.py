@@ -1,7 +1,7 @@
-"""What every score is: a function from what a layer holds of a row to the importance [H, T] of its tokens; higher is kept longer.
+"""The base class of scores: functions from a row's state in a layer to the importance [H, T] of its tokens; higher is kept longer.
 
-Empty slots and the tokens that are kept anyway (`EvictionPolicy.sinks`, `recent`) may get any importance. Rows of a batch do not influence
-each other, up to rounding: of two slots of the same importance to 16 bits (`etude.kv_cache.eviction`) a batch may keep the other one.
+Empty slots and tokens that are always kept (`EvictionPolicy.sinks`, `recent`) may get any importance. Rows of a batch do not influence each
+other, up to rounding: if two slots have the same importance to 16 bits (`etude.kv_cache.eviction`), the batch may decide which is kept.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from etude.kv_cache.score_inputs import ScoreInputs
 
 
 class Reconstruction(Protocol):
-    """How a prompt is read once more, in chunks."""
+    """How a prompt is read again, in chunks."""
 
     @property
     def ask(self) -> tuple[int, ...]:
@@ -22,7 +22,7 @@ class Reconstruction(Protocol):
 
     @property
     def chunk_tokens(self) -> int:
-        """Tokens of a chunk."""
+        """Number of tokens of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,26 @@ class Score(ABC):
 
     @property
     def sums_attention(self) -> bool:
-        """Whether it needs the attention that each slot received so far; attention is then computed by products and softmax."""
+        """Whether it needs the attention that each slot has received so far; attention is then computed by products and softmax."""
         return False
 
     @property
     def moments_from(self) -> int | None:
-        """The first of a row's tokens whose queries count for their mean and covariance; None: it needs neither."""
+        """The row's first token whose query is included in mean and covariance; None: it needs neither."""
         return None
 
     @property
     def window(self) -> int:
-        """Last queries of a row that it needs."""
+        """Number of a row's last queries that it needs."""
         return 0
 
     @property
     def reconstruction(self) -> Reconstruction | None:
-        """How a prompt is read once more before anything of it is evicted (`etude.kv_cache.kvzip_reconstruct`); None: it is not."""
+        """How a prompt is read again before eviction (`etude.kv_cache.kvzip_reconstruct`); None: it is not."""
         return None
 
     def for_tokenizer(self, tokenizer: Any) -> Self:
-        """Return the score with its words as tokens of this tokenizer."""
+        """Return the score with its texts tokenized by this tokenizer."""
         return self
 
     @property
@@ -59,7 +59,7 @@ class Score(ABC):
         return False
 
     def recent(self, budget: int) -> int:
-        """Return how many of the last tokens are kept whatever their importance."""
+        """Return how many of the last tokens are always kept."""
         return 0
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Keep what the last queries attend to, smoothed along the text (SnapKV, Li et al. 2024, NeurIPS, arXiv 2404.14469).
+"""SnapKV: keeps the tokens that the last queries attend to, smoothed along the text (Li et al. 2024, NeurIPS, arXiv 2404.14469).
 
 importance_i = mean over the query heads of a key of avgpool_i sum over the last w queries q of A[q, i]
 """
@@ -13,11 +13,11 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class SnapKV(Score):
-    """The score. The tokens of the window itself are kept, and do not count in the pooling."""
+    """The SnapKV score. The tokens of the window itself are kept and excluded from pooling."""
 
     queries: int = 32
     pool: int = 5
-    """Slots over which importance is averaged; 1: none."""
+    """Number of slots over which importance is averaged; 1: no pooling."""
 
     @property
     def window(self) -> int:

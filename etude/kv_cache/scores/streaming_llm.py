@@ -1,7 +1,7 @@
-"""Keep the first tokens (attention sinks) and the last ones (StreamingLLM, Xiao et al. 2024, ICLR, arXiv 2309.17453).
+"""StreamingLLM: keeps the first tokens (attention sinks) and the last ones (Xiao et al. 2024, ICLR, arXiv 2309.17453).
 
-Departure: positions stay those of the text. StreamingLLM counts them within the cache, so that they stay below the trained length; so does
-`EvictionPolicy.rerotate`.
+Departure: positions remain those of the text. StreamingLLM counts positions within the cache, so that they stay below the trained length;
+`EvictionPolicy.rerotate` does the same.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class StreamingLLM(Score):
-    """The score: the later, the more important; the first tokens are kept by `EvictionPolicy.sinks`."""
+    """The StreamingLLM score: later tokens are more important; `EvictionPolicy.sinks` keeps the first tokens."""
 
     def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
         return inputs.position_HT.double()

@@ -1,4 +1,4 @@
-"""Keep what the last query attends to, by the mean over the heads of a layer (TOVA, Oren et al. 2024, EMNLP, arXiv 2401.06104)."""
+"""TOVA: keeps the tokens that the last query attends to, by the mean over a layer's heads (Oren et al. 2024, EMNLP, arXiv 2401.06104)."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class TOVA(Score):
-    """The score."""
+    """The TOVA score."""
 
     @property
     def window(self) -> int:

@@ -1,4 +1,4 @@
-"""Loss functions: (outputs, tokens) → scalar and metrics. Pure; a new one is a new function and a line in a table."""
+"""Loss functions: (outputs, tokens) → scalar and metrics. They are pure; to add one, write a function and a line in a table."""
 
 from etude.learn.loss_settings import CovarianceSettings, PreferenceLoss
 from etude.learn.losses.covariance import Covariance, clip_cov, kl_cov

@@ -9,5 +9,5 @@ from etude.learn.losses.tokens import Tokens
 
 
 def negative_log_likelihood(outputs: Outputs, tokens: Tokens) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Σ shares · weights · (-log pi)."""
+    """Return Σ shares · weights · (-log pi)."""
     return -(outputs.logprobs_N * tokens.weights_N * tokens.shares_N).sum(), {}

@@ -1,13 +1,13 @@
-"""Policy-gradient losses: what a sampled token's advantage does to its probability.
+"""Policy-gradient losses: the effect of a sampled token's advantage on its probability.
 
-With ratio r = pi / behaviour of a token and advantage A:
+With importance sampling ratio r = pi / behaviour of a token and advantage A:
 
 ppo       -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)          PPO, arXiv 1707.06347 eq. 7; DAPO's clip-higher where the two differ
 gspo      the same with s = (pi(y) / behaviour(y))^(1 / |y|) for r   GSPO, arXiv 2507.18071 eq. 5-7; clipped at 3e-4 and 4e-4 there (5.1)
 cispo     -stop_gradient(min(r, 1 + clip_high)) A log pi             CISPO, arXiv 2506.13585 eq. 4 (no lower cap)
 
-Each takes (outputs, tokens) and gives (scalar, metrics). Behaviour log-probs are those recorded while sampling, never recomputed.
-Identity: where pi is the behaviour policy (r = 1) all three have the gradient of REINFORCE, -A grad log pi.
+Each takes (outputs, tokens) and returns (scalar, metrics). Behaviour log-probs were recorded while sampling and are never recomputed.
+Identity: if pi is the behaviour policy (r = 1), all three have the gradient of REINFORCE, -A grad log pi.
 """
 
 import torch
@@ -19,7 +19,7 @@ Metrics = dict[str, torch.Tensor]
 
 
 def ppo(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
-    """PPO's clipped surrogate on token ratios."""
+    """Return PPO's clipped surrogate on token ratios."""
     ratio_N = (outputs.logprobs_N - tokens.behaviour_N).exp()
     return _clipped_surrogate(ratio_N, tokens, clip_low, clip_high)
 
@@ -36,7 +36,7 @@ def gspo(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float)
 
 
 def cispo(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
-    """REINFORCE with a capped, gradient-free importance weight: no token loses its gradient. `clip_low` has no part in it."""
+    """Return REINFORCE's loss with a capped importance weight without gradient: no token loses its gradient. `clip_low` is not used."""
     ratio_N = (outputs.logprobs_N - tokens.behaviour_N).detach().exp()
     weight_N = ratio_N.clamp(max=1 + clip_high)
     loss = -(weight_N * tokens.weights_N * outputs.logprobs_N * tokens.shares_N).sum()
@@ -44,7 +44,7 @@ def cispo(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float
 
 
 def clipped_surrogates(ratio_N: torch.Tensor, tokens: Tokens, clip_low: float, clip_high: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """r A and clip(r) A of every token; the smaller one counts."""
+    """Return r A and clip(r) A of every token; the smaller one counts."""
     return ratio_N * tokens.weights_N, ratio_N.clamp(1 - clip_low, 1 + clip_high) * tokens.weights_N
 
 

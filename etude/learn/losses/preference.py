@@ -1,4 +1,4 @@
-"""Preference losses: what the log-likelihoods of pairs of completions, one preferred to the other, say is wrong.
+"""Preference losses over the log-likelihoods of pairs of completions, of which one is preferred to the other.
 
 With d = log pi(y) - log ref(y) of a whole completion y, d+ of the preferred (chosen) and d- of the other (rejected), |y| in tokens:
 
@@ -9,9 +9,9 @@ kto    1 - ½ sigmoid(β (d+ - z)) - ½ sigmoid(β (z - d-))                KTO,
        z = max(0, mean over the batch of d of a prompt with another prompt's completion)
 simpo  -log sigmoid(β (log pi(y+) / |y+| - log pi(y-) / |y-|) - simpo_gamma) SimPO, arXiv 2405.14734 eq. 6: no reference
 
-Each takes `Likelihoods` and gives P losses; their mean is learned from. `nll` adds the preferred completion's mean negative log-likelihood
-(RPO; IRPO, arXiv 2404.19733 eq. 2), which keeps it likely where the difference alone would let both fall.
-Identity: where pi is the reference, dpo's gradient is -β/2 (grad log pi(y+) - grad log pi(y-)), whatever the completions' likelihoods.
+Each takes `Likelihoods` and returns P losses; their mean is minimized. `nll` adds the preferred completion's mean negative log-likelihood
+(RPO; IRPO, arXiv 2404.19733 eq. 2), which keeps it likely; the difference would let both fall.
+Identity: if pi is the reference, dpo's gradient is -β/2 (grad log pi(y+) - grad log pi(y-)), whatever the completions' likelihoods.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Likelihoods:
     chosen_tokens_P: torch.Tensor
     rejected_tokens_P: torch.Tensor
     mismatched: float = 0.0
-    """Mean of log pi - log ref of prompts with other prompts' completions (`kto`)."""
+    """Mean of log pi - log ref over completions after other prompts (`kto`)."""
 
     @property
     def ahead_chosen_P(self) -> torch.Tensor:
@@ -47,19 +47,19 @@ class Likelihoods:
 
 
 def dpo(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
-    """-log sigmoid(β (d+ - d-)), smoothed."""
+    """Return -log sigmoid(β (d+ - d-)), smoothed."""
     margin_P = how.beta * (pairs.ahead_chosen_P - pairs.ahead_rejected_P)
     return -(1 - how.label_smoothing) * F.logsigmoid(margin_P) - how.label_smoothing * F.logsigmoid(-margin_P)
 
 
 def ipo(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
-    """(d+ / |y+| - d- / |y-| - 1 / (2 β))²."""
+    """Return (d+ / |y+| - d- / |y-| - 1 / (2 β))²."""
     margin_P = pairs.ahead_chosen_P / pairs.chosen_tokens_P - pairs.ahead_rejected_P / pairs.rejected_tokens_P
     return (margin_P - 1 / (2 * how.beta)) ** 2
 
 
 def kto(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
-    """Return each completion by itself against the mean of mismatched ones."""
+    """Return the loss of each completion against the mean of mismatched ones."""
     middle = max(0.0, pairs.mismatched)
     chosen_P = 1 - torch.sigmoid(how.beta * (pairs.ahead_chosen_P - middle))
     rejected_P = 1 - torch.sigmoid(how.beta * (middle - pairs.ahead_rejected_P))
@@ -67,7 +67,7 @@ def kto(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
 
 
 def simpo(pairs: Likelihoods, how: PreferenceLoss) -> torch.Tensor:
-    """-log sigmoid(β (log pi(y+) / |y+| - log pi(y-) / |y-|) - simpo_gamma)."""
+    """Return -log sigmoid(β (log pi(y+) / |y+| - log pi(y-) / |y-|) - simpo_gamma)."""
     margin_P = pairs.chosen_P / pairs.chosen_tokens_P - pairs.rejected_P / pairs.rejected_tokens_P
     return -F.logsigmoid(how.beta * margin_P - how.simpo_gamma)
 

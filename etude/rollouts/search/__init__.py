@@ -1,1 +1,1 @@
-"""Searches: rules for where an answer's tree grows next. They see the tree alone; drawing and valuing are handed to them."""
+"""Searches: rules for where an answer's tree grows next. They see only the tree; sampling and values are passed to them."""

@@ -1,6 +1,6 @@
-"""Beam search over steps: of the steps that continue the best beginnings, the best are gone on with.
+"""Beam search over steps: extend the best prefixes by sampled steps, and keep the best results.
 
-Identity: with one beam, width 1 and values that draw nothing (no rollouts), plain sampling.
+Identity: with one beam, width 1 and values without rollouts, plain sampling.
 """
 
 from collections.abc import Generator
@@ -11,8 +11,8 @@ from etude.rollouts.tree import Node, Tree
 
 
 def beam(tree: Tree, *, beams: int, width: int) -> Generator[list[Growth], list[Node], None]:
-    """Every beginning gets `width` next steps; the `beams` of highest value stay, answers that ended among them. Values of steps decide, so
-    `value` must know what an unfinished answer is worth; of equals the first stay.
+    """Sample `width` next steps for every prefix and keep the `beams` of highest value, finished answers included; ties keep the first.
+    `value` must be known for unfinished answers.
     """
     frontier, ended = [tree.root], list[Node]()
     while frontier:

@@ -1,4 +1,4 @@
-"""Best of n: whole answers from the root, which are plain samples (`etude.rollouts.samples`)."""
+"""Best-of-n sampling: whole answers from the root, which are plain samples (`etude.rollouts.samples`)."""
 
 from collections.abc import Generator
 
@@ -7,6 +7,6 @@ from etude.rollouts.tree import Node, Tree
 
 
 def best_of_n(tree: Tree, *, width: int) -> Generator[list[Growth], list[Node], None]:
-    """`width` answers."""
+    """Sample `width` answers."""
     for node in (yield [Growth(tree.root, width, to_end=True)]):
         tree.back_up(node)

@@ -1,9 +1,8 @@
-"""A tree that branches where the policy was surprised (TreeRL, arXiv 2506.11902, sec. 3.1).
+"""A tree that branches at the tokens of highest surprise (TreeRL, arXiv 2506.11902, sec. 3.1).
 
-Answers are drawn from the root; in each of some rounds every one of them, with what has branched off it, is branched at its tokens of
-highest surprise, -log p of the token that was drawn: other continuations are drawn from right before it. The paper takes 6 answers,
-1 round, 2 tokens, 2 continuations: up to 30 answers. It does not branch behind words that announce the final answer; here that is not
-looked at.
+Answers are sampled from the root. In each round, every answer, with its branches, is branched at its tokens of highest surprise, -log p of
+the sampled token: other continuations are sampled from right before it. The paper takes 6 answers, 1 round, 2 tokens, 2 continuations: up
+to 30 answers. It does not branch after words that announce the final answer; this does.
 
 Identity: without rounds, best of n.
 """
@@ -16,8 +15,8 @@ from etude.rollouts.tree import Node, Tree
 
 
 def branching(tree: Tree, *, chains: int, rounds: int, forks: int, width: int) -> Generator[list[Growth], list[Node], None]:
-    """`chains` answers from the root; `forks` tokens for each of them are branched in a round, `width` continuations at each, also where
-    two are alternatives at one place. Where answers begin alike, the most surprising tokens of all of them together are taken.
+    """Sample `chains` answers from the root. In a round, `forks` tokens for each of them are branched with `width` continuations each, also
+    if two are alternatives at one place. For answers with a common first step, the most surprising tokens among all of them are taken.
     """
     found = yield [Growth(tree.root, chains, to_end=True)]
     for node in found:
@@ -30,9 +29,9 @@ def branching(tree: Tree, *, chains: int, rounds: int, forks: int, width: int) -
 
 
 def _forks(tree: Tree, first: Node, number: int) -> list[Node]:
-    """Nodes that end right before the most surprising tokens of the answers that begin with this node."""
+    """Return the nodes that end right before the most surprising tokens of the answers that begin with this node."""
     places = [(logprob, node, place) for node in first.below() for place, logprob in enumerate(node.logprobs)]
-    chosen = sorted(places, key=lambda place: place[0])[:number]  # a stable sort: of equals the first
+    chosen = sorted(places, key=lambda place: place[0])[:number]  # stable sort: the first of equals
     forks = []
     for node in dict.fromkeys(node for _, node, _ in chosen):
         upper = node

@@ -1,8 +1,8 @@
-"""Draws the continuations that searches ask for: those of many trees as one batch, on keys and values that the engine keeps.
+"""Sample the continuations that searches ask for: those of many trees in one batch, with the engine's kept keys and values.
 
-Random numbers: the first continuation of a node goes on with the numbers of the one that led there, every other has a key of its own,
-hashed from the task's names, the node's number and its own. So a search whose width is 1 draws what plain sampling draws
-(`etude.rollouts.samples`), token by token, and what a node gets does not depend on what else is searched beside it.
+Random numbers: the first continuation of a node continues the random numbers of its path. Every other continuation has a key of its own,
+hashed from the task's names, the node's number and its own. So a search of width 1 samples the same tokens as plain sampling
+(`etude.rollouts.samples`), and the results at a node do not depend on other searches in the batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from etude.tasks.task import Task
 
 
 class Expansion:
-    """The trees of some tasks, and what the engine keeps of their nodes, until the policy changes."""
+    """The trees of some tasks, and the engine's prefixes of their nodes, until the policy changes."""
 
     def __init__(
         self,
@@ -32,8 +32,8 @@ class Expansion:
         names: Sequence[object],
         places: Sequence[int] | None = None,
     ) -> None:
-        """`max_new_tokens` of an answer in all. Without `steps` nodes end where answers part, or end themselves. Keys are hashed from
-        `names` (seed, step), the task and its place (in order unless given).
+        """Set the limits: `max_new_tokens` is for a whole answer. Without `steps`, nodes end where answers part or finish. Keys are hashed
+        from `names` (seed, step), the task and its index (in order unless given).
         """
         self.engine, self.steps, self.max_new_tokens, self.sampling = engine, steps, max_new_tokens, sampling
         self.trees = [
@@ -46,12 +46,12 @@ class Expansion:
             self._prefixes[tree.root] = prefix
 
     def most_tokens(self, tree: Tree, growth: Growth) -> int:
-        """That one continuation can take."""
+        """Return the most tokens of one continuation."""
         left = self.max_new_tokens - len(growth.node.own_tokens)
         return left if growth.to_end or self.steps is None else min(left, self.steps.max_tokens)
 
     def __call__(self, wanted: Sequence[tuple[Tree, Growth]]) -> list[list[Node]]:
-        """For each growth the nodes at which its continuations end."""
+        """Sample the continuations of each growth and return the nodes where they end."""
         keys = [[self._key(tree, growth.node, growth.node.drawn + i) for i in range(growth.width)] for tree, growth in wanted]
         rows = [(number, key) for number, own in enumerate(keys) for key in own]
         found: dict[tuple[int, int], Prefix] = {}
@@ -74,7 +74,7 @@ class Expansion:
         return seed_for(*self._names[id(tree)], *([node.number] if node.parent else []), number)
 
     def _parts(self, rows: Sequence[tuple[int, int]], wanted: Sequence[tuple[Tree, Growth]]) -> Iterator[list[tuple[int, int]]]:
-        """As many rows at a time as the engine has positions for."""
+        """Yield as many rows at a time as the engine has positions for."""
         part: list[tuple[int, int]] = []
         positions = 0
         for row in rows:
@@ -91,14 +91,14 @@ class Expansion:
             yield part
 
     def _prefix(self, node: Node) -> Prefix:
-        """Return what the engine has of a node: where an answer went through it without a stop, that answer's beginning."""
+        """Return the engine's prefix of a node, cut from a longer one if an answer passed through without a stop."""
         if node not in self._prefixes:
             longer = next(self._prefixes[behind] for behind in node.below() if behind in self._prefixes)
             self._prefixes[node] = self.engine.cut(longer, len(node.own_tokens))
         return self._prefixes[node]
 
     def _added(self, tree: Tree, growth: Growth, key: int, prefix: Prefix) -> Node:
-        """Return a continuation as nodes; the last of them."""
+        """Add a continuation to the tree and return its last node."""
         node, before = growth.node, len(growth.node.own_tokens)
         tokens, logprobs = prefix.own_tokens[before:], prefix.own_logprobs[before:]
         tree.sampled_tokens += len(tokens)

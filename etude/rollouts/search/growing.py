@@ -1,7 +1,7 @@
-"""What a search is: a rule that asks for continuations of a tree's nodes, and a loop that has them drawn and valued, many trees at once.
+"""The search loop: rules ask for continuations of a tree's nodes, which are sampled and valued for many trees at once.
 
-A rule is a generator: it yields the growths that it wants and is sent the nodes that came of them, valued. `expand` draws
-(`etude.rollouts.search.expansion`), `value` says what a node is worth; neither knows the rule, nor does the rule know them.
+A rule is a generator: it yields growths and is sent the resulting nodes with their values. `expand` samples
+(`etude.rollouts.search.expansion`), `value` returns values of nodes; rule, `expand` and `value` do not know each other.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -13,20 +13,20 @@ from etude.rollouts.tree import Node, Tree
 
 @dataclass(frozen=True)
 class Growth:
-    """Continuations of a node that are wanted."""
+    """A request for continuations of a node."""
 
     node: Node
     width: int
-    """How many."""
+    """Number of continuations."""
     to_end: bool = False
-    """Whole answers, or a step of them."""
+    """Whole answers instead of single steps."""
 
 
 Rule = Callable[[Tree], Generator[list[Growth], list[Node], None]]
 Expand = Callable[[Sequence[tuple[Tree, Growth]]], list[list[Node]]]
-"""Draws what is wanted: for each growth the nodes at which its continuations end for now, in order; the same twice where two were alike."""
+"""Samples growths: returns for each the nodes where its continuations end for now, in order; equal ones give the same node."""
 Value = Callable[[Sequence[tuple[Tree, Node]]], Sequence[float | None]]
-"""What answers that end at these nodes are worth, any finite number, or what is expected of those that may go on."""
+"""Returns the values of answers that end at these nodes, any finite number, or the expected values of unfinished ones."""
 
 
 def search(
@@ -38,10 +38,10 @@ def search(
     most_tokens: Callable[[Tree, Growth], int],
     budget_tokens: int | None = None,
 ) -> None:
-    """Grow the trees until the rule wants no more of any of them.
+    """Grow the trees until the rule stops for each of them.
 
-    `budget_tokens` bounds what is sampled for one tree: no continuation begins that could exceed it, by its `most_tokens`; growths get
-    theirs in turn. A tree in which no answer ended gets one from its best node, whatever the budget says.
+    `budget_tokens` limits the tokens sampled for one tree: no continuation begins that could exceed it, by its `most_tokens`; growths share
+    it in turns. A tree without a finished answer gets one from its best node, whatever the budget.
     """
     rules = [rule(tree) for tree in trees]
     sent: dict[int, list[Node] | None] = dict.fromkeys(range(len(trees)))
@@ -59,7 +59,7 @@ def search(
 
 
 def _asked(rule: Generator[list[Growth], list[Node], None], nodes: list[Node] | None) -> list[Growth]:
-    """Return what it wants next; nothing where it is through."""
+    """Return the rule's next growths; [] if it has finished."""
     try:
         return next(rule) if nodes is None else rule.send(nodes)
     except StopIteration:
@@ -67,12 +67,12 @@ def _asked(rule: Generator[list[Growth], list[Node], None], nodes: list[Node] | 
 
 
 def _within(tree: Tree, growths: Iterable[Growth], most_tokens: Callable[[Tree, Growth], int], budget_tokens: int | None) -> list[Growth]:
-    """These growths, as far as they can't exceed the budget."""
+    """Return the growths that fit into the budget."""
     if budget_tokens is None:
         return [growth for growth in growths if growth.width > 0]
     left, wanted = budget_tokens - tree.sampled_tokens, list(growths)
     each, widths = [most_tokens(tree, growth) for growth in wanted], [0] * len(wanted)
-    for turn in range(max((growth.width for growth in wanted), default=0)):  # one continuation of each, then another
+    for turn in range(max((growth.width for growth in wanted), default=0)):  # one continuation for each growth per turn
         for place, growth in enumerate(wanted):
             if turn < growth.width and each[place] <= left:
                 widths[place] += 1
@@ -81,7 +81,7 @@ def _within(tree: Tree, growths: Iterable[Growth], most_tokens: Callable[[Tree, 
 
 
 def _grown(trees: Sequence[Tree], wanted: Sequence[tuple[int, Growth]], expand: Expand, value: Value) -> list[list[Node]]:
-    """Return the nodes that came of each growth; those that are new are valued."""
+    """Sample the growths and return their nodes; new nodes get a value."""
     if not wanted:
         return []
     found = expand([(trees[place], growth) for place, growth in wanted])
@@ -97,6 +97,6 @@ def _grown(trees: Sequence[Tree], wanted: Sequence[tuple[int, Growth]], expand: 
 
 
 def _best_open(tree: Tree) -> Node:
-    """Return the node to go on from, of those at which nothing was drawn: the highest value, the deepest of equals."""
+    """Return the leaf to continue from: the one of highest value, the deepest of equals."""
     leaves = [node for node in tree.nodes() if not node.children]
     return max(leaves, key=lambda node: (-inf if node.value is None else node.value, len(node.path)))

@@ -1,17 +1,17 @@
 """Monte-Carlo tree search over steps (PUCT: Silver et al. 2017, Nature 550, Methods; over steps of answers as in rStar-Math, arXiv
-2501.04519, which goes by UCT, without a prior).
+2501.04519, which uses UCT, without a prior).
 
-A simulation descends from the root to a node that has had fewer than `width` continuations, has more drawn, and backs up their worth:
+A simulation descends from the root to a node with fewer than `width` continuations, samples the missing ones, and backs up their values:
 
     next = argmax over children of  Q + c · P · √(visits of the node) / (1 + visits of the child)
-    Q    = mean                          where all values of the tree so far lie in [0, 1]
+    Q    = mean                          if all values of the tree so far lie in [0, 1]
            (mean - low) / (high - low)   else: low and high are the least and the greatest value so far (MuZero, arXiv 1911.08265, eq. 5)
 
-So c weighs the same for rewards of any range.
+So c has the same weight for rewards of any range.
 
-Continuations are drawn from the policy, so P, a child's prior, is its share of those drawn at its node: where two were alike, they count
-twice. `to_end`: continuations are whole answers, whose steps become nodes too, and their scores are what is backed up (a rollout that
-stays in the tree); without it they are single steps, and `value` must know what an unfinished answer is worth.
+Continuations are sampled from the policy, so P, a child's prior, is its share of the samples at its node; equal ones count twice. With
+`to_end`, continuations are whole answers, whose steps become nodes too, and their scores are backed up (rollouts that stay in the tree).
+Otherwise they are single steps, and `value` must be known for unfinished answers.
 
 Identity: one simulation `to_end` is best of n; with width 1 plain sampling.
 """
@@ -24,8 +24,8 @@ from etude.rollouts.tree import Node, Tree
 
 
 def mcts(tree: Tree, *, simulations: int, width: int, exploration: float, to_end: bool) -> Generator[list[Growth], list[Node], None]:
-    """`exploration` is c. Nodes behind which everything has ended, as wide as it may be, are passed over, and those without a value: a
-    visit of theirs would tell nothing new. Where there are no others, the search ends.
+    """Run the simulations; `exploration` is c. Skip nodes below which all answers have ended at full width, and nodes without a value,
+    since a visit would add nothing. If there are no others, the search ends.
     """
     for _ in range(simulations):
         node = _selected(tree, width, exploration)
@@ -46,7 +46,7 @@ def _selected(tree: Tree, width: int, exploration: float) -> Node | None:
 
 
 def _is_open(node: Node, width: int) -> bool:
-    """Return whether more may be drawn here or behind."""
+    """Return whether more can be sampled here or below."""
     if node.finish or not node.visits:
         return False
     return node.drawn < width or any(_is_open(child, width) for child in node.children)

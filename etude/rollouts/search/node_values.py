@@ -1,9 +1,9 @@
-"""What nodes of a search are worth: answers that ended by feedback from outside, unfinished ones by what is expected of them.
+"""Values of a search's nodes: feedback on finished answers, expectations for unfinished ones.
 
-outcome      a verifier's score of an answer that ended; of an unfinished one nothing is known
-rollouts     the mean score of some whole answers that go on from a node, which stay in the tree (VinePPO, arXiv 2410.01679, sec. 4;
+outcome      a verifier's score of a finished answer; unknown for unfinished ones
+rollouts     the mean score of some whole answers that continue from a node, which stay in the tree (VinePPO, arXiv 2410.01679, sec. 4;
              Math-Shepherd's soft label, arXiv 2312.08935, sec. 3.3)
-likelihood   the geometric mean of the probabilities of a node's own tokens: how sure the policy is of it, which is no feedback
+likelihood   the geometric mean of the probabilities of a node's own tokens: the policy's certainty, which is no feedback
 """
 
 import math
@@ -20,7 +20,7 @@ Pairs = Sequence[tuple[Tree, Node]]
 
 
 class Outcomes:
-    """The score of answers that ended; rewards are kept by node, and each answer is judged once."""
+    """Scores finished answers; rewards are kept by node, and each answer is judged once."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
@@ -31,7 +31,7 @@ class Outcomes:
         for tree, node in pairs:
             if node.finish and node not in self.rewards:
                 new.setdefault(tree, []).append(node)
-        for tree, ends in new.items():  # a tree at a time: places in a call, which random scores go by, are those of the tree
+        for tree, ends in new.items():  # one tree a call: random scores depend on indices in the call
             rewards = self.judge([(tree.text_of(node), tree.task) for node in ends])
             self.rewards |= dict(zip(ends, rewards, strict=True))
             for node in ends:
@@ -40,18 +40,18 @@ class Outcomes:
 
 
 def likelihood(pairs: Pairs) -> list[float | None]:
-    """exp of the mean log-prob of the own tokens."""
+    """Return exp of the mean log-prob of the own tokens."""
     return [math.exp(fmean(node.own_logprobs)) for _, node in pairs]
 
 
 class Rollouts:
-    """Expects of unfinished answers the mean of the scores of `number` that go on from each."""
+    """Values unfinished answers by the mean score of `number` continuations of each."""
 
     def __init__(self, expand: Expand, ends: Value, number: int) -> None:
         self.expand, self.ends, self.number = expand, ends, number
 
     def most_tokens(self, tree: Tree, growth: Growth, most_tokens: Callable[[Tree, Growth], int]) -> int:
-        """That it can take to say what one continuation is worth: none of a whole answer."""
+        """Return the most tokens needed to value one continuation: 0 for a whole answer."""
         return 0 if growth.to_end else self.number * most_tokens(tree, Growth(growth.node, 1, to_end=True))
 
     def __call__(self, pairs: Pairs) -> list[float | None]:
@@ -63,7 +63,7 @@ class Rollouts:
 
 
 def either(ends: Value, going: Value) -> Value:
-    """Answers that ended by the one, unfinished ones by the other."""
+    """Combine two values: `ends` for finished answers, `going` for unfinished ones."""
 
     def value(pairs: Pairs) -> list[float | None]:
         parts: list[list[tuple[Tree, Node]]] = [[pair for pair in pairs if bool(pair[1].finish) == ended] for ended in (True, False)]

@@ -1,4 +1,4 @@
-"""Which search, and how wide and how long."""
+"""Settings of searches: the method and its sizes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,42 +15,42 @@ from etude.rollouts.search.vine import vine
 from etude.rollouts.steps import Steps
 
 REFINE = "refine"
-"""No search but a conversation: `etude.rollouts.refinement`."""
+"""Revision by conversation instead of a search: `etude.rollouts.refinement`."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How answers are searched for."""
+    """Settings of the search for answers."""
 
     method: str = "samples"
-    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was surprised), `vine`
-    (more answers from behind every step) or `refine` (answers that are revised: rollout.refine)."""
+    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches at the least likely sampled tokens),
+    `vine` (more answers from every step) or `refine` (revised answers: rollout.refine)."""
     width: int = 4
     """Continuations of a node."""
     beams: int = 4
-    """`beam`: beginnings that are gone on with."""
+    """`beam`: prefixes that are kept at every step."""
     simulations: int = 8
-    """`mcts`: descents from the root."""
+    """`mcts`: simulations, each a descent from the root."""
     exploration: float = 1.0
-    """`mcts`: c of PUCT; values are brought to [0, 1] by those of the tree so far, unless all lie there."""
+    """`mcts`: c of PUCT, 0 or more; values are rescaled to [0, 1] by the tree's range, unless all lie there."""
     chains: int = 6
-    """`tree`, `vine`: answers from the root."""
+    """`tree`, `vine`: answers sampled from the root."""
     rounds: int = 1
-    """`tree`: how often it is branched."""
+    """`tree`: rounds of branching; 0 = none."""
     forks: int = 2
-    """`tree`: tokens of each answer that are branched in a round."""
+    """`tree`: tokens of each answer to branch at per round."""
     to_end: bool = True
-    """`mcts`: whether continuations are whole answers; false: single steps, which a step model values."""
+    """`mcts`: sample complete answers as continuations; false = single steps, which a step model values."""
     value: Literal["rollouts", "likelihood", "step_model"] = "rollouts"
-    """`beam`, and `mcts` not to_end: what is expected of an unfinished answer: the mean score of `rollouts` from there, the policy's own
-    likelihood, or what the step model says."""
+    """`beam`, and `mcts` with to_end false: value of a prefix: the mean score of `rollouts` from it, its likelihood under the policy, or
+    the step model's value."""
     rollouts: int = 2
-    """`beam`: answers that go on from a beginning whose worth is asked for."""
+    """`beam`: continuations sampled to value a prefix."""
     budget_tokens: int | None = None
-    """Of searches: tokens sampled at a task at most; no bound unless given."""
+    """Most tokens that a search samples per task; null = no limit."""
     steps: Steps = field(default_factory=Steps)
-    """`beam`, `mcts`, `vine`, and `samples` whose steps a step model values; a `tree` makes its own. `refine`: those whose values a
-    verifier gives. In practice on tagged actions, unless set, an action is a step."""
+    """For `beam`, `mcts`, `vine`, and `samples` with a step model; `tree` makes its own. `refine`: the steps that a verifier values.
+    Default in practice on tagged actions: an action is a step."""
 
     def __post_init__(self) -> None:
         if self.method not in (*SEARCHES, REFINE):
@@ -63,7 +63,7 @@ class Search:
             )
 
     def check_sizes(self) -> None:
-        """Raise UserError for sizes that no search has."""
+        """Raise UserError for invalid sizes."""
         least = {"width": 1, "beams": 1, "simulations": 1, "chains": 1, "rounds": 0, "forks": 1, "rollouts": 1}
         for name, bound in least.items():
             at_least(f"search.{name}", getattr(self, name), bound)
@@ -74,7 +74,7 @@ class Search:
 
     @property
     def unread(self) -> set[str]:
-        """Settings that the method does not read; those of `steps` as `steps.`"""
+        """Settings that the method does not read; those of `steps` as `steps.`."""
         reads = {"steps."} if self.method == REFINE else set(SEARCHES[self.method].reads)
         if self.method == "mcts" and self.to_end:
             reads -= {"value"}
@@ -84,27 +84,27 @@ class Search:
 
     @property
     def finds_one(self) -> bool:
-        """Whether it comes to one answer alone."""
+        """Whether it finds only one answer."""
         is_path = self.method == "beam" and self.value != "rollouts" and min(self.beams, self.width) == 1
         return is_path or self.answers(2) == 1
 
     def answers(self, num_samples: int) -> int:
-        """About how many whole answers it draws at most."""
+        """Return the approximate number of whole answers that it samples at most."""
         return max(1, SEARCHES[self.method].answers(self, num_samples))
 
     def rule(self, num_samples: int) -> Rule:
-        """Where a tree grows; `num_samples` independent answers for `samples`."""
+        """Return the rule that grows a tree; for `samples`, `num_samples` independent answers."""
         return SEARCHES[self.method].rule(self, num_samples)
 
 
 class Kind(NamedTuple):
-    """A way to search, by its settings and a number of independent answers."""
+    """A search method, by its settings and a number of independent answers."""
 
     rule: Callable[[Search, int], Rule]
     answers: Callable[[Search, int], int]
-    """About how many it draws at most."""
+    """Approximate number of answers that it samples at most."""
     reads: tuple[str, ...]
-    """Which settings of a search: of `steps`, `steps.`"""
+    """Settings of a search that it reads; `steps.` for those of `steps`."""
 
 
 SEARCHES = {
@@ -130,12 +130,12 @@ SEARCHES = {
     ),
     "vine": Kind(
         rule=lambda how, _: partial(vine, chains=how.chains, width=how.width),
-        answers=lambda how, _: how.chains * (1 + 4 * how.width),  # of four steps or so
+        answers=lambda how, _: how.chains * (1 + 4 * how.width),  # about four steps each
         reads=("width", "chains", "budget_tokens", "steps."),
     ),
 }
 """Independent answers, and the searches."""
 BY_STEPS = tuple(name for name, kind in SEARCHES.items() if "steps." in kind.reads)
-"""Searches over steps that `search.steps` cuts."""
+"""Searches over steps, as `search.steps` defines them."""
 BY_VALUE = tuple(name for name, kind in SEARCHES.items() if "value" in kind.reads)
-"""Searches that go on with what is worth most."""
+"""Searches that continue from the highest values."""

@@ -1,8 +1,8 @@
-"""Answers whose every step is valued by others that go on from it (VinePPO, arXiv 2410.01679, sec. 4; Math-Shepherd, arXiv 2312.08935).
+"""Answers whose steps are valued by continuations from them (VinePPO, arXiv 2410.01679, sec. 4; Math-Shepherd, arXiv 2312.08935).
 
-Answers are drawn from the root and parted into steps; from behind each step but the last some more are drawn, whose scores say what was to
-be expected there. The papers learn from the first answers alone (VinePPO draws 9 more from each step); here the others stay in the tree and
-count as answers too: what they cost is not thrown away, and a step's value is what `Tree.expected` makes of all of them.
+Answers are sampled from the root and split into steps. More answers are sampled from the end of each step but the last; their scores give
+its expected value. The papers learn only from the first answers (VinePPO samples 9 more from each step). Here the others stay in the tree
+and count as answers too: their cost is not wasted, and a step's value is `Tree.expected` over all of them.
 
 Identity: with answers of one step, best of n.
 """
@@ -14,7 +14,7 @@ from etude.rollouts.tree import Node, Tree
 
 
 def vine(tree: Tree, *, chains: int, width: int) -> Generator[list[Growth], list[Node], None]:
-    """`chains` answers from the root; `width` more from behind each of their steps."""
+    """Sample `chains` answers from the root, and `width` more from the end of each of their steps."""
     for node in (yield [Growth(tree.root, chains, to_end=True)]):
         tree.back_up(node)
     inner = [node for node in tree.nodes() if node.parent and not node.finish]

@@ -1,14 +1,14 @@
-"""What a model wrote, read as a problem, and what may be wrong with it before anybody tries to solve it.
+"""Read a problem from a model's text, and check its form before anybody tries to solve it.
 
 | flaw | a problem that |
 |---|---|
-| `unfinished` | was cut off before its end |
+| `unfinished` | was truncated |
 | `empty` | has fewer than three words, or is a list or another answer rather than a question |
-| `leak` | says its answer: the answer's words stand in it in a row, or a marker such as "The answer is" does |
-| `copy` | has too many pieces of 4 words in common with one that its writer was shown, or all words with another of the step |
-| `measured` | stands in the evaluation |
+| `leak` | contains its answer: the answer's words in a row, or a marker such as "The answer is" |
+| `copy` | shares too many 4-word pieces with a problem shown to its writer, or all words with another of the step |
+| `measured` | is in the evaluation |
 
-What is left has a form; whether it has an answer is for its solvers to find out.
+The remaining problems have a valid form; their solvers find out whether they have an answer.
 """
 
 import re
@@ -28,7 +28,7 @@ _END = re.compile(r"\n\s*\n|\n\s*(?:solution|answer|problem|question)\s*:", re.I
 
 
 def read_problem(text: str, finish: Finish) -> tuple[str, bool]:
-    """Return the problem that a text states, its first paragraph without a label, and whether it is finished.
+    """Return the problem in a text, its first paragraph without a label, and whether it is finished.
 
     >>> read_problem(" What is 2 + 3?\\n\\nSolution: 5", "length"), read_problem("What is 2 +", "length")
     (('What is 2 + 3?', True), ('What is 2 +', False))
@@ -39,7 +39,7 @@ def read_problem(text: str, finish: Finish) -> tuple[str, bool]:
 
 
 def asking(task: Task, problem: str, **changes: object) -> Task:
-    """Return a task that asks this problem as `task` asks its own: the same messages before it, instruction, verifier and metadata."""
+    """Return a task that asks this problem in the form of `task`: the same messages before it, instruction, verifier and metadata."""
     prompt = problem if isinstance(task.prompt, str) else (*task.prompt[:-1], {**task.prompt[-1], "content": problem})
     return replace(task, prompt=prompt, worked=None, **changes)  # type: ignore[arg-type]
 
@@ -47,7 +47,7 @@ def asking(task: Task, problem: str, **changes: object) -> Task:
 def flaw_of(
     problem: Task, *, is_finished: bool, shown: Sequence[Task], written: Collection[str], measured: Collection[str], max_overlap: float
 ) -> str:
-    """The first flaw of a problem, "" where there is none. `shown` is what its writer saw, or wrote from; `written` and `measured` are keys
+    """Return the first flaw of a problem, or "". `shown` are the tasks that its writer saw or wrote from; `written` and `measured` are keys
     of the step's other problems and of the evaluation.
     """
     checks = {
@@ -61,10 +61,10 @@ def flaw_of(
 
 
 def leaks(question: str, answer: str | None) -> bool:
-    """Return whether a problem says its answer.
+    """Return whether a problem contains its answer.
 
-    Where the answer is one number, the problem's are compared with it by value; else the words of both: the answer's in a row, whatever
-    stands between.
+    If the answer is one number, it is compared by value with the problem's numbers. Otherwise its words are searched in a row, whatever the
+    characters between them.
 
     >>> leaks("Sort: 3, 1, 2", "[1, 2, 3]"), leaks("Sort: 3, 1, 2, 3", "[1, 2, 3]"), leaks("Ann has 7 pens and gives 2 away.", "5")
     (False, True, False)
@@ -81,7 +81,7 @@ def leaks(question: str, answer: str | None) -> bool:
 
 
 def _bare_words(text: str) -> list[str]:
-    """Words and numbers, these by value, without the marks between them."""
+    """Return words and numbers, these by value, without the marks between them."""
     found = []
     for word in re.findall(r"[-\u2212]?\d+(?:\.\d+)?|\w+", text.casefold()):
         numbers = find_numbers(word)
@@ -90,5 +90,5 @@ def _bare_words(text: str) -> list[str]:
 
 
 def _overlap(problem: Task, other: Task) -> float:
-    """Return the share of the problem's pieces that stand in another."""
+    """Return the share of the problem's pieces that occur in another."""
     return ngram_overlap([other], [problem], n=_PIECE)[0]

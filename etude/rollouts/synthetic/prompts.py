@@ -1,4 +1,4 @@
-"""How the policy is asked to write a problem: examples, then the place where one is missing."""
+"""Prompts that ask the policy to write a problem: examples, then a place for a new one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ _PROPOSE = "Here are problems of one kind. Write another one, without its answer
 
 
 def writing_of_variant(task: Task, solution: str, examples: Sequence[Example]) -> Task:
-    """The task of writing a problem that `solution` solves; the problem that it came from is not shown (SvS, arXiv 2508.14029 sec. 3)."""
+    """Return the task of writing a problem that `solution` solves; the original problem is not shown (SvS, arXiv 2508.14029 sec. 3)."""
     shown = [f"Solution: {solved.strip()}\nProblem: {problem.strip()}" for problem, solved in examples]
     return _writing(task, [_VARY, *shown, f"Solution: {solution.strip()}\nProblem:"])
 
@@ -26,7 +26,7 @@ def writing_of_problem(task: Task, problems: Sequence[str]) -> Task:
 
 
 def _writing(task: Task, paragraphs: Sequence[str]) -> Task:
-    """As a message where the task is one, behind its system message; nobody knows what is right, and nothing says how to answer."""
+    """Return a task with these paragraphs, in the message format of `task`, without a gold answer or an instruction."""
     text = "\n\n".join(paragraphs)
     system = () if isinstance(task.prompt, str) else tuple(message for message in task.prompt if message["role"] == "system")
     prompt = text if isinstance(task.prompt, str) else (*system, {"role": "user", "content": text})

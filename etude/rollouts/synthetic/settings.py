@@ -1,4 +1,4 @@
-"""How many problems a model writes for itself in a step, from what, and which of them are good to practise on."""
+"""Settings of synthetic tasks: how many problems a model writes in a step, from what, and which of them are used."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,13 +8,15 @@ from etude.errors import UserError, at_least
 
 @dataclass(frozen=True)
 class Window:
-    """Shares of right attempts at a problem, from `low` to `high`: neither too hard nor too easy."""
+    """Range of the share of right attempts at a problem: neither too hard nor too easy."""
 
     low: float
+    """Least share, in [0, high]."""
     high: float
+    """Largest share, in [low, 1]."""
 
     def admits(self, right: float, attempts: int) -> bool:
-        """Return whether so many of so many attempts lie in the window; no problem does that has none.
+        """Return whether this share of right attempts lies in the window; a problem without attempts is never admitted.
 
         >>> [Window(0.125, 0.5).admits(right, 8) for right in (0, 1, 4, 5)]
         [False, True, True, False]
@@ -22,34 +24,34 @@ class Window:
         return attempts > 0 and self.low - 1e-9 <= right / attempts <= self.high + 1e-9
 
     def check(self, name: str) -> None:
-        """Raise UserError for what is no window; `name` is what the settings call it."""
+        """Raise UserError for an invalid window; `name` is its name in the settings."""
         if not 0 <= self.low <= self.high <= 1:
             raise UserError(f"{name} must be a low and a high share with 0 <= low <= high <= 1, got {self.low} to {self.high}")
 
 
 @dataclass(frozen=True)
 class SyntheticTasksSettings:
-    """Tasks that the policy writes in every step, and solves beside those that it was given."""
+    """Synthetic tasks that the policy writes in every step, and solves besides the given ones."""
 
     method: Literal["svs", "proposer"]
-    """`svs`: from right attempts at tasks that are neither hard nor easy the policy writes variants that keep the answer (SvS); `proposer`:
-    it writes problems like those of the step, whose answer is the majority's, and is rewarded where its attempts are at odds."""
+    """`svs` = variants with the same answer, written from right attempts at tasks that are neither hard nor easy (SvS); `proposer` =
+    problems like the step's, whose answer is the majority's; it is rewarded if attempts at them disagree."""
     sources: int = 4
-    """Attempts (`svs`) or sets of examples (`proposer`) of a step that problems are written from, at most."""
+    """Most attempts (`svs`) or sets of examples (`proposer`) of a step to write problems from."""
     problems: int = 4
-    """Problems written from each: the group."""
+    """Problems written from each source: the group, at least 2."""
     shots: int = 3
-    """Examples that are shown before."""
+    """Examples in the prompt; at least 1 for `proposer`."""
     max_new_tokens: int = 96
-    """Longest problem."""
+    """Longest problem in tokens."""
     source_window: Window = Window(0.125, 0.5)
     """`svs`: shares of right attempts at a task from which variants are written."""
     window: Window = Window(0.125, 0.625)
-    """`svs`: shares of the attempts at a variant that give the answer, for which its writer is rewarded."""
+    """`svs`: shares of attempts at a variant that give the answer, for which writing it is rewarded."""
     min_share: float = 0.25
-    """`proposer`: share of the attempts that have to agree on an answer for it to be taken for right."""
+    """`proposer`: share of the attempts that must agree on an answer for it to count as right, in [0, 1]."""
     max_overlap: float = 0.7
-    """Share of a problem's pieces of 4 words that may stand in one that was shown; a longer overlap is a copy."""
+    """Share of a problem's word 4-grams that may occur in a shown one, in [0, 1]; a problem above it is a copy."""
 
     def __post_init__(self) -> None:
         for name, least in (("sources", 1), ("problems", 2), ("shots", 0), ("max_new_tokens", 1)):
