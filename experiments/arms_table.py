@@ -24,9 +24,9 @@ def arms_table(rows: Sequence[Row], baseline: str = "practice", more: Sequence[C
         Column("arm", lambda row: name_of(row) + (f" ({seeds_of([row])})" if row["seeds"] < most else "")),
         Column("greedy", interval("accuracy", percent)),
         Column("gain over the warm start", _gain),
-        Column("each seed", each("gain_each_seed", points)),
+        Column("gain per seed", each("gain_each_seed", points)),
         *(Column(head, value(name, percent), needs=name) for name, head in SAMPLED.items()),
-        Column(f"{baseline.replace('_', ' ')} ahead by", interval(f"{baseline}_ahead", points)),
+        Column(f"{baseline.replace('_', ' ')} minus arm", interval(f"{baseline}_ahead", points)),
         Column("training", value("training_seconds", "{:.0f} s".format)),
         Column("tokens sampled", value("sampled_tokens", "{:,.0f}".format), needs="sampled_tokens"),
         Column("entropy, nats a token", value("entropy", "{:.2f}".format), needs="sampled_tokens"),
@@ -48,5 +48,5 @@ def _below(rows: Sequence[Row]) -> str:
     sampled = next((row["pass_n"] for row in rows if "pass_n" in row), 0)
     return (
         f"Greedy: {items}, {seeds_of(rows)}; sampled answers: the first {sampled:.0f} of each seed. "
-        "Intervals (95 %) and p are over items, of these runs; how runs differ stands under each seed."
+        "95 % intervals and p-values are over items; the gain per seed shows how runs differ."
     )

@@ -166,7 +166,7 @@ def show(rows: Sequence[Row]) -> str:
         *(Column(f"behind {budget}", behind(budget)) for budget in budgets),
         Column("a doubling adds", interval("slope", points)),
         Column("more than before", interval("slope_gain", points)),
-        Column("each seed", each("slope_gain_each_seed", points)),
+        Column("gain per seed", each("slope_gain_each_seed", points)),
         Column("random reward behind", interval("random_reward_behind", points)),
     ]
     below = f"{rows[0]['n']:,} items of {rows[0]['set']}, {seeds_of(rows)}; points and intervals (95 %) over items."

@@ -249,11 +249,11 @@ def show(rows: Sequence[Row]) -> str:
         Column("warm start", value("warm_start_right", percent)),
         Column("practice", interval("accuracy", percent)),
         Column("gain", interval("gain", points)),
-        Column("each seed", each("gain_each_seed", points)),
+        Column("gain per seed", each("gain_each_seed", points)),
         *(Column(f"pass@8 {said}", value(f"{model}_found", percent)) for model, said in MODELS.items()),
         Column("groups with signal", lambda row: f"{percent(row['signal_first'])} to {percent(row['signal_last'])}"),
         Column("tokens sampled", value("sampled_tokens", "{:,.0f}".format)),
-        Column(f"{BASELINE.replace('_', ' ')} ahead by", interval(f"{BASELINE}_ahead", points), needs=f"{BASELINE}_ahead"),
+        Column(f"{BASELINE.replace('_', ' ')} minus arm", interval(f"{BASELINE}_ahead", points), needs=f"{BASELINE}_ahead"),
     ]
     below = f"{own[0]['n']:,} items, answered greedily, {seeds_of(own)}; intervals (95 %) over items; halves of the steps."
     return f"{first}\n{table(own, columns, below)}"

@@ -209,9 +209,9 @@ def judge(rows: Sequence[Row]) -> Verdict:
 TABLE = (
     Column("way", itemgetter("id")),
     Column("found of what is hidden", interval("recall", percent)),
-    Column("each seed", each("recall_each_seed", percent)),
+    Column("recall per seed", each("recall_each_seed", percent)),
     Column("right of what is taken", interval("precision", percent)),
-    Column("classifier ahead by", interval("classifier_ahead", points)),
+    Column("classifier minus way", interval("classifier_ahead", points)),
 )
 
 

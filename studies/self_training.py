@@ -230,7 +230,7 @@ TABLE = (
     Column("learned from", lambda row: name_of(row) + (f" (collapse in {row['collapsed']})" if row["collapsed"] else "")),
     Column("greedy", interval("accuracy", percent)),
     Column("gain", interval("gain", points)),
-    Column("each seed", each("accuracy_each_seed", percent)),
+    Column("accuracy per seed", each("accuracy_each_seed", percent)),
     Column("on single samples", interval("single_behind", points)),
     Column("on these of the same questions", interval("single_alike_behind", points)),
     Column("samples agree", value("agreement", percent)),

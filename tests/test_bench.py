@@ -8,18 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import (
-    decoding,
-    gradients,
-    heap,
-    kvpress,
-    loading,
-    profile,
-    rollout,
-    search,
-    selection,
-    step,
-)
+from bench import decoding, gradients, heap, kvpress, loading, profile, rollout, search, selection, step
 from bench.exactness import measured
 from bench.long_context import __main__ as long_context
 from bench.long_context import generation as long_generation
@@ -73,13 +62,7 @@ def test_a_step_behind_a_long_context_is_compared_with_transformers(tmp_path):
     found = long_context.measured("tiny-random", [1, 2], [40, 80], steps=1, rounds=2)
     assert [(shape["rows"], shape["length"]) for shape in found["shapes"]] == [(1, 40), (1, 80), (2, 40), (2, 80)]
     for shape in found["shapes"]:
-        assert (
-            shape["seconds"].keys()
-            == shape["times_as_fast"].keys()
-            == shape["limit"].keys()
-            == shape["huge"].keys()
-            == long_context.WAYS.keys()
-        )
+        assert all(shape[name].keys() == long_context.WAYS.keys() for name in ("seconds", "times_as_fast", "limit", "huge"))
         assert shape["times_as_fast"]["transformers"]["median"] == 1.0 and all(0 < value < 1 for value in shape["limit"].values())
     assert found["decode_vs_transformers"] == found["shapes"][-1]["times_as_fast"]["tenth"]["median"]
     long_context.draw(found, tmp_path / "found.svg")
@@ -99,7 +82,6 @@ def test_prompts_that_are_read_sparsely_are_compared_with_dense_ones(monkeypatch
     assert own["half"]["density"] < 1 and own["half"]["kl"] > 0 and own["half"]["error"] > 0.01
     assert [row["length"] for row in found["sparse"]["prefill"]] == [64, 256] and found["sparse"]["prefill"][1]["density"] < 1
     assert found["sparse_prefill_0k"] == found["sparse"]["prefill"][1]["times_as_fast"]["median"]
-    assert "| half | " in long_context.table(found) and "| 256 | " in long_context.table(found)
 
 
 def test_what_lies_beside_a_model_that_generates_is_bounded_under_a_budget():
@@ -113,7 +95,6 @@ def test_what_lies_beside_a_model_that_generates_is_bounded_under_a_budget():
     full, dropping, recalled = ([row["bytes"] for row in each["by_length"]] for each in found)
     assert full[2] > 1.8 * full[1] > 3 * full[0] * 0.9 and dropping[2] == dropping[1] == dropping[0]
     assert recalled[2] - recalled[0] < 0.4 * (full[2] - full[0]), "digests alone grow"
-    assert "| h2o | " in long_generation.table(found, 2)
 
 
 def test_rollouts_are_compared_by_turns_on_the_same_prompts(monkeypatch, tmp_path):
@@ -127,8 +108,6 @@ def test_rollouts_are_compared_by_turns_on_the_same_prompts(monkeypatch, tmp_pat
         assert min(row["peak_bytes"].values()) > 2**26 and row["limit"] > 0 and row["torch_limit"] > 0
     assert found["ratios"] == {"generate": min(row["ratio"]["generate"]["median"] for row in found["shapes"])}
     rollout.BENCHMARK.write(found, tmp_path / "rollout.json")
-    assert json.loads((tmp_path / "rollout.json").read_text()) == found
-    assert f"{found['ratios']['generate']:.2f} x generate" in (tmp_path / "rollout.md").read_text()
     assert "tokens a second" in (tmp_path / "rollout.svg").read_text()
 
 
@@ -141,7 +120,6 @@ def test_steps_are_compared_by_turns_with_trl_and_a_finished_shape_is_kept(monke
     assert row["sample_seconds"]["low"] > 0
     assert found["ratios"] == {"trl-tuned": row["ratio"]["trl-tuned"]["median"]}
     assert row["about"]["trl-tuned"]["versions"]["trl"].startswith("1.16")
-    assert "| 2 x 2 x 4 | 9 |" in step.table(found)
     monkeypatch.setattr(step, "Running", None)  # nobody is asked again
     assert step.measured(plan, 0, tmp_path) == found
     with pytest.raises(SystemExit, match="another rounds than there is now"):
@@ -156,7 +134,7 @@ def test_a_search_is_the_same_whether_beginnings_are_kept_or_computed_again(tmp_
     assert row["positions"]["kept"] <= 2 * 9 + row["sampled_tokens"]
     assert row["positions"]["kept"] <= row["positions"]["anew"] < row["positions"]["apart"]
     assert found["update_ratio"] > 0
-    assert found["ratios"].keys() == {"anew", "apart"} and "| 2 | 9 |" in search.table(found)
+    assert found["ratios"].keys() == {"anew", "apart"}
     monkeypatch.setattr(search, "load_model", None)  # nothing is searched again
     assert search.measured(plan, 0, tmp_path) == found
 
@@ -169,7 +147,6 @@ def test_the_ratios_of_integrative_decoding_are_of_the_same_rounds():
     assert all(0 < ratio["low"] <= ratio["median"] <= ratio["high"] for ratio in found["ratios"].values())
     assert found["integrative_k4_within_3x"] == pytest.approx(3 / found["ratios"]["integrative_k4"]["median"])
     assert "integrative_k2_within_3x" not in found
-    assert "| integrative, k4 |" in decoding.table(found) and "integrative_k4_within_3x" in decoding.table(found)
 
 
 def test_prompts_have_their_length_and_begin_apart(tokenizer):
@@ -273,7 +250,6 @@ def test_practice_is_timed_beside_trl(tmp_path, monkeypatch):
     assert ours["score"][0] == theirs["score"][0] and theirs["steps"] == [0, 2] and len(theirs["step_seconds"]) == 2
     assert found["versions"]["trl-tuned"]["trl"].startswith("1.16")
     assert (found["ratios"]["trl-tuned"] is None) == bool(found["remarks"])
-    assert "| trl-tuned | 0 |" in time_to_score.table(found)
 
 
 class Seen(Theirs):
@@ -337,7 +313,6 @@ def test_a_step_is_taken_apart_with_kernels_and_without():
         for stage, parts in found["parts"][way].items():
             assert parts["matrix products"] > 0 and found["seconds"][way][stage] > 0
         assert found["parts"][way]["learning"]["optimizer"] > 0
-    assert "| sampling | all, without the profiler |" in profile.table(found)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what a process holds is read there")
@@ -346,7 +321,6 @@ def test_memory_is_read_behind_every_batch_with_thresholds_set_and_moving():
     for row in found["ways"].values():
         assert len(row["held_bytes"]) == 3 and min(row["held_bytes"]) > 2**26 and row["processor_seconds"] > 0
     assert found["ways"].keys() == {"set", "moving"}
-    assert "| moving | " in heap.table(found) and "| batch 2 |" in heap.table(found)
 
 
 def test_what_policies_hold_is_asked_in_a_process_and_told_of_both_sides():
@@ -357,11 +331,6 @@ def test_what_policies_hold_is_asked_in_a_process_and_told_of_both_sides():
         assert all(0.25 < own[question]["share"] < 1 for question in ("turn", "turns", "hybrid"))
     streaming = found["rows"]["streaming"]["etude"]
     assert streaming["turns"]["share"] < streaming["turn"]["share"], "a second turn is cut too, and room to spare weighs less"
-    found["rows"]["streaming"]["kvpress"] = {key: {"error": "LookupError: it has none", "left": ["own"]} for key in kvpress.QUESTIONS}
-    found["versions"]["kvpress"] = {"versions": {"kvpress": "0"}, "needs": ["transformers<5.3"], "replaced": ["sdpa"]}
-    table = kvpress.table(found)
-    assert "% / - |" in table and "| nothing / own |" in table and "- kvpress, padded: `LookupError: it has none` (streaming)" in table
-    assert "asks for transformers<5.3; importing it replaces 1 of transformers' attention functions" in table
     with pytest.raises(UserError, match="--tokens is 9: give 256 to"):
         kvpress.compared(9, ["streaming"], "tiny-random", {})
 
@@ -371,7 +340,6 @@ def test_selection_is_measured_by_size_and_processes():
     small, large = found["rows"]
     assert 0.1 <= small["megabytes"] < 0.11 and 0.3 <= large["megabytes"] < 0.31 and large["documents"] > 2 * small["documents"]
     assert min(small["seconds"], small["memory_bytes"] / 2**26, small["child_memory_bytes"] / 2**26) > 0.5
-    assert "| 0 MB | " in selection.table(found) and "MB/s" in selection.table(found)
 
 
 def test_what_was_saved_is_loaded_and_answered_by_etude_without_peers(monkeypatch):
@@ -396,6 +364,4 @@ def test_answers_that_part_are_counted_with_their_gap_and_programs_that_can_not_
         "parted": [{"prompt": 0, "token": 1}, {"prompt": 2, "token": 2}],
     }
     assert (found["closest"], found["tokens"]) == (1e-6, 5)
-    versions = {name: {"transformers": "4.57.6"} for name in theirs}
-    text = loading.table({"rows": [{"saved": "tiny", "n": 3, **found}], "versions": versions, "hardware": "here"})
-    assert "| tiny | 3 | 3 | 5 | 3 (prompts 3) | 1 (prompts 2), gap 1.0e-06 | no: RuntimeError: a / head | 1.0e-06 |" in text
+    assert found["programs"]["vllm-cpu"] == {"error": "RuntimeError: a |\nhead"}

@@ -76,7 +76,7 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, arms
     assert all(row["id"].replace("_", " ") in figure for row in result["rows"])
     assert "bfloat16" in result["hardware"] or "float32" in result["hardware"]
     run(name, tmp_path, "--only", *arms)
-    assert "cell" not in capsys.readouterr().out
+    assert "cell practice" not in capsys.readouterr().out
     if name == "quickstart":  # the rest is the table's, whatever it is of
         refuses_other_settings(name, tmp_path)
 

@@ -85,10 +85,6 @@ class WithoutSettings(Callback):
     """Has none."""
 
 
-class NotACallback:
-    Settings = Counting
-
-
 class SettingsOfAnotherKind(Callback):
     Settings = dict
 
@@ -179,7 +175,7 @@ MISTAKES = {
     "callbacks: {mine: broken.py:Mine}": "callbacks.mine: broken.py does not run: ValueError: no such day",
     "callbacks: {mine: mine.py:WithoutSettings}": "callbacks.mine: mine.py:WithoutSettings has no settings: give it a frozen dataclass",
     "callbacks: {mine: mine.py:SettingsOfAnotherKind}": "callbacks.mine: mine.py:SettingsOfAnotherKind has no settings: give it",
-    "callbacks: {mine: mine.py:NotACallback}": "callbacks.mine: mine.py:NotACallback must be a class that extends etude.Callback",
+    "callbacks: {mine: mine.py:Counting}": "callbacks.mine: mine.py:Counting must be a class that extends etude.Callback",
     "callbacks: {mine: mine.py:function}": "callbacks.mine: mine.py:function must be a class that extends etude.Callback",
     "callbacks: {mine: mine.py:Needy}": "callbacks.mine.n must be set: it has no default",
     "callbacks: {mine: {class: mine.py:Mine, rat: 2}}": "own.yaml: unknown setting callbacks.mine.rat: did you mean callbacks.mine.rate?",
@@ -205,11 +201,6 @@ def test_a_mistake_in_a_file_is_one_sentence(text, mine):
         (["--callbacks.mine", "mine.py:Mine", "--mine.rat", "2"], "unknown setting --mine.rat: did you mean --mine.rate?"),
         (["--callbacks.mine.rate", "2"], "One of your own names its class, --callbacks.mine FILE.py:CLASS"),
         (["--callbacks.mine", "mine.py"], "One of your own names its class, --callbacks.mine FILE.py:CLASS"),
-        (["--callbacks.gate", "mine.py:Mine"], "callbacks.gate is a callback that ships: give mine.py:Mine another name"),
-        (
-            ["--callbacks.mine", "{class: mine.py:Mine, rat: 2}"],
-            "unknown setting --callbacks.mine.rat: did you mean --callbacks.mine.rate?",
-        ),
         (["--callbacks.mine", "mine.py:Mine", "--learn.method", "imitation"], "set it to policy_gradient, or leave mine out"),
     ],
 )

@@ -136,7 +136,6 @@ def test_the_loss_without_an_anchor_is_plain_likelihood():
     [
         ({"path": []}, r"replay\.path names no file: name one, or leave replay out"),
         ({"ratio": 0.0}, r"replay\.ratio must be above 0, got 0\.0: leave replay out for none"),
-        ({"ratio": -1.0}, r"replay\.ratio must be above 0, got -1\.0"),
         ({"nll_coef": -1.0}, r"replay\.nll_coef must be 0 \(off\) or more, got -1\.0"),
         ({"nll_coef": 0.0}, r"replay learns nothing with replay\.nll_coef and replay\.kl_coef both 0: set one of them above 0"),
     ],

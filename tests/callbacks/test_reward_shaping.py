@@ -5,12 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_examples import examples_of
 
 from etude.callbacks.reward_shaping import RewardShaping, RewardShapingSettings
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.learn.advantages import pass_at_k
 from etude.learn.shaping import SHAPING, novelty, novelty_embedding, shaped, unlikeliness
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
@@ -74,12 +72,6 @@ def test_every_shaping_follows_its_attempts_and_takes_a_lone_one(name):
     assert SHAPING[name](group((0, 1)), EMBEDDINGS) == [0.0]
 
 
-@pytest.mark.parametrize("name", SHAPING)
-def test_at_weight_0_rewards_are_what_they_were(name):
-    rewards = [[Reward(1.0, message="right"), Reward(0.0)]]
-    assert shaped([group((0,), (1,))], rewards, name, 0.0, EMBEDDINGS) == rewards
-
-
 def test_the_callback_shapes_what_advantages_come_from_and_leaves_the_logged_rewards():
     own, rewards = group((0, 1), (0, 1), (2, 3), (4, 5)), [Reward(1.0), Reward(0.0), Reward(1.0), Reward(0.0)]
     batch = RolloutBatch(1, [own], [rewards], {}, {})
@@ -90,14 +82,6 @@ def test_the_callback_shapes_what_advantages_come_from_and_leaves_the_logged_rew
     assert callback.before_update(batch) == {}
     assert [reward.score for reward in batch.shaped_rewards[0]] == pytest.approx([1 - 0.6 / 3, 0, 1, 0])
     assert batch.rewards == [rewards]
-
-
-def test_shaped_scores_make_advantages_of_sets():
-    own = group((0, 1), (0, 1), (2, 3), (4, 5))
-    (found,) = shaped([own], [[Reward(1.0), Reward(0.0), Reward(1.0), Reward(0.0)]], "novelty", 0.6, EMBEDDINGS)
-    (examples,) = examples_of([own], [found], "pass_at_k", pass_k=2)
-    assert [example.policy[0] for example in examples] == pytest.approx(pass_at_k([[1 - 0.6 / 3, 0.0, 1.0, 0.0]], k=2)[0])
-    assert examples[2].policy > examples[0].policy
 
 
 @pytest.mark.parametrize(

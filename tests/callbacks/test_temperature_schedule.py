@@ -31,9 +31,6 @@ def test_the_temperature_goes_to_its_end_by_equal_amounts():
     assert temperatures(0.5, 5) == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
     assert temperatures(1.6, 3, first=0.8) == pytest.approx([0.8, 1.2, 1.6])
     assert temperatures(0.5, 1) == [1.0]
-
-
-def test_an_end_that_is_the_beginning_changes_nothing():
     assert temperatures(0.7, 4, first=0.7) == pytest.approx([0.7] * 4)
 
 

@@ -110,24 +110,17 @@ def test_every_method_answers_each_question_and_twice_the_same(engine, method):
         assert each.sampled_tokens >= len(each.answer.tokens) > 0
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "integrative_unrelated"])
-def test_an_answer_does_not_depend_on_the_questions_beside_it(engine, method):
-    how = ReliableDecoding(method, k=3)
-    together = decode(engine, items_of(engine), how, **asking(engine))
-    for item, found in zip(items_of(engine), together, strict=True):
-        (alone,) = decode(engine, [item], how, **asking(engine))
-        assert (alone.answer.text, texts_of(alone)) == (found.answer.text, texts_of(found))
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_parts_of_questions_get_the_answers_that_all_get_at_once(engine, method):
+def test_parts_of_questions_and_each_alone_get_the_answers_that_all_get_at_once(engine, method):
     how, items = ReliableDecoding(method, k=2), items_of(engine)
     at_once = decode(engine, items, how, **asking(engine))
     engine.batch_tokens = 1
     in_parts = decode(engine, items, how, **asking(engine))
     assert [texts_of(each) for each in in_parts] == [texts_of(each) for each in at_once]
     if method != "integrative_unrelated":  # whose questions stand beside others
-        assert [each.answer.text for each in in_parts] == [each.answer.text for each in at_once]
+        alone = [decode(engine, [item], how, **asking(engine))[0] for item in items]
+        for found in (in_parts, alone):
+            assert [(each.answer.text, texts_of(each)) for each in found] == [(each.answer.text, texts_of(each)) for each in at_once]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -158,10 +151,7 @@ def test_of_one_sample_that_is_what_is_chosen(engine, method):
 def test_what_makes_no_sense_is_one_sentence(settings, message):
     with pytest.raises(UserError, match=message):
         ReliableDecoding(**settings)
-
-
-def test_one_sample_may_be_the_greedy_one():
-    assert ReliableDecoding("integrative", k=1, sampling=GREEDY).is_on
+    assert ReliableDecoding("integrative", k=1, sampling=GREEDY).is_on, "one sample may be the greedy one"
     assert ReliableDecoding("integrative_same_sample", sampling=GREEDY).is_on
 
 

@@ -67,16 +67,6 @@ def test_inputs_that_are_all_the_same_get_the_plain_answer_with_its_log_probs(mo
         assert (answer.completion.finish, answer.completion.text) == (completion.finish, completion.text)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_joint_answer_does_not_depend_on_what_is_decoded_beside_it(model_of, tokenizer, family):
-    engine = TransformersEngine(model_of(family), tokenizer)
-    together = answers(engine, sampling=SAMPLED)
-    for number, (group, key) in enumerate(zip(GROUPS, (5, 6, 7), strict=True)):
-        (alone,) = answers(engine, [group[::-1]], keys=[key], sampling=SAMPLED)
-        assert alone.completion.tokens == together[number].completion.tokens
-        assert alone.agreement == pytest.approx(together[number].agreement)
-
-
 @pytest.mark.parametrize("family", ["qwen3", "llama", "mamba"])
 def test_an_input_of_several_groups_parts_there(model_of, tokenizer, family):
     model = model_of(family)

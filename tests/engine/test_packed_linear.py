@@ -32,22 +32,13 @@ def test_a_product_of_few_rows_equals_that_of_many(bias, width, rows):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_packed_product_equals_the_plain_one(bias):
-    packed, weight, offset, x = layer_of(bias)
-    torch.testing.assert_close(packed(x), F.linear(x, weight, offset), atol=0, rtol=2**-8)  # at most the last bit
-    torch.testing.assert_close(packed(x[None, :2]), F.linear(x[None, :2], weight, offset), atol=0, rtol=2**-8)
-
-
-def test_the_plain_weight_can_be_read_back():
-    packed, weight, _, _ = layer_of(bias=False)
-    assert torch.equal(packed.weight, weight)
-
-
-@pytest.mark.parametrize("bias", [False, True])
 def test_what_follows_a_product_is_computed_before_it_is_rounded(bias):
     packed, weight, offset, x = layer_of(bias)
     other = torch.randn(5, 48, generator=torch.Generator().manual_seed(3)).bfloat16()
     exact = F.linear(x.double(), weight.double(), None if offset is None else offset.double())
+    torch.testing.assert_close(packed(x), F.linear(x, weight, offset), atol=0, rtol=2**-8)  # at most the last bit
+    torch.testing.assert_close(packed(x[None, :2]), F.linear(x[None, :2], weight, offset), atol=0, rtol=2**-8)
+    assert torch.equal(packed.weight, weight), "the plain weight can be read back"
     found = {"swish": packed.activated(x, "swish"), "add": packed.then("add", x, other), "mul": packed.then("mul", x, other)}
     expected = {"swish": F.silu(exact), "add": exact + other.double(), "mul": exact * other.double()}
     for name in found:

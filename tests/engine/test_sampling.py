@@ -24,16 +24,6 @@ def test_draws_follow_the_exact_distribution(vocabulary):
     assert np.abs(observed - expected).max() < 2  # one draw in each small slice: counts are exact up to the slices at the two ends
 
 
-def test_random_draws_pass_a_chi_square_test():
-    logits_1V = torch.randn(1, 600, generator=torch.Generator().manual_seed(0))
-    draws = 60_000
-    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    tokens = torch.cat([sample(logits_1V.expand(5000, -1), Sampling(temperature=0.8), part)[0] for part in uniform.split(5000)])
-    expected = (logits_1V[0].double() / 0.8).softmax(-1).numpy() * draws
-    chi_square = ((np.bincount(tokens.numpy(), minlength=600) - expected) ** 2 / expected).sum()
-    assert chi_square < 599 + 4 * (2 * 599) ** 0.5
-
-
 def test_the_two_level_search_equals_a_plain_cumulated_sum():
     probs_BV = torch.rand(200, 900, generator=torch.Generator().manual_seed(0), dtype=torch.float64).pow(8)
     probs_BV /= probs_BV.sum(-1, keepdim=True)
@@ -88,11 +78,7 @@ def test_top_p_keeps_the_smallest_set_with_the_mass():
     assert kept(Sampling(top_p=0.71)) == [0, 1, 2]
     assert kept(Sampling(top_p=1e-9)) == [0]
     assert kept(Sampling(top_p=1.0)) == [0, 1, 2, 3, 4]
-
-
-def test_top_p_does_not_care_for_the_order_of_the_vocabulary():
-    shuffled = LOGITS[:, [3, 0, 4, 2, 1]]
-    assert kept(Sampling(top_p=0.71), shuffled) == [1, 3, 4]
+    assert kept(Sampling(top_p=0.71), LOGITS[:, [3, 0, 4, 2, 1]]) == [1, 3, 4], "in any order of the vocabulary"
 
 
 def test_min_p_keeps_tokens_near_the_best():
@@ -135,7 +121,6 @@ def test_the_defaults_are_the_models_distribution():
     ("options", "message"),
     [
         ({"temperature": -1}, r"temperature must be 0 \(greedy\), or 0.001 or more, got -1"),
-        ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
         ({"top_k": -1}, r"top_k must be 0 \(off\) or more, got -1"),
         ({"min_p": 1.0}, r"min_p must be in \[0, 1\), got 1.0"),

@@ -85,7 +85,7 @@ def test_greedy_log_probs_are_the_models_own(llama, tokenizer):
     assert completion.logprobs == pytest.approx(teacher_forced(llama, PROMPTS[0], completion.tokens, Sampling()), abs=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "lfm2"])
 def test_an_attempt_does_not_depend_on_what_is_sampled_beside_it(model_of, tokenizer, family):
     model = model_of(family)
     keys = [[100 * i + j for j in range(3)] for i in range(len(PROMPTS))]
@@ -134,20 +134,24 @@ def test_batch_tokens_bounds_the_positions_decoded_together(llama, tokenizer, mo
     assert len(widths) > 1 and all(len(row) * (max(row) + 2 * 12) <= 120 for row in widths)  # a prompt's positions are shared
 
 
-def test_the_seed_decides_the_samples(llama, tokenizer):
+def test_the_seed_and_the_weights_of_now_decide_the_samples(llama, tokenizer):
     engine = TransformersEngine(llama, tokenizer)
     assert sampled(engine) == sampled(engine)
     assert tokens_of(sampled(engine)) != tokens_of(sampled(engine, seed=6))
     assert len({completion.tokens for row in sampled(engine, [PROMPTS[0]] * 3) for completion in row}) == 9
+    before = sampled(engine)
+    with torch.no_grad():
+        llama.lm_head.weight.copy_(llama.lm_head.weight.flip(0))  # in float32 it is the model itself that is sampled from
+    assert tokens_of(sampled(engine)) != tokens_of(before)
+    engine.sync_weights(7)
+    assert (before[0][0].policy_version, sampled(engine)[0][0].policy_version) == (0, 7)
 
 
-def test_no_prompts_give_no_completions(llama, tokenizer):
-    assert sampled(TransformersEngine(llama, tokenizer), []) == []
-
-
-def test_an_empty_prompt_is_refused(llama, tokenizer):
+def test_no_prompts_give_no_completions_and_an_empty_one_is_refused(llama, tokenizer):
+    engine = TransformersEngine(llama, tokenizer)
+    assert sampled(engine, []) == []
     with pytest.raises(ValueError, match="at least one token"):
-        sampled(TransformersEngine(llama, tokenizer), [[]])
+        sampled(engine, [[]])
 
 
 def test_an_end_token_finishes_an_attempt_and_the_limit_truncates_it(llama, tokenizer):
@@ -189,27 +193,22 @@ def speaking(model, tokenizer, text):
     return tokens
 
 
-def test_a_stop_string_is_found_across_tokens_and_cut_off(llama, tokenizer):
-    tokens = speaking(llama, tokenizer, "abcdefgh")
-    engine = TransformersEngine(llama, tokenizer)
-    for stops, text, length in ((["def"], "bc", 5), (["xyz", "gha", "h"], "bcdefg", 7), (["b"], "", 1), (["bd"], "bcdefghabcde", 12)):
-        (found,) = engine.generate([tokens[:1]], max_new_tokens=12, sampling=GREEDY, stop_strings=stops)[0]
-        assert (found.text, len(found.tokens)) == (text, length)
-        assert found.finish == ("stop" if length < 12 else "length")
-
-
-def test_a_special_token_can_be_a_stop_string(llama, tokenizer):
-    special = tokenizer.convert_ids_to_tokens(tokenizer.all_special_ids[-1])
-    tokens = speaking(llama, tokenizer, f"abc{special}d")
-    assert len(tokens) == 5
-    (found,) = TransformersEngine(llama, tokenizer).generate([tokens[:1]], max_new_tokens=12, sampling=GREEDY, stop_strings=[special])[0]
-    assert (found.text, found.finish, found.tokens[-1]) == ("bc", "stop", tokens[3])
-
-
-def test_a_stop_string_of_many_bytes_is_found(llama, tokenizer):
-    tokens = speaking(llama, tokenizer, "aé本🙂")  # 1 + 2 + 3 + 4 bytes, all different
-    found = TransformersEngine(llama, tokenizer).generate([tokens[:1]], max_new_tokens=30, sampling=GREEDY, stop_strings=["é本🙂a"])
-    assert (found[0][0].finish, len(found[0][0].tokens), found[0][0].text) == ("stop", 10, "")
+@pytest.mark.parametrize(
+    ("says", "stops", "text", "length"),
+    [
+        ("abcdefgh", ["def"], "bc", 5),
+        ("abcdefgh", ["xyz", "gha", "h"], "bcdefg", 7),
+        ("abcdefgh", ["b"], "", 1),
+        ("abcdefgh", ["bd"], "bcdefghabcde", 12),
+        ("abc<assistant>d", ["<assistant>"], "bc", 3),  # a special token
+        ("aé本🙂", ["é本🙂a"], "", 10),  # 1 + 2 + 3 + 4 bytes, all different
+    ],
+)
+def test_a_stop_string_is_found_across_tokens_and_cut_off(llama, tokenizer, says, stops, text, length):
+    tokens = speaking(llama, tokenizer, says)
+    (found,) = TransformersEngine(llama, tokenizer).generate([tokens[:1]], max_new_tokens=12, sampling=GREEDY, stop_strings=stops)[0]
+    assert (found.text, len(found.tokens)) == (text, length)
+    assert found.finish == ("stop" if length < 12 else "length")
 
 
 def test_a_stop_string_is_found_across_two_extensions(llama, tokenizer):
@@ -277,13 +276,6 @@ def test_dead_prefixes_are_refused(llama, tokenizer):
         engine.extend([stale], 1, **options)
 
 
-def test_completions_carry_the_policy_version(llama, tokenizer):
-    engine = TransformersEngine(llama, tokenizer)
-    assert sampled(engine)[0][0].policy_version == 0
-    engine.sync_weights(7)
-    assert sampled(engine)[0][0].policy_version == 7
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_that_leave_the_batch_do_not_change_the_rest(model_of, tokenizer, family, monkeypatch):
     engine = TransformersEngine(model_of(family), tokenizer)
@@ -311,14 +303,6 @@ def test_a_half_precision_copy_sees_new_weights_after_a_refresh(model_of, tokeni
     after = sampled(engine)
     assert after == sampled(TransformersEngine(model, tokenizer, dtype=torch.bfloat16)) != before
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-def test_in_float32_the_engine_samples_from_the_model_itself(llama, tokenizer):
-    engine = TransformersEngine(llama, tokenizer)
-    before = sampled(engine)
-    with torch.no_grad():
-        llama.lm_head.weight.copy_(llama.lm_head.weight.flip(0))
-    assert tokens_of(sampled(engine)) != tokens_of(before)
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # GPT-2's layers are transposed
@@ -353,16 +337,6 @@ def test_batch_tokens_bound_the_samples_of_one_prompt_too(llama, tokenizer, monk
     assert 1 + max(widths[1:]) * 12 <= 60 and 14 + widths[1] * 12 <= 60
     alone = sampled(TransformersEngine(llama, tokenizer, batch_tokens=1), num_samples=2)  # a row longer than that stands alone
     assert tokens_of(alone) == [row[:2] for row in tokens_of(whole)] and widths[-1] == 1
-
-
-def test_a_hybrid_model_samples_the_same_in_parts_as_in_one_batch(model_of, tokenizer):
-    model = model_of("lfm2")
-    options = {"num_samples": 6, "max_new_tokens": 8, "sampling": Sampling(), "seed": 1}
-    whole, parts = (
-        TransformersEngine(model, tokenizer, batch_tokens=batch_tokens).generate([(5, 6, 7, 8)], **options)[0]
-        for batch_tokens in (4096, 24)
-    )
-    assert [completion.tokens for completion in parts] == [completion.tokens for completion in whole]
 
 
 def test_a_model_that_takes_no_cache_is_refused(tokenizer):

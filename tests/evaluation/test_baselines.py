@@ -47,15 +47,12 @@ def test_accuracies_are_shares_of_all_tasks():
     assert accuracies["product"] == 1 / 3
     assert accuracies["difference"] == 0.0
     assert list(accuracies.values()) == sorted(accuracies.values(), reverse=True)
+    assert trivial_baselines([Task("q", "7")], [], judge) == ({}, {})
 
 
 def test_hostile_questions_are_bounded():
     for question in ("1 " * 5_000, "a, " * 20_000, "[" * 50_000, ": a" * 20_000):
         trivial_answers(["1"], Task(question, "a, b"))
-
-
-def test_no_tasks_have_no_baselines():
-    assert trivial_baselines([Task("q", "7")], [], judge) == ({}, {})
 
 
 def test_the_nearest_question_is_the_one_with_most_words_in_common():

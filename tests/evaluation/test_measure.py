@@ -44,6 +44,9 @@ def test_the_numbers_of_a_suite_are_those_worked_out_by_hand():
     assert row["pass_at_3"] == 1.0  # each task has a right sample
     assert row["pass_curve"] == {"1": pytest.approx((2 + 1) / 6), "2": pytest.approx((1 + 2 / 3) / 2)}
     assert row["majority_at_3"] == 0.5  # most say 7, rightly; most say 2, wrongly
+    ends = ("", "_low", "_high")  # a verifier of 0 and 1 has the mean reward of its accuracies
+    assert [row[f"mean_reward{end}"] for end in ends] == [row[f"accuracy{end}"] for end in ends]
+    assert row["sampled_mean_reward"] == row["sampled_accuracy"] and row["right_at"] == 1.0 and not tells_more(row)
 
 
 def test_equal_questions_have_samples_of_their_own_and_are_counted(llama, tokenizer):
@@ -90,14 +93,6 @@ def test_samples_vote_as_a_majority_vote_reads_them():
     how = replace(HOW, pass_n=1, num_samples=5)
     row = measure(Differing(), suite, how, lambda pairs: [numeric(text, task) for text, task in pairs])["row"]
     assert row["majority_at_5"] == 1.0  # as text "It is 8" is the commonest
-
-
-def test_a_verifier_of_0_and_1_has_the_mean_reward_of_its_accuracies():
-    row = measure(Parrot(), SUITE, HOW, judge)["row"]
-    ends = ("", "_low", "_high")
-    assert [row[f"mean_reward{end}"] for end in ends] == [row[f"accuracy{end}"] for end in ends]
-    assert row["sampled_mean_reward"] == row["sampled_accuracy"] and row["right_at"] == 1.0
-    assert not tells_more(row)
 
 
 def graded(pairs):

@@ -19,27 +19,13 @@ def jaccard(one, other):
     return len(a & b) / len(a | b)
 
 
-def test_a_copy_is_found_and_a_new_text_is_added():
-    seen = NearDuplicateIndex(0.8)
-    assert seen.add(0, WORDS) is None
-    assert seen.add(1, WORDS) == 0
-    assert seen.add(2, WORDS[::-1]) is None
-
-
 def test_texts_above_the_similarity_threshold_are_left_out():
     near, far = changed(WORDS, 0.01), changed(WORDS, 0.15)
     assert jaccard(WORDS, near) > 0.85 and jaccard(WORDS, far) < 0.4
     seen = NearDuplicateIndex(0.8)
     seen.add(0, WORDS)
     assert seen.add(1, near) == 0
-    assert seen.add(2, far) is None
-
-
-def test_at_similarity_one_only_the_same_words_are_left_out():
-    seen = NearDuplicateIndex(1.0)
-    seen.add(0, WORDS)
-    assert seen.add(1, changed(WORDS, 0.01)) is None
-    assert seen.add(2, WORDS) == 0
+    assert seen.add(2, far) is seen.add(3, WORDS[::-1]) is None
 
 
 @pytest.mark.parametrize(("similarity", "share"), [(0.5, 0.08), (0.8, 0.022), (0.9, 0.01)])
@@ -62,9 +48,10 @@ def test_bands_name_nearly_every_pair_at_any_threshold():
         assert count >= 2 and count * rows <= 128 and 1 - (1 - similarity**rows) ** count >= 0.95
 
 
-def test_at_similarity_1_two_more_words_make_a_new_text():
+def test_at_similarity_1_two_more_words_or_others_make_a_new_text_and_the_same_ones_none():
     for seed in range(20):
         words = random.Random(seed).sample(WORDS, 200)
         seen = NearDuplicateIndex(1.0)
         seen.add(0, words)
-        assert seen.add(1, [*words, "again", "."]) is None
+        assert seen.add(1, [*words, "again", "."]) is seen.add(2, changed(words, 0.02)) is None
+        assert seen.add(3, words) == 0

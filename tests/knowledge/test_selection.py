@@ -136,12 +136,6 @@ def test_a_document_longer_than_the_budget_makes_way_for_the_next(data, tmp_path
     assert report["selected"]["documents"] == 1 and rows_of(tmp_path / "out/selected.jsonl")[0]["origin"] == "corpus.jsonl:2"
 
 
-def test_a_corpus_of_one_document_is_refused(data, tmp_path):
-    write(data / "corpus.jsonl", [{"text": page(SHIP, random.Random(0))}])
-    with pytest.raises(UserError, match="the corpus has 1 documents with text: give at least 2"):
-        run(data, tmp_path / "out")
-
-
 def test_rows_without_text_are_counted(data, tmp_path):
     lines = (data / "corpus.jsonl").read_text()
     (data / "corpus.jsonl").write_text('{"text": \n{"text": "short", "about": "ship"}\n' + lines)
@@ -161,19 +155,15 @@ def test_workers_and_the_current_folder_do_not_change_the_selection(data, tmp_pa
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_finished_selection_is_read_and_not_made_again(data, tmp_path):
+def test_a_finished_selection_is_read_and_refused_by_name_under_other_settings(data, tmp_path):
     report = run(data, tmp_path / "out")
-    (data / "corpus.jsonl").unlink()
-    assert run(data, tmp_path / "out") == report
-
-
-def test_other_settings_in_a_used_folder_are_refused_by_name(data, tmp_path):
-    run(data, tmp_path / "out")
     with pytest.raises(UserError, match=r"holds a selection of other settings \(how.budget_tokens\)"):
         run(data, tmp_path / "out", how=replace(HOW, budget_tokens=5000))
     assert run(data, tmp_path / "out", how=replace(HOW, workers=2))
     with pytest.raises(UserError, match=r"of other settings \(questions\)"):
         run(data, tmp_path / "out", questions={"new": QUESTION})
+    (data / "corpus.jsonl").unlink()
+    assert run(data, tmp_path / "out") == report, "it is not made again"
 
 
 def test_a_corpus_that_changed_between_two_goes_is_refused(data, tmp_path):
@@ -197,9 +187,16 @@ def test_an_empty_selection_says_why(how, sentence, data, tmp_path):
         run(data, tmp_path / "out", how=replace(HOW, **how))
 
 
-def test_too_few_examples_are_refused(data, tmp_path):
-    write(data / "domain.jsonl", rows_of(data / "domain.jsonl")[:9])
-    with pytest.raises(UserError, match="the examples of the domain are 9 documents with text: give at least 10"):
+@pytest.mark.parametrize(
+    ("name", "rows", "sentence"),
+    [
+        ("corpus", 1, "the corpus has 1 documents with text: give at least 2"),
+        ("domain", 9, "the examples of the domain are 9 documents with text: give at least 10"),
+    ],
+)
+def test_too_few_documents_are_refused(name, rows, sentence, data, tmp_path):
+    write(data / f"{name}.jsonl", rows_of(data / f"{name}.jsonl")[:rows])
+    with pytest.raises(UserError, match=sentence):
         run(data, tmp_path / "out")
 
 

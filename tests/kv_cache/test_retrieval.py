@@ -92,14 +92,13 @@ def test_a_later_prompt_may_read_as_if_it_were_generated(llama, recall):
     assert (full - at_once).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("offload", ["none", "file"])
 @pytest.mark.parametrize(
     "recall", [PagedRetrieval(keep_ratio=0.4, page_tokens=4), PagedRetrieval("sketch", keep_ratio=0.6)], ids=["cuboid", "sketch"]
 )
-def test_rows_of_a_batch_are_what_they_are_alone_under_recall(model_of, recall, offload):
+def test_rows_of_a_batch_are_what_they_are_alone_under_recall(model_of, recall):
     model = model_of("llama", head_dim=32)  # of narrower heads several keys have one sketch
     ids, mask = tokens(50, 31, 9)
-    with attach(model, replace(recall, offload=offload)):
+    with attach(model, recall):
         _, logits = generated(model, ids, mask, n=20)
         for row, length in enumerate((50, 31, 9)):
             _, own = generated(model, ids[row : row + 1, -length:], mask[row : row + 1, -length:], n=20)

@@ -205,11 +205,16 @@ def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
             assert all(torch.equal(mine.pages.past(row, head), its.pages.past(row, head)) for head in range(2))
 
 
-def test_pages_in_a_file_are_read_layer_by_layer(model_of):
+@pytest.mark.parametrize(
+    ("policy", "step"),
+    [(PagedRetrieval(keep_ratio=0.5, offload="file"), PagesStep), (replace(EVICTION["expected_attention"], keep_ratio=0.45), SlotsStep)],
+    ids=["pages in a file", "moments of queries"],
+)
+def test_what_one_kernel_can_not_read_is_read_layer_by_layer(model_of, policy, step):
     model = model_of("llama", **WIDE)
     with torch.inference_mode():
-        _, layers = drawn_logits(PolicyView("recall", PagedRetrieval(keep_ratio=0.5, offload="file")), model, find_forward(model, model))
-    assert PagesStep.of(layers) is None
+        _, layers = drawn_logits(PolicyView("some", policy), model, find_forward(model, model))
+    assert step.of(layers) is None
 
 
 @pytest.mark.parametrize(("name", "most"), [("kvzip", 32), ("streaming", 16)])
@@ -224,14 +229,6 @@ def test_no_more_slots_are_to_spare_than_tokens_will_be_generated(llama, name, m
         for _ in range(4):  # more than was said
             context.next_logits(torch.tensor([5, 6]))
         assert context.inner.cache.layers[0].seen_B.tolist() == [34, 48]
-
-
-def test_a_policy_by_moments_of_queries_generates_layer_by_layer(model_of):
-    model = model_of("llama", **WIDE)
-    view = PolicyView("expected_attention", replace(EVICTION["expected_attention"], keep_ratio=0.45))
-    with torch.inference_mode():
-        _, layers = drawn_logits(view, model, find_forward(model, model))
-    assert SlotsStep.of(layers) is None
 
 
 def test_a_model_with_other_layers_too_generates_by_its_own_forward_pass(model_of):

@@ -48,13 +48,18 @@ def test_peft_loads_the_adapter_on_its_base(adapter, base, trained):
     assert torch.equal(loaded(input_ids=TOKENS).logits, trained(input_ids=TOKENS).logits)
 
 
-def test_a_folder_of_peft_is_a_model(adapter, trained, tokenizer, tmp_path):
+def test_a_folder_of_peft_is_a_model_but_no_base(adapter, trained, tokenizer, chat_tokenizer, tmp_path):
     model, own = load_model(str(adapter))
     assert torch.allclose(model(input_ids=TOKENS).logits, trained(input_ids=TOKENS).logits, atol=1e-4)
     assert not any("lora" in name for name in model.state_dict()) and all(p.requires_grad for p in model.parameters())
     assert own("hey é")["input_ids"] == tokenizer("hey é")["input_ids"] and not model.training
     merged, _ = load_model(str(convert(str(adapter), tmp_path / "merged")))
     assert torch.equal(merged(input_ids=TOKENS).logits, model(input_ids=TOKENS).logits)
+    chat_tokenizer.save_pretrained(adapter)
+    assert load_model(str(adapter))[1].chat_template == chat_tokenizer.chat_template, "its own tokenizer goes before its base's"
+    change(adapter, base_model_name_or_path=str(adapter))
+    with pytest.raises(UserError, match=r"is an adapter itself: make a model of it with `etude models convert`"):
+        load_model(str(adapter))
 
 
 def test_a_folder_that_peft_saved_loads(base, tmp_path):
@@ -71,11 +76,6 @@ def test_the_same_adapter_is_the_same_bytes(trained, base, tmp_path):
         save_adapter(trained, tmp_path / name, str(base))
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-
-
-def test_an_adapters_own_tokenizer_goes_before_its_bases(adapter, chat_tokenizer):
-    chat_tokenizer.save_pretrained(adapter)
-    assert load_model(str(adapter))[1].chat_template == chat_tokenizer.chat_template
 
 
 def test_a_base_may_lie_beside_its_adapter(trained, model_of, tokenizer, tmp_path):
@@ -100,12 +100,6 @@ def test_an_adapter_that_can_not_be_merged_is_one_clear_error(adapter, values, s
     with pytest.raises(UserError, match=said) as error:
         load_model(str(adapter))
     assert "\n" not in str(error.value) and str(adapter) in str(error.value)
-
-
-def test_an_adapter_on_an_adapter_is_refused(adapter):
-    change(adapter, base_model_name_or_path=str(adapter))
-    with pytest.raises(UserError, match=r"is an adapter itself: make a model of it with `etude models convert`"):
-        load_model(str(adapter))
 
 
 def test_an_adapters_pickle_is_never_loaded(adapter):

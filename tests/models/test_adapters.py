@@ -18,9 +18,12 @@ def moved(model):
     return model
 
 
-def test_rank_zero_is_the_model_itself(llama):
+def test_rank_zero_is_the_model_itself_with_nothing_to_merge_disable_or_drop_out(llama):
     assert add_lora(llama, LoRA(), seed=0) is llama
     assert all(parameter.requires_grad for parameter in llama.parameters())
+    assert merged_weights(llama)["lm_head.weight"].data_ptr() == llama.lm_head.weight.data_ptr()
+    with disable_adapters(llama), adapter_dropout(llama, 0):
+        assert llama(input_ids=TOKENS).logits.shape == (2, 8, 260) and not llama.training
 
 
 def test_a_fresh_adapter_and_a_disabled_one_are_the_base_model(llama):
@@ -32,11 +35,6 @@ def test_a_fresh_adapter_and_a_disabled_one_are_the_base_model(llama):
     with disable_adapters(model):
         assert torch.equal(model(input_ids=TOKENS).logits, expected)
     assert not torch.allclose(model(input_ids=TOKENS).logits, expected, atol=1e-2)
-
-
-def test_adapters_off_does_nothing_to_a_plain_model(llama):
-    with disable_adapters(llama):
-        assert llama(input_ids=TOKENS).logits.shape == (2, 8, 260)
 
 
 def test_only_adapters_of_the_inner_layers_are_trainable(llama):
@@ -66,11 +64,6 @@ def test_merged_weights_are_the_plain_model_that_adapters_stand_for(model_of, fa
     plain.load_state_dict(merged_weights(model))
     assert torch.allclose(plain(input_ids=TOKENS).logits, model(input_ids=TOKENS).logits, atol=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_merged_weights_of_a_plain_model_are_its_own(llama):
-    weights = merged_weights(llama)
-    assert weights["lm_head.weight"].data_ptr() == llama.lm_head.weight.data_ptr()
 
 
 def test_the_scale_is_alpha_over_rank_with_twice_the_rank_as_default(model_of):
@@ -116,24 +109,21 @@ def test_adapter_dropout_depends_on_the_seed_alone_and_ends_with_the_context(mod
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, dropped(2**64 - 1)) and not torch.allclose(first, other) and not torch.allclose(first, plain)
     assert torch.equal(model(input_ids=TOKENS).logits, plain) and not any(module.training for module in model.modules())
+    without = moved(add_lora(model_of("llama"), LoRA(rank=2), seed=0))
+    with adapter_dropout(without, 0):
+        assert not any(module.training for module in without.modules())
 
 
-def test_without_dropout_nothing_is_dropped_out(model_of):
-    model = moved(add_lora(model_of("llama"), LoRA(rank=2), seed=0))
-    with adapter_dropout(model, 0):
-        assert not any(module.training for module in model.modules())
-    with adapter_dropout(model_of("llama"), 0):
-        pass
-
-
-def test_options_outside_their_range_are_refused():
-    with pytest.raises(UserError, match=r"lora.rank must be 0"):
-        LoRA(rank=-1)
-    with pytest.raises(UserError, match=r"lora.dropout must be 0 \(off\) or more and below 1, got 1"):
-        LoRA(rank=1, dropout=1.0)
-    with pytest.raises(UserError, match=r"lora.dropout is 0.1 but lora.rank is 0, so it has no effect"):
-        LoRA(dropout=0.1)
-    with pytest.raises(UserError, match=r"lora.target_modules is \['q_proj'\] but lora.rank is 0"):
-        LoRA(target_modules=["q_proj"])
-    with pytest.raises(UserError, match=r"lora.alpha is 4 but lora.rank is 0, so it has no effect"):
-        LoRA(alpha=4)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": -1}, r"lora.rank must be 0"),
+        ({"rank": 1, "dropout": 1.0}, r"lora.dropout must be 0 \(off\) or more and below 1, got 1"),
+        ({"dropout": 0.1}, r"lora.dropout is 0.1 but lora.rank is 0, so it has no effect"),
+        ({"target_modules": ["q_proj"]}, r"lora.target_modules is \['q_proj'\] but lora.rank is 0"),
+        ({"alpha": 4}, r"lora.alpha is 4 but lora.rank is 0, so it has no effect"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        LoRA(**options)

@@ -70,17 +70,14 @@ def answering(status: str, after_seconds: float = 0.0) -> Callable[[socket.socke
     return answer
 
 
-@pytest.mark.parametrize("status", ["200 OK", "307 Moved\r\nLocation: http://127.0.0.1:1/", "403 Forbidden", "503 Busy"])
-def test_a_hub_that_answers_anything_is_there(serve, status):
-    serve(answering(status))
+@pytest.mark.parametrize(
+    ("status", "after_seconds"),
+    [("200 OK", 0.8), ("307 Moved\r\nLocation: http://127.0.0.1:1/", 0.0), ("403 Forbidden", 0.0), ("503 Busy", 0.0)],
+)
+def test_a_hub_that_answers_anything_is_there_however_slow_it_is_once_connected(serve, status, after_seconds):
+    serve(answering(status, after_seconds))
     with hub_if_reachable() as problem:
         assert problem is None and constants.HF_HUB_OFFLINE is False
-
-
-def test_a_slow_hub_is_there_once_it_is_connected(serve):
-    serve(answering("200 OK", after_seconds=0.8))
-    with hub_if_reachable() as problem:
-        assert problem is None
 
 
 def test_a_hub_that_takes_a_connection_and_says_nothing_is_given_up(serve):

@@ -14,7 +14,6 @@ from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.independent import AsyncJudge
 from etude.training.ledger import Ledger
 
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 EACH = {"machine.kv_cache_tokens": 1, "steps": 2, "warm_start.steps": 5}
 """Every group is sampled for itself, so that the first is there long before the last."""
 

@@ -23,10 +23,6 @@ ALL = ENTROPY | {
 }
 
 
-def rows(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
-
-
 def test_a_run_follows_its_schedules_and_goes_on_with_them_after_a_kill(small, killed, tmp_path, monkeypatch):
     seen, real = [], Learner.update
 
@@ -63,35 +59,3 @@ def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished,
     small(tmp_path / "run", at_identity | {"learn.loss": "clip_cov", "learn.covariance.ratio": 0.0})
     model = "model/model.safetensors"
     assert (tmp_path / "run" / model).read_bytes() == (finished / model).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"learn.advantage": "pass_at_k", "learn.pass_k": 8}, "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
-        (
-            {"search": "refine", "reward_shaping.method": "novelty"},
-            "reward_shaping changes rewards of whole answers, and rollout.search.method refine is set: set it to samples",
-        ),
-        (
-            {"search": "tree", "learn.advantage": "treerl", "reward_shaping.method": "novelty"},
-            "reward_shaping changes rewards of whole answers, and learn.advantage treerl is set: choose one that compares whole answers",
-        ),
-        (
-            {"temperature_schedule.end": 0.5, "synthetic_tasks.method": "svs"},
-            "temperature_schedule changes .* at given tasks alone, and synthetic_tasks is set: leave synthetic_tasks out",
-        ),
-        ({"search": "tree", "rollout.prompt_variants": ["a"]}, "rollout.prompt_variants asks .* rollout.search.method tree can't"),
-        (
-            {"learn.method": "preference", "rollout.prompt_variants": ["a"]},
-            "rollout.prompt_variants makes .* set learn.method to policy_gradient or imitation",
-        ),
-        (
-            {"step_model": True, "learn.advantage": "vineppo", "rollout.prompt_variants": ["a"]},
-            r"step_model takes attempts for answers to one prompt.* and rollout.prompt_variants \['a'\] is set: leave the variants out",
-        ),
-    ],
-)
-def test_what_makes_no_sense_together_is_told_with_the_fix(changes, message):
-    with pytest.raises(UserError, match=message):
-        parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))

@@ -56,8 +56,3 @@ def test_a_half_of_one_attempt_is_refused():
     with pytest.raises(UserError, match=r"rollout.early_stop_groups right judges by the first half of rollout.num_samples 3, .*4 or more"):
         RolloutSettings(num_samples=3, early_stop_groups="right")
     assert RolloutSettings(num_samples=2).early_stop_groups == "never"
-
-
-def test_another_reason_to_stop_is_refused(small, tmp_path):
-    with pytest.raises(UserError, match=r"early_stop_groups"):
-        small(tmp_path / "run", {"rollout.early_stop_groups": "bored"})

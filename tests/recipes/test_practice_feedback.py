@@ -23,7 +23,6 @@ from etude.settings.configuration import find_configuration, flatten, to_plain_v
 from etude.training.chat_model import local_chat_model
 from etude.training.parse import parse_practice, practice_defaults
 
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 ACTIONS = {
     "tasks.actions.tags": {"answer": [1, 1]},
     "tasks.worked_format": "<answer>{answer}</answer>",
@@ -58,18 +57,6 @@ def by_comparison(body):
 
 def judged_by(server, **settings):
     return {"reward": "judge", "judge.model": "x", "judge.url": server.url} | {f"judge.{name}": value for name, value in settings.items()}
-
-
-def practised(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
-
-
-def attempts_of(folder):
-    return [
-        json.loads(line)
-        for path in sorted((folder / "attempts").glob("*.gz"))
-        for line in gzip.decompress(path.read_bytes()).decode().splitlines()
-    ]
 
 
 def test_practice_by_a_judge_and_measured_by_the_verifier(small, tmp_path, judge_server, finished):
@@ -289,28 +276,6 @@ def test_a_loaded_judge_whose_words_are_no_verdict_leaves_attempts_unscored_and_
 # ---------------------------------------------------------------------- settings
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--reward", "judge"], "reward judge needs a judge: set judge.model"),
-        (["--reward", "combined"], "reward combined needs its parts"),
-        (["--reward", "combined", "--reward_weights", '{"verifiers": 1}'], "unknown part of reward_weights 'verifiers': did you mean"),
-        (["--reward", "combined", "--reward_weights", '{"verifier": 0}'], "reward_weights.verifier must be above 0"),
-        (["--reward", "combined", "--reward_weights", '{"verifier": 1, "judge": 1}'], "reward judge needs a judge"),
-        (["--reward_weights", '{"verifier": 1}'], "reward_weights belongs to reward combined and has no effect on verifier"),
-        (["--reward_optional", "judge"], "reward_optional belongs to reward combined"),
-        (["--reward", "format"], "reward format scores tagged actions, but there are none"),
-        (["--reward", "random", "--evaluation.pass_n", "0"], "needs the rate of right samples"),
-        (["--tasks.actions", "devide"], "did you mean 'divide'"),
-        (["--reward", "judge", "--judge.model", "x", "--judge.how", "pairwise", "--search", "mcts"], "rollout.search.method they come"),
-        (["--reward", "judge", "--judge.modell", "x"], "did you mean --judge.model"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)
-
-
 def test_actions_alone_name_the_preset():
     settings = parse_practice(find_configuration("practice", "tiny"), ["--tasks.actions", "divide", "--reward", "format"])
     assert settings.tasks.actions.preset == "divide" and settings.reward_parts == ("format",)
@@ -327,9 +292,3 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_sampled(tmp_path,
 def test_a_judge_that_cannot_be_loaded_is_named(tmp_path, small):
     with pytest.raises(UserError, match=r"judge\.model nobody: unknown model 'nobody'"):
         small(tmp_path / "run", {"reward": "judge", "judge.model": "nobody"})
-
-
-def test_a_run_from_before_these_settings_has_their_defaults():
-    settings = parse_practice(find_configuration("practice", "tiny"), [])
-    names = {name for name in flatten(to_plain_values(settings)) if name.startswith(("judge.", "tasks.actions.", "reward_"))}
-    assert names and names <= set(practice_defaults())

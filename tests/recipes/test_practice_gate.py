@@ -34,10 +34,6 @@ def seen(monkeypatch):
     return set_to
 
 
-def steps_of(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
-
-
 def weights(folder):
     return load_file(folder / "model.safetensors")
 
@@ -163,51 +159,3 @@ def test_rows_of_a_text_are_replayed_without_their_other_columns(tmp_path, monke
     Path("notes.csv").write_text("id,text\n7,\u732b\u732b\u732b\n8,dogs bark\n")
     (piece,) = pieces_of(ReplaySettings(path=["notes.csv"], ratio=0.5), chat_tokenizer, 500, None, [])
     assert chat_tokenizer.decode([*piece.prompt, *piece.completion]).endswith("\u732b\u732b\u732b\n\ndogs bark")
-
-
-def settings(**changes):
-    return parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"gate.every": 2}, r"retention\.probe is false and gate\.max_divergence null, .*: set the probe to true, max_divergence to"),
-        (
-            {"gate.every": 2, "retention.probe": True, "gate.action": "raise_replay"},
-            r"raise_replay raises replay\.ratio, and there is no replay: set replay\.path and replay\.ratio",
-        ),
-        (
-            {"replay.path": ["x"], "replay.ratio": 1, "learn.method": "preference"},
-            "replay comes beside examples, and learn.method preference is set: set it to policy_gradient or imitation, or leave replay out",
-        ),
-        ({"replay.path": ["x"], "replay.ratio": 1, "retention.text": ["./x"]}, "the probe both name x"),
-    ],
-)
-def test_combinations_that_make_no_sense_are_told_in_one_sentence(changes, said):
-    with pytest.raises(UserError, match=said):
-        settings(**changes)
-
-
-def test_settings_that_nothing_reads_are_named():
-    on = {"gate.every": 1, "retention.probe": True}
-    assert unused_settings(settings(**on, **{"gate.factor": 3.0})) == ["callbacks.gate.factor: callbacks.gate.action is rollback"]
-    near = {"gate.every": 1, "gate.max_divergence": 9.0}
-    assert unused_settings(settings(**near, **{"gate.max_accuracy_drop": 0.1})) == [
-        "callbacks.gate.max_accuracy_drop: retention.probe is false"
-    ]
-    unread = "callbacks.gate.divergence_n: callbacks.gate.max_divergence is null"
-    assert unused_settings(settings(**on, **{"gate.divergence_n": 9})) == [unread]
-
-
-@pytest.mark.parametrize(
-    ("changes", "lacks"),
-    [
-        ({"gate.max_accuracy_drop": 0.1}, "gate.every"),
-        ({"replay.window_tokens": 9}, "replay.path"),
-        ({"replay.path": ["x"]}, "replay.ratio"),
-    ],
-)
-def test_settings_of_a_gate_and_a_replay_that_do_nothing_are_refused(changes, lacks):
-    with pytest.raises(UserError, match=rf"callbacks\.{lacks} must be set: it has no default"):
-        settings(**changes)

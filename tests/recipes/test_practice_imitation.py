@@ -24,16 +24,6 @@ STAR = IMITATE | {
 }
 
 
-def practice_rows(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
-
-
-def attempts_of(folder):
-    return [
-        json.loads(line) for path in sorted((folder / "attempts").iterdir()) for line in gzip.decompress(path.read_bytes()).splitlines()
-    ]
-
-
 def test_tasks_that_nobody_got_right_are_tried_again_with_the_answer_shown(small, tmp_path):
     small(tmp_path / "run", STAR)
     rows, attempts = practice_rows(tmp_path / "run"), attempts_of(tmp_path / "run")
@@ -96,45 +86,3 @@ def test_practice_by_star_raises_the_accuracy(tmp_path):
     result = practice("tiny", options | {"rationalize.hint": " {answer}", "machine.dtype": "float32"}, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (
-            ["--rationalize", "true"],
-            "rationalize makes attempts that saw the answer, and learn.method policy_gradient is set: set it to imitation or preference",
-        ),
-        (
-            ["--learn.method", "imitation", "--reward_shaping.method", "novelty"],
-            "reward_shaping changes the rewards that advantages come from, and learn.method imitation is set: set it to policy_gradient, "
-            "or",
-        ),
-        (["--learn.method", "imitation", "--rationalize.hint", "It is known."], "must say where the answer stands"),
-        (
-            ["--learn.method", "imitation", "--search", "mcts", "--rationalize", "true"],
-            "rationalize is for independent attempts",
-        ),
-        (["--token_budget.tokens", "0"], "token_budget.tokens must be at least 1"),
-        (["--learn.reset_to_initial_each_step", "true"], "learn.reset_to_initial_each_step is for learn.method imitation"),
-        (["--learn.include_solved_groups", "true"], "learn.include_solved_groups is for learn.method imitation"),
-        (
-            [
-                "--learn.method",
-                "imitation",
-                "--learn.reset_to_initial_each_step",
-                "true",
-                "--learn.optimizer.lr_scheduler",
-                "linear",
-                "--learn.optimizer.decay_steps",
-                "1",
-                "--learn.epochs",
-                "3",
-            ],
-            r"may make 3 updates \(learn\.epochs x learn\.minibatches_per_epoch\)",
-        ),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)

@@ -13,9 +13,6 @@ IMPLICIT = {
     "implicit_reward.optimizer.learning_rate": 1e-3,
     "learn.optimizer.learning_rate": 5e-4,
 }
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-
-
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("implicit") / "run"
@@ -40,25 +37,3 @@ def test_without_anything_learned_it_changes_nothing(small, tmp_path):
     )
     for row, plain in zip(with_it, without, strict=True):
         assert {name: row[name] for name in plain} == plain
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (
-            ["--learn.method", "imitation"],
-            "implicit_reward adds to token advantages, and learn.method imitation is set: set it to policy_gradient",
-        ),
-        (
-            ["--learn.loss", "gspo"],
-            "implicit_reward tells tokens apart, .* and learn.loss gspo is set: set it to ppo or cispo",
-        ),
-        (
-            ["--search", "refine"],
-            "implicit_reward values every token of one answer, and rollout.search.method refine is set: set it to samples",
-        ),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), ["--implicit_reward.coef", "1", *given])

@@ -11,11 +11,6 @@ from etude.recipes.generate import GenerateSettings, generate
 HALF = {"kv_cache.policy": "snapkv", "kv_cache.keep_ratio": 0.5}
 
 
-def attempts_of(folder):
-    files = sorted((folder / "attempts").glob("*.jsonl.gz"))
-    return [json.loads(line) for file in files for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
-
-
 def test_a_view_that_keeps_all_changes_nothing(small, finished, tmp_path):
     found = small(tmp_path / "run", HALF | {"kv_cache.keep_ratio": 1.0})
     assert found["evaluation"] == json.loads((finished / "result.json").read_text())["evaluation"]

@@ -20,7 +20,6 @@ from etude.tiny import letters
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder
 
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 PROBED = {"reward": "majority_vote", "vote_calibration.n": 8, "vote_calibration.every": 2, "vote_calibration.target_precision": 0.2}
 CONSTANT = {
     "reward": "majority_vote",
@@ -32,10 +31,6 @@ CONSTANT = {
     "collapse.window": 3,
 }
 """One letter to any question is the easiest to agree on."""
-
-
-def practised(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
 
 
 def test_scores_are_the_majoritys_and_need_no_answers(small, tmp_path, monkeypatch):
@@ -79,15 +74,6 @@ def test_labelled_tasks_are_asked_again_of_the_model_that_a_gate_brought_back(sm
     assert len(rows) > 1 and all(row["sampled_tokens"] > row["completion_tokens"] * 24 for row in rows)
 
 
-def test_a_killed_run_believes_what_it_believed_before(small, tmp_path, killed_behind_step_3):
-    small(tmp_path / "whole", PROBED)
-    with killed_behind_step_3:
-        small(tmp_path / "killed", PROBED)
-    small(tmp_path / "killed", PROBED, resume=True)
-    for name in SAME:
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-
-
 def test_one_answer_to_everything_raises_the_alarm_and_stops_practice(small, tmp_path):
     result = small(tmp_path / "run", CONSTANT | {"collapse.action": "stop"})
     steps, collapse = practised(tmp_path / "run"), result["collapse"]
@@ -126,28 +112,6 @@ def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
     off = small(tmp_path / "off", short | {"collapse": False})
     assert sum("collapse at step" in line for line in said) == 1 and "collapse" in warned and "collapse" not in off
     assert {**warned, "collapse": None} == {**off, "collapse": None}
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--search", "mcts"], "reward majority_vote compares all attempts at a task at once, but with rollout.search.method"),
-        (["--majority_vote.score", "soft", "--learn.method", "imitation"], "majority_vote.score soft is 1 only where all attempts agree"),
-        (
-            ["--vote_calibration.n", "8", "--temperature_schedule.end", "1.5"],
-            r"vote_calibration asks tasks as they are asked at first, and temperature_schedule is set: leave temperature_schedule out, or",
-        ),
-        (
-            ["--vote_calibration.n", "8", "--rollout.prompt_variants", "Think."],
-            r"vote_calibration asks .* without variants, and rollout.prompt_variants .*Think.* is set: leave the variants out, or leave "
-            "vote_cal",
-        ),
-        (["--rollout.early_stop_groups", "right"], "but with rollout.early_stop_groups they come a few at a time: set reward to verifier"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), ["--reward", "majority_vote", *given])
 
 
 def test_as_many_labelled_tasks_as_there_are_tasks_are_refused(small, tmp_path):

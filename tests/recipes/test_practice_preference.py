@@ -25,9 +25,6 @@ WAYS = {
         "rollout.search.steps.max_tokens": 1,
     },
 }
-SAME = ("metrics.jsonl", "result.json")
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_it_learns_from_pairs_and_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3, way):
     options = PREFER | WAYS[way]
@@ -47,38 +44,6 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
     result = practice("tiny", options | {"machine.dtype": "float32"}, run=tmp_path / "run")  # in half it hangs on rounding
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--learn.method", "prefer"], "did you mean 'preference'"),
-        (["--learn.method", "preference", "--learn.preference.pairs", "step"], "compares the steps of a search"),
-        (
-            ["--learn.method", "preference", "--kl_penalty.kl_coef", "0.1"],
-            "kl_penalty is on .* the policy gradient, and learn.method preference is set: set it to policy_gradient",
-        ),
-        (["--learn.preference.pairs_per_task", "0"], "pairs_per_task must be at least 1"),
-        (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
-        (
-            ["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.ref_model_sync_steps", "3"],
-            "has no reference",
-        ),
-        (
-            ["--learn.method", "preference", "--learn.scale_lr_by_informative_groups", "true"],
-            "learn.scale_lr_by_informative_groups goes by the groups",
-        ),
-        (
-            ["--learn.scale_lr_by_informative_groups", "true", "--kl_penalty.kl_coef", "0.1"],
-            "kl_penalty needs no signal, while a rate by signal .* small .* and learn.scale_lr_by_informative_groups true is set: set it "
-            "to false",
-        ),
-        (["--learn.method", "preference", "--search", "refine"], "makes attempts of several turns"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)
 
 
 # ---------------------------------------------------------------------- files
@@ -110,19 +75,3 @@ def test_answers_that_somebody_compared_are_learned_from_before_practice(small, 
         small(tmp_path / "killed", options)
     small(tmp_path / "killed", options, resume=True)
     assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--preferences.steps", "3"], "preferences.path names no file"),
-        (["--preferences.path", "a.jsonl"], "preferences.steps is 0"),
-        (
-            ["--preferences.path", "a.jsonl", "--preferences.steps", "3", "--preferences.pairs_per_step", "0"],
-            "pairs_per_step must be at least 1",
-        ),
-    ],
-)
-def test_files_and_steps_of_preferences_go_together(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)

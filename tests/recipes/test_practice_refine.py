@@ -28,21 +28,6 @@ WAYS = {
     "imitation": REFINE | {"learn.method": "imitation", "rollout.refine.turns": 3},
     "random": REFINE | {"reward": "random", "kl_penalty.kl_coef": 0.01},
 }
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-
-
-def attempts_of(folder):
-    return {path.name: gzip.decompress(path.read_bytes()) for path in sorted((folder / "attempts").iterdir())}
-
-
-def rows_of(folder):
-    return [json.loads(line) for content in attempts_of(folder).values() for line in content.splitlines()]
-
-
-def practised(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
-
-
 @pytest.fixture(scope="module", params=WAYS)
 def run(request, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param) / "run"
@@ -165,20 +150,3 @@ def test_a_dry_run_says_how_many_turns(capsys):
     given = ["practice", "tiny", "--search", "refine", "--n", "60", "--evaluation.n", "20", "--warm_start.steps", "1", "--dry-run"]
     assert main(given) == 0
     assert "5120 attempts of at most 2 turns of at most 4 tokens" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--search", "refin"], "did you mean 'refine'"),
-        (["--search", "refine", "--rollout.early_stop_groups", "right"], "rollout.early_stop_groups is for independent attempts"),
-        (["--search", "refine", "--learn.advantage", "vineppo"], "rollout.search.method is refine: set the method to beam"),
-        (["--rollout.refine.turns", "0"], "refine.turns must be at least 1, got 0"),
-        (["--rollout.refine.verifier_words", "no"], "put {words} into it"),
-        (["--rollout.refine.feedback", "gold"], "rollout.refine.feedback: expected one of 'verifier', 'fixed', got gold"),
-        (["--learn.turn_discount", "1.5"], r"learn.turn_discount must be in \[0, 1\], got 1.5"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)

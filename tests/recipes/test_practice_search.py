@@ -24,17 +24,6 @@ METHODS = {
     "vine": {"rollout.search.method": "vine", "rollout.search.chains": 2, "learn.advantage": "vineppo"},
     "tree": {"rollout.search.method": "tree", "rollout.search.chains": 2, "learn.advantage": "treerl"},
 }
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-
-
-def attempts_of(folder):
-    return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "attempts").iterdir()}
-
-
-def trees_of(folder):
-    return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "trees").iterdir()}
-
-
 @pytest.fixture(scope="module", params=METHODS)
 def searched(request, small, tmp_path_factory):
     folder, options = tmp_path_factory.mktemp(request.param) / "run", STEPS | METHODS[request.param]
@@ -84,24 +73,6 @@ def test_trees_are_kept_and_drawn(searched):
 def test_search_alone_names_the_method():
     settings = parse_practice(find_configuration("practice", "tiny"), ["--search", "mcts"])
     assert settings.rollout.search.method == "mcts" and settings.rollout.is_search
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--search", "mtcs"], "did you mean 'mcts'"),
-        (["--search", "beam", "--rollout.early_stop_groups", "right"], "rollout.early_stop_groups is for independent attempts"),
-        (["--learn.advantage", "treerl"], "values the steps of a search"),
-        (["--search", "tree", "--learn.advantage", "treerl", "--learn.loss", "gspo"], "undoes learn.advantage treerl"),
-        (["--rollout.search.width", "0"], "search.width must be at least 1, got 0"),
-        (["--rollout.search.steps.end", "tag"], "steps.tags names none"),
-        (["--rollout.search.budget_tokens", "0"], "search.budget_tokens must be at least 1"),
-        (["--search", "mcts", "--rollout.search.method", "beam"], "given twice"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)
 
 
 def test_what_is_sampled_for_a_task_stays_within_its_budget(small, tmp_path, monkeypatch):

@@ -17,13 +17,6 @@ from etude.training.settings import PracticeSettings
 
 TAUGHT = {"reward": "self_training", "learn.method": "imitation"}
 SINGLE = TAUGHT | {"self_training.decoding.method": "majority", "self_training.decoding.k": 1}
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-
-
-def practised(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
-
-
 def groups_of(folder, step=1):
     """The attempts of a step, by task."""
     found = {}
@@ -122,30 +115,3 @@ def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch)
     how = {"learn.optimizer.learning_rate": 0.01, "rollout.num_samples": 8, "learn.include_solved_groups": True}
     result = small(tmp_path / "run", TAUGHT | how | {"steps": 24, "collapse.window": 3, "collapse.action": "stop"})
     assert result["collapse"]["step"] == len(practised(tmp_path / "run")) < 24
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"learn.method": "policy_gradient"}, "learn.method to imitation or preference"),
-        ({"self_training.decoding.method": "none"}, "integrative"),
-        ({"self_training.decoding.k": 5}, "set it to 4 or less"),
-        ({"self_training.by": "tokens", "self_training.decoding.method": "majority"}, "self_training.by tokens"),
-        ({"self_training.min_share": 1.5}, "self_training.min_share must be in"),
-        ({"rollout.sampling.temperature": 0.0}, "temperature 0"),
-        ({"rollout.search.method": "mcts"}, "rollout.search.method mcts"),
-        ({"rationalize": True}, "leave rationalize out"),
-        ({"rollout.prompt_variants": ["", "Think."]}, "rollout.prompt_variants"),
-        ({"curriculum.method": "weakness", "curriculum.category": "{answer}"}, "leave curriculum out"),
-        ({"self_training.decoding.stop_agreed": True}, "stop_agreed saves no attempts"),
-        ({"rollout.num_samples": 1, "self_training.decoding.k": 1}, "learn.include_solved_groups to true"),
-    ],
-)
-def test_what_makes_no_sense_with_it_is_told_in_a_sentence(small, tmp_path, changes, words):
-    with pytest.raises(UserError, match=words):
-        small(tmp_path / "run", TAUGHT | changes)
-
-
-def test_it_is_no_part_of_a_combined_score():
-    with pytest.raises(UserError, match="part of reward_weights"):
-        PracticeSettings(TaskSource(family="any"), reward="combined", reward_weights={"self_training": 1.0})

@@ -28,14 +28,6 @@ KINDS = {
 SAME = ("metrics.jsonl", "model/model.safetensors", "model/step_model.safetensors")
 
 
-def rows_of(folder):
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
-
-
-def attempts_of(folder):
-    return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "attempts").iterdir()}
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def practised(request, small, tmp_path_factory):
     folder, options = tmp_path_factory.mktemp(request.param) / "run", ON | KINDS[request.param]
@@ -90,33 +82,6 @@ def test_the_advantage_without_trust_is_that_of_the_scores_of_those_that_begin_a
 
 def test_attempts_and_values_are_drawn_in_the_report(practised):
     assert "Step model" in (practised[0] / "report.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--learn.advantage", "vineppo"], "or list the callback step_model, or learn.advantage to"),
-        (["--learn.advantage", "treerl", "--step_model", "true"], "values the steps of a search"),
-        (
-            ["--search", "beam", "--rollout.search.value", "step_model"],
-            "but there is none: list the callback step_model, or set the value to rollouts",
-        ),
-        (
-            ["--search", "vine", "--rollout.search.value", "step_model", "--step_model", "true"],
-            "has no effect on rollout.search.method",
-        ),
-        (["--search", "mcts", "--rollout.search.to_end", "false"], "set rollout.search.method to mcts and rollout.search.value to"),
-        (
-            ["--step_model.trust", "0.5", "--step_model", "true"],
-            "step_model.trust 0.5 is read for independent attempts .*: leave it out, or set .* and learn.advantage to vineppo",
-        ),
-        (["--step_model.backbone", "its"], "one of 'policy', 'own'"),
-        (["--step_model", "maybe"], "step_model: expected true or false, or its settings, got maybe"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), given)
 
 
 @pytest.fixture

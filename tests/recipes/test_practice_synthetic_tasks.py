@@ -21,7 +21,6 @@ from etude.training.ledger import Ledger
 from etude.training.parse import check_settings, parse_practice
 from etude.training.run_folder import RunFolder
 
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 PENS = Task("Ann has 7 pens and gives 2 to Bob. How many are left?", "5", "numeric")
 CAKES = Task("Kim baked 4 cakes and ate 1. How many are left?", "3", "numeric")
 GOOD, EASY = "Tom won 9 games and lost 4. By how many is he ahead?", "Sue had 8 hens until a fox took 3 away. How many stayed?"
@@ -148,20 +147,6 @@ def test_written_tasks_are_solved_and_judged_beside_those_of_the_step(small, tmp
     solved = [sum(row.get("made") == "a problem of its own" for row in rows) for rows in attempts]
     by_verifier = solved if method == "svs" else [0] * len(steps)  # a proposer's are judged by a majority vote
     assert sum(solved) > 0 and [row["judged"] for row in steps] == [24 + number for number in by_verifier]
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--synthetic_tasks", "svs", "--search", "mcts"], "adds tasks to plain attempts, and rollout.search.method mcts is set"),
-        (["--synthetic_tasks", "proposer", "--learn.method", "imitation"], "proposer rewards writing by degrees"),
-        (["--synthetic_tasks", "svs", "--reward", "majority_vote"], "svs writes from right attempts, and reward majority_vote does not"),
-        (["--curriculum.method", "levels", "--curriculum.own_levels", "2"], "levels raises the parameters of a family"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(given, said):
-    with pytest.raises(UserError, match=said):
-        check_settings(parse_practice(find_configuration("practice", "tiny"), given))
 
 
 @pytest.mark.parametrize("method", ["svs", "proposer"])

@@ -112,20 +112,6 @@ def test_a_setting_of_a_callback_lists_it(changes):
     assert getattr(settings(**changes).callbacks[name], field) == changes[f"{name}.{field}"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"implicit_reward.optimizer.learning_rate": 1e-3}, "implicit_reward.coef must be set"),
-        ({"reward_shaping.weight": 0.5}, "reward_shaping.method must be set"),
-        ({"overlong_penalty.penalty_weight": 0.5}, "overlong_penalty changes nothing"),
-        ({"learn.method": "imitation", "reward_shaping.method": "novelty"}, "changes the rewards that advantages come from"),
-    ],
-)
-def test_a_callback_that_could_do_nothing_is_refused(changes, said):
-    with pytest.raises(UserError, match=said):
-        settings(**changes)
-
-
 def test_every_method_says_which_settings_of_a_search_it_reads():
     names = {field.name for field in fields(Search)} - {"method"}
     assert {name.rstrip(".") for kind in SEARCHES.values() for name in kind.reads} == names

@@ -27,10 +27,10 @@ def save(folder, model, tokenizer, state):
 @pytest.mark.parametrize("family", ["llama", "qwen3", "lfm2", "qwen3-moe"])
 def test_weights_and_progress_come_back(model_of, tokenizer, tmp_path, family):
     folder, model, other = RunFolder(tmp_path), model_of(family, seed=0), model_of(family, seed=1)
-    learner = Learner(model, OptimizerSettings(), [Stream("imitate", negative_log_likelihood)])
+    learner = learner_of(model)
     learner.update([demonstration((5, 6), (7, 8))])
     save(folder, model, tokenizer, {"optimizer": learner})
-    fresh = Learner(other, OptimizerSettings(), [Stream("imitate", negative_log_likelihood)])
+    fresh = learner_of(other)
     assert load_checkpoint(folder.checkpoint("step-00003"), other, {"optimizer": fresh})["step"] == 3
     assert fresh.updates == 1
     for name, value in learner.state_dict().items():
@@ -59,19 +59,12 @@ def flip(path):
     path.write_bytes(bytes(content))
 
 
-def without_a_weight(path):
-    weights = load_file(path)
-    weights.pop("model.layers.0.mlp.up_proj.weight")
-    save_file(weights, path)
-
-
 @pytest.mark.parametrize(
     ("file", "damage", "said"),
     [
         ("model.safetensors", flip, r"model\.safetensors is not what was written"),
         ("learner.safetensors", flip, r"learner\.safetensors is not what was written"),
         ("config.json", flip, r"config\.json is not what was written"),
-        ("model.safetensors", without_a_weight, r"model\.safetensors is not what was written"),
         ("model.safetensors", lambda path: path.unlink(), r"model\.safetensors is missing"),
         ("model.safetensors", lambda path: shutil.copy(path, path.with_name("model-2.safetensors")), "model-2.* does not belong to it"),
     ],
@@ -81,14 +74,6 @@ def test_damage_is_one_sentence_with_the_way_out(kept, model_of, file, damage, s
     model = model_of("llama", seed=1)
     with pytest.raises(UserError, match=rf"step-00003 is damaged \({said}\): remove this folder and resume again"):
         load_checkpoint(kept, model, {"optimizer": learner_of(model)})
-
-
-def test_weights_of_another_run_are_refused(kept, model_of, tokenizer, tmp_path):
-    other, model = RunFolder(tmp_path / "other"), model_of("llama", seed=5)
-    save(other, model, tokenizer, {"optimizer": learner_of(model)})
-    shutil.copy(other.checkpoint("step-00003") / "model.safetensors", kept / "model.safetensors")
-    with pytest.raises(UserError, match=r"model\.safetensors is not what was written"):
-        load_checkpoint(kept, model_of("llama", seed=1))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "lfm2", "qwen3-moe"])
