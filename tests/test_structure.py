@@ -55,7 +55,7 @@ ROOMS = {
     "export": "evaluation",
     "knowledge": "evaluation llm_client tasks",
     "suites": "console decoding device engine evaluation knowledge kv_cache learn models rewards rollouts settings tasks",
-    "callbacks": "device engine evaluation learn models rewards rollouts suites tasks training",
+    "callbacks": "device engine evaluation learn models rewards rollouts settings suites tasks training",
     "training": "callbacks console decoding device engine evaluation kv_cache learn llm_client models rewards rollouts settings suites "
     "tasks",
     "cards": "evaluation models tasks training",

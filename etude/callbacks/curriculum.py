@@ -8,6 +8,7 @@ from etude.errors import UserError
 from etude.evaluation.report.panels import Panel
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.curriculum import Curriculum, CurriculumSettings
+from etude.settings.unused import Read
 from etude.tasks.families import curriculum_levels
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -35,6 +36,10 @@ class CurriculumCallback(Callback):
             },
         ),
         Panel("Level", "of difficulty", {"curriculum/level": "level"}),
+    )
+    reads = (
+        Read(("category", "memory"), "method", ("weakness",)),
+        Read(("level_groups", "raise_at", "lower_at"), "method", ("levels",)),
     )
     excludes = (Excludes("reward", "set it to majority_vote", "needs rewards that are shares of success", values=("self_training",)),)
     curriculum: Curriculum

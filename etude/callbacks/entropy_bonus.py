@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from etude.errors import UserError
 from etude.evaluation.report.panels import Panel
 from etude.rollouts.batch import RolloutBatch
+from etude.settings.unused import ANY, Read
 from etude.training.callback import Callback, Excludes, Metrics
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class EntropyBonus(Callback):
 
     name, Settings = "entropy_bonus", EntropyBonusSettings
     panels = (Panel("Entropy bonus", "", {"entropy_bonus/coef": "coefficient"}),)
+    reads = (Read(("delta",), "target", ANY),)
     excludes = (
         Excludes("learn.method", "set it to policy_gradient", "changes the loss of the policy gradient", allowed=("policy_gradient",)),
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from etude.errors import UserError, at_least
 from etude.evaluation.report.panels import Panel
+from etude.settings.unused import ANY, Read
 from etude.training.callback import CONTINUE, Callback, Decision, Metrics
 
 if TYPE_CHECKING:
@@ -87,6 +88,12 @@ class Gate(Callback):
     """Measures at intervals, holds models that pass, and rolls back those that fail; its state is the number of rollbacks."""
 
     name, Settings, rolls_back = "gate", GateSettings, False
+    reads = (
+        Read(("factor",), "action", ("lower_lr", "raise_replay")),
+        Read(("divergence_n",), "max_divergence", ANY),
+        Read(("max_accuracy_drop", "max_perplexity_rise"), "retention.probe", (True,)),
+        Read(("max_rollbacks",), "action", ("rollback", "lower_lr", "raise_replay")),
+    )
     panels = (
         Panel(
             "General knowledge",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import UserError, at_least
 from etude.evaluation.report.panels import Panel
 from etude.rollouts.batch import RolloutBatch
+from etude.settings.unused import ANY, Read
 from etude.tasks.reward import Reward
 from etude.training.callback import Callback, Excludes, Metrics
 
@@ -70,6 +71,7 @@ class OverlongPenalty(Callback):
             {"overlong_penalty/penalised": "reward lowered for its length", "overlong_penalty/masked": "cut off and left out"},
         ),
     )
+    reads = (Read(("penalty_weight",), "buffer_tokens", ANY),)
     excludes = (
         Excludes(
             "learn.method", "set it to policy_gradient", "changes the rewards that advantages come from", allowed=("policy_gradient",)

@@ -32,6 +32,7 @@ from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.synthetic.problems import FLAWS, asking, flaw_of, read_problem
 from etude.rollouts.synthetic.prompts import Example, writing_of_problem, writing_of_variant
 from etude.rollouts.synthetic.settings import SyntheticTasksSettings
+from etude.settings.unused import Read
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
@@ -237,6 +238,7 @@ class SyntheticTasks(Callback):
             },
         ),
     )
+    reads = (Read(("source_window", "window"), "method", ("svs",)), Read(("min_share",), "method", ("proposer",)))
     excludes = (
         Excludes("rollout.search.method", "set it to samples", _PLAIN, allowed=("samples",)),
         Excludes("tasks.actions.gate", "set it to false", _PLAIN),

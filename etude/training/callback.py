@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from etude.errors import UserError
 from etude.evaluation.report.panels import Panel
 from etude.rollouts.batch import RolloutBatch
+from etude.settings.unused import Read
 from etude.settings.yaml_text import as_yaml
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class Callback:
     """Charts of its metrics in the report."""
     excludes: ClassVar[tuple[Excludes, ...]] = ()
     """Incompatible settings."""
+    reads: ClassVar[tuple[Read, ...]] = ()
+    """Own settings that it reads only if another setting, own or by dotted name, has some value; otherwise the run calls them unused."""
     rolls_back: ClassVar[bool] = True
     """Whether a rollback restores its state; False for callbacks that decide, whose counters survive."""
     unit_rewards: ClassVar[str] = ""

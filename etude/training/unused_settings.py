@@ -1,11 +1,13 @@
 """Find the settings of a practice run that nothing reads; callbacks that are not listed have none."""
 
+from collections.abc import Iterator
+
 from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES
 from etude.learn.step_advantages import STEP_ADVANTAGES
 from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.settings.configuration import flatten, to_plain_values
 from etude.settings.unused import ANY, Read, unread_among, unread_by, unread_in
-from etude.training.parse import practice_defaults
+from etude.training.parse import callbacks_of, practice_defaults
 from etude.training.settings import PracticeSettings
 
 _POLICY_GRADIENT = ("learn.advantage", "learn.pass_k", "learn.outcome_coef", "learn.loss", "learn.clip_", "learn.covariance.")
@@ -31,30 +33,16 @@ READ = (
     Read(("evaluation.thought.",), "evaluation.thought.budgets", ANY),
     Read(("retention.text", "retention.choices", "retention.n", "retention.window_tokens"), "retention.probe", (True,)),
     Read(("preferences.",), "preferences.steps", ANY),
-    Read(("callbacks.curriculum.category", "callbacks.curriculum.memory"), "callbacks.curriculum.method", ("weakness",)),
-    Read(
-        tuple(f"callbacks.curriculum.{name}" for name in ("level_groups", "raise_at", "lower_at")),
-        "callbacks.curriculum.method",
-        ("levels",),
-    ),
-    Read(("callbacks.synthetic_tasks.source_window", "callbacks.synthetic_tasks.window"), "callbacks.synthetic_tasks.method", ("svs",)),
-    Read(("callbacks.synthetic_tasks.min_share",), "callbacks.synthetic_tasks.method", ("proposer",)),
-    Read(("callbacks.entropy_bonus.delta",), "callbacks.entropy_bonus.target", ANY),
-    Read(("callbacks.overlong_penalty.penalty_weight",), "callbacks.overlong_penalty.buffer_tokens", ANY),
-    Read(("callbacks.gate.factor",), "callbacks.gate.action", ("lower_lr", "raise_replay")),
-    Read(("callbacks.gate.divergence_n",), "callbacks.gate.max_divergence", ANY),
-    Read(("callbacks.gate.max_accuracy_drop", "callbacks.gate.max_perplexity_rise"), "retention.probe", (True,)),
-    Read(("callbacks.gate.max_rollbacks",), "callbacks.gate.action", ("rollback", "lower_lr", "raise_replay")),
 )
 """Settings that are read only for some values of another setting."""
-_OF_STEPS = ("gate", "replay", "divergence")
-"""Callbacks that do nothing if practice has no steps."""
 
 
 def unused_settings(settings: PracticeSettings) -> list[str]:
     """Return the changed settings that nothing reads, in groups with the reason: `judge.model: reward is verifier`."""
     values = flatten(to_plain_values(settings)) | {"reward": settings.reward_parts}
-    unread = unread_by(READ, values) | unread_in("kv_cache", settings.kv_cache, "policy") | _of_search(settings)
+    unread = (
+        unread_by((*READ, *_of_callbacks(settings)), values) | unread_in("kv_cache", settings.kv_cache, "policy") | _of_search(settings)
+    )
     decoding = settings.self_training.decoding
     if settings.reward == "self_training":  # its attempts are sampled by rollout.sampling
         unread |= {
@@ -65,7 +53,8 @@ def unused_settings(settings: PracticeSettings) -> list[str]:
     if not settings.tasks.actions.gate and "format" not in settings.reward_parts:
         unread |= {("tasks.actions.malformed_score",): "neither reward format nor tasks.actions.gate scores the form"}
     clip = dict(zip(("learn.clip_low", "learn.clip_high"), CLIP_RANGES[settings.learn.loss], strict=True))  # the loss's defaults
-    idle = [f"callbacks.{name}" for name in _OF_STEPS if name in settings.callbacks and not settings.steps]
+    usual = PracticeSettings(tasks=settings.tasks).callbacks
+    idle = [f"callbacks.{name}" for name, own in settings.callbacks.items() if own != usual.get(name) and not settings.steps]
     return unread_among(settings, practice_defaults() | clip, unread) + ([f"{', '.join(idle)}: steps is 0"] if idle else [])
 
 
@@ -73,6 +62,14 @@ def said_of_unused(settings: PracticeSettings) -> list[str]:
     """Return the unused settings in one sentence, for a run and a dry run; [] if every setting is read."""
     unused = unused_settings(settings)
     return [f"unused settings: {'; '.join(unused)}"] if unused else []
+
+
+def _of_callbacks(settings: PracticeSettings) -> Iterator[Read]:
+    """Yield the declarations of the run's callbacks, by dotted name."""
+    for callback in callbacks_of(settings):
+        start = f"callbacks.{callback.name}."
+        for prefixes, setting, values in callback.reads:
+            yield Read(tuple(start + each for each in prefixes), setting if "." in setting else start + setting, values)
 
 
 def _of_search(settings: PracticeSettings) -> dict[tuple[str, ...], str]:
