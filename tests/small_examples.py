@@ -7,11 +7,18 @@ from typing import Any
 from etude.callbacks.kl_penalty import KLPenalty, KLPenaltySettings
 from etude.learn.example import Example
 from etude.learn.training_examples import in_a_stream, policy_gradient_examples, token_advantages
-from etude.rollouts.attempts import Group
+from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.batch import RolloutBatch
 from etude.tasks.reward import Reward
 
 Examples = list[list[Example]]
+
+
+def attempt_of(*steps: Sequence[int], prompt: tuple[int, ...] = (1,)) -> Attempt:
+    """An attempt that was sampled in these steps."""
+    own = tuple(token for step in steps for token in step)
+    sources = (Source.GIVEN,) * len(prompt) + (Source.OWN,) * len(own)
+    return Attempt(prompt + own, sources, (-1.0,) * len(own), "", "stop", 0, 0, step_lengths=tuple(map(len, steps)))
 
 
 def examples_of(

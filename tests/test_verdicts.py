@@ -1,5 +1,6 @@
 """A study's verdict follows from its rows: those that are kept, changed so that every part of the claim holds, or that one does not."""
 
+import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +16,12 @@ from studies import (
     exploration,
     importance,
     knows_says,
-    layers,
     long_context,
-    long_thought,
     order,
     practice_alone,
     practice_views,
     quickstart,
     retention,
-    searching,
     selection,
     self_training,
     step_values,
@@ -38,7 +36,8 @@ Changes = Mapping[Any, Mapping[str, Any]]
 class Claim:
     """How a study judges rows, and what makes its claim hold and not hold."""
 
-    judge: Callable[[Sequence[Row]], Verdict]
+    judge: Callable[[Sequence[Row]], Verdict] | None = None
+    """None: as the study does."""
     holds: Changes = field(default_factory=dict)
     """With these changes to the kept rows it holds."""
     breaks: Sequence[Changes] = ()
@@ -57,7 +56,7 @@ class Claim:
             rows = [
                 row | each.get(row["id"], {}) | each.get((row["id"], row["set"]), {}) for row in rows if each.get(row["id"], {}) is not None
             ]
-        return self.judge(rows)
+        return (self.judge or importlib.import_module(f"studies.{name}").judge)(rows)
 
 
 def rising(measure: str, by: float = 0.05) -> Changes:
@@ -132,9 +131,8 @@ CLAIMS = {
         copies=dict.fromkeys(exploration.BEST[1:], "raft"),
     ),
     "diversity": Claim(
-        diversity.judge,
-        joined(*map(rising, ("distinct_forms_each_seed", "final_pass_each_seed", "accuracy_each_seed"))),
-        [rising("accuracy_each_seed", -0.05), all_of(tuple(diversity.ARMS), {"final_pass_each_seed": [0.5] * 3})],
+        holds=joined(*map(rising, ("distinct_forms_each_seed", "final_pass_each_seed", "accuracy_each_seed"))),
+        breaks=[rising("accuracy_each_seed", -0.05), all_of(tuple(diversity.ARMS), {"final_pass_each_seed": [0.5] * 3})],
         lacks="novelty",
     ),
     "practice_alone": Claim(
@@ -154,10 +152,8 @@ CLAIMS = {
         lacks="tova_half",
     ),
     "long_thought": Claim(
-        long_thought.judge,
-        {},
-        [{"practice_free": {f"{measure}_low": -0.01}} for measure in ("slope_gain", "random_reward_behind")],
-        [{"practice_free": {"seeds": 2}}],
+        breaks=[{"practice_free": {f"{measure}_low": -0.01}} for measure in ("slope_gain", "random_reward_behind")],
+        opens=[{"practice_free": {"seeds": 2}}],
         lacks="random_reward_free",
     ),
     "retention": Claim(
@@ -184,27 +180,23 @@ CLAIMS = {
         [{"rollouts_9": with_ends("ordered_within", 0.8, (0.6, 1.0))}],
     ),
     "searching": Claim(
-        searching.judge,
-        {"weighted_8": with_ends("accuracy", 0.99, (0.98, 1.0))},
-        [{"weighted_8": {"accuracy_low": 0.1}}, {"weighted_8": {"tokens": 1e6}}],
+        holds={"weighted_8": with_ends("accuracy", 0.99, (0.98, 1.0))},
+        breaks=[{"weighted_8": {"accuracy_low": 0.1}}, {"weighted_8": {"tokens": 1e6}}],
         lacks="mcts_2",
     ),
     "layers": Claim(
-        layers.judge,
-        {"dynamic_low": {"gain_low": 0.01, "control_behind_low": 0.01}},
-        [{"dynamic_low": {"control_behind_low": -0.01}}, {"dynamic_low": {"gain_low": -0.01}}],
+        holds={"dynamic_low": {"gain_low": 0.01, "control_behind_low": 0.01}},
+        breaks=[{"dynamic_low": {"control_behind_low": -0.01}}, {"dynamic_low": {"gain_low": -0.01}}],
         lacks="plain",
     ),
     "selection": Claim(
-        selection.judge,
-        {"classifier": {"recall_low": 0.92}, **all_of(selection.ARMS[1:], {"classifier_ahead_low": 0.01})},
-        [{"classifier": {"recall_low": 0.89}}, {"importance": {"classifier_ahead_low": -0.01}}],
+        holds={"classifier": {"recall_low": 0.92}, **all_of(selection.ARMS[1:], {"classifier_ahead_low": 0.01})},
+        breaks=[{"classifier": {"recall_low": 0.89}}, {"importance": {"classifier_ahead_low": -0.01}}],
         lacks="random",
     ),
     "knows_says": Claim(
-        knows_says.judge,
-        {claimed: {"said_gain_low": 0.01} for claimed in knows_says.CLAIMED},
-        [{claimed: {"said_gain_low": -0.01}} for claimed in knows_says.CLAIMED],
+        holds={claimed: {"said_gain_low": 0.01} for claimed in knows_says.CLAIMED},
+        breaks=[{claimed: {"said_gain_low": -0.01}} for claimed in knows_says.CLAIMED],
         lacks="joined",
     ),
     "self_training": Claim(
@@ -220,12 +212,11 @@ CLAIMS = {
         [{"h2o": with_ends("best_ahead", 0.05, (-0.05, 0.15))}],
     ),
     "order": Claim(
-        order.judge,
-        {
+        holds={
             order.BASELINE: {"choices_gain": 0.07, "far_gain": -0.005},
             **all_of(order.ORDERS[1:], {f"{order.BASELINE}_ahead_low": 0.01}),
         },
-        [
+        breaks=[
             {order.BASELINE: {"choices_gain": 0.059}},
             {order.BASELINE: {"far_gain": -0.011}},
             {"mixed": {f"{order.BASELINE}_ahead_low": -0.001}},

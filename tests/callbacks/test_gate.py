@@ -11,25 +11,25 @@ BEFORE = {"choice_accuracy": 0.5, "perplexity": 20.0}
 LOST = {"choice_accuracy": 0.4, "perplexity": 20.0}
 
 
+LOSES_LITTLE = {"max_accuracy_drop": 0.02, "max_perplexity_rise": 0.1}
+IS_NEAR = {"max_divergence": 20.0}
+
+
 @pytest.mark.parametrize(
-    ("accuracy", "perplexity", "has_passed"),
-    [(0.5, 20.0, True), (0.49, 22.0, True), (0.489, 20.0, False), (0.5, 22.1, False), (0.9, 5.0, True)],
+    ("settings", "before", "now", "has_passed"),
+    [
+        *((LOSES_LITTLE, BEFORE, now, True) for now in (BEFORE, {"choice_accuracy": 0.49, "perplexity": 22.0})),
+        (LOSES_LITTLE, BEFORE, {"choice_accuracy": 0.9, "perplexity": 5.0}, True),
+        *((LOSES_LITTLE, BEFORE, BEFORE | lost, False) for lost in ({"choice_accuracy": 0.489}, {"perplexity": 22.1})),
+        ({}, {"perplexity": 20.0}, {"perplexity": 20.3, "choice_accuracy": 0.0}, True),  # what was not measured before is not asked for
+        ({}, {"choice_accuracy": 0.5}, {"choice_accuracy": 0.4}, False),
+        *((IS_NEAR, BEFORE, BEFORE | {"forward_kl": moved}, True) for moved in (-0.1, 20.0)),
+        *((IS_NEAR, before, before | {"forward_kl": 20.1}, False) for before in (BEFORE, {})),  # whatever it still knows
+        ({}, BEFORE, BEFORE | {"forward_kl": 1e9}, True),  # none by default
+    ],
 )
-def test_a_model_passes_that_lost_no_more_than_it_may(accuracy, perplexity, has_passed):
-    settings = GateSettings(every=1, max_accuracy_drop=0.02, max_perplexity_rise=0.1)
-    assert passes(settings, BEFORE, {"choice_accuracy": accuracy, "perplexity": perplexity}) is has_passed
-
-
-def test_what_was_not_measured_before_is_not_asked_for():
-    assert passes(GateSettings(every=1), {"perplexity": 20.0}, {"perplexity": 20.3, "choice_accuracy": 0.0})
-    assert not passes(GateSettings(every=1), {"choice_accuracy": 0.5}, {"choice_accuracy": 0.4})
-
-
-def test_a_model_that_was_moved_too_far_fails_whatever_it_still_knows():
-    near = GateSettings(every=1, max_divergence=20.0)
-    assert [passes(near, BEFORE, BEFORE | {"forward_kl": moved}) for moved in (-0.1, 20.0, 20.1)] == [True, True, False]
-    assert passes(GateSettings(every=1), BEFORE, BEFORE | {"forward_kl": 1e9})  # none by default
-    assert not passes(near, {}, {"forward_kl": 20.1})  # without anything else to go by
+def test_a_model_passes_that_lost_and_was_moved_no_more_than_it_may(settings, before, now, has_passed):
+    assert passes(GateSettings(every=1, **settings), before, now) is has_passed
 
 
 def started(**settings):

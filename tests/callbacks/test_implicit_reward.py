@@ -42,24 +42,18 @@ def test_returns_are_what_was_worked_out_by_hand():
     assert found[0][1] == pytest.approx(((-2 - 8 / 3) / 4, (-4 / 3) / 4))
 
 
-def test_what_is_below_1_is_not_blown_up():
+def test_rewards_are_divided_by_the_most_of_the_whole_batch_and_what_is_below_1_is_not_blown_up():
     assert returns([(0.3, 0.0), (-0.1, 0.0)])[0] == [pytest.approx((0.4, 0.05)), pytest.approx((-0.4, -0.15))]
-
-
-def test_rewards_are_divided_by_the_most_of_the_whole_batch():
     small, large = [(0.5, 0.0), (-0.5, 0.0)], [(4.0, 0.0), (-4.0, 0.0)]
     assert returns(small, large)[0] == [pytest.approx((1.0 / 4, 0.25 / 4)), pytest.approx((-1.0 / 4, -0.25 / 4))]
+    assert returns([(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)])[0] == [(0.0, 0.0)], "of a lone attempt there is none"
+    assert returns([(0.0, 0.0), (0.0,)]) == [[(0.0, 0.0), (0.0,)]]
 
 
 def test_an_attempt_without_a_score_gets_no_advantage_and_is_compared_with_by_nobody():
     known = [(0.5, 0.0), (-0.5, 0.0)]
     assert returns([*known, (9.0, 0.0)], scores=[(1.0, 0.0, None)])[0] == [*returns(known)[0], (0.0, 0.0)]
     assert returns(known, scores=[(1.0, None)]) == [[(0.0, 0.0), (0.0, 0.0)]] == returns(known, scores=[(None, None)])
-
-
-def test_a_lone_attempt_and_rewards_of_0_get_no_advantage():
-    assert returns([(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)])[0] == [(0.0, 0.0)]
-    assert returns([(0.0, 0.0), (0.0,)]) == [[(0.0, 0.0), (0.0,)]]
 
 
 def test_an_update_has_the_gradient_of_the_cross_entropy_and_leaves_unscored_attempts_out(model_of):

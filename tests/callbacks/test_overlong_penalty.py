@@ -50,6 +50,9 @@ def test_advantages_go_by_lowered_scores_and_rewards_keep_theirs():
     mean = (1 + 0.75 - 1) / 3
     assert [own[0] for own in weights] == pytest.approx([1 - mean, 0.75 - mean, -1 - mean])
     assert metrics == {"penalised": pytest.approx(2 / 3), "penalty": pytest.approx(1.25 / 3), "masked": 0.0}
+    batch, _ = controlled([[Reward(1.0), Reward(0.0), Reward(None)]], buffer_tokens=4)
+    (row,) = batch.shaped_rewards
+    assert row[2] == Reward(None) and token_advantages([GROUP], [row], "dr_grpo")[0][2] == (0.0,) * 16
 
 
 @pytest.mark.parametrize("advantage", ADVANTAGES)
@@ -76,12 +79,6 @@ def test_what_was_cut_off_enters_no_loss_and_counts_in_its_group():
     assert [example.policy[0] for example in examples] == pytest.approx([1 / 3, 1 / 3])  # the mean is that of all three
 
 
-def test_an_attempt_without_a_score_stays_without_one():
-    batch, _ = controlled([[Reward(1.0), Reward(0.0), Reward(None)]], buffer_tokens=4)
-    (row,) = batch.shaped_rewards
-    assert row[2] == Reward(None) and token_advantages([GROUP], [row], "dr_grpo")[0][2] == (0.0,) * 16
-
-
 @pytest.mark.parametrize(
     ("own", "said"),
     [
@@ -98,5 +95,5 @@ def test_wrong_settings_are_one_sentence(own, said):
 
 def test_advantages_by_steps_do_not_go_with_lowered_rewards():
     overrides = {"overlong_penalty.buffer_tokens": 4, "learn.advantage": "treerl", "rollout.search.method": "mcts"}
-    with pytest.raises(UserError, match="lowers rewards of whole answers, and learn.advantage treerl goes by what steps are worth"):
+    with pytest.raises(UserError, match=r"lowers rewards of whole answers, and learn\.advantage treerl goes by what steps are worth"):
         parse_practice(find_configuration("practice", "tiny"), arguments_from(overrides))

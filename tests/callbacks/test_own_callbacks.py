@@ -85,6 +85,10 @@ class WithoutSettings(Callback):
     """Has none."""
 
 
+class NotACallback:
+    Settings = Counting
+
+
 class SettingsOfAnotherKind(Callback):
     Settings = dict
 
@@ -175,7 +179,7 @@ MISTAKES = {
     "callbacks: {mine: broken.py:Mine}": "callbacks.mine: broken.py does not run: ValueError: no such day",
     "callbacks: {mine: mine.py:WithoutSettings}": "callbacks.mine: mine.py:WithoutSettings has no settings: give it a frozen dataclass",
     "callbacks: {mine: mine.py:SettingsOfAnotherKind}": "callbacks.mine: mine.py:SettingsOfAnotherKind has no settings: give it",
-    "callbacks: {mine: mine.py:Counting}": "callbacks.mine: mine.py:Counting must be a class that extends etude.Callback",
+    "callbacks: {mine: mine.py:NotACallback}": "callbacks.mine: mine.py:NotACallback must be a class that extends etude.Callback",
     "callbacks: {mine: mine.py:function}": "callbacks.mine: mine.py:function must be a class that extends etude.Callback",
     "callbacks: {mine: mine.py:Needy}": "callbacks.mine.n must be set: it has no default",
     "callbacks: {mine: {class: mine.py:Mine, rat: 2}}": "own.yaml: unknown setting callbacks.mine.rat: did you mean callbacks.mine.rate?",

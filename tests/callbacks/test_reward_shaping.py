@@ -30,14 +30,11 @@ def scores(name, own, rewards, weight=0.25):
     return [reward.score for reward in found]
 
 
-def test_unlikely_right_attempts_earn_more():
+def test_unlikely_right_attempts_earn_more_and_those_that_are_as_likely_share_their_ranks():
+    assert unlikeliness(group((0,), (0,), (1,), logprobs=[-1.0, -1.0, -2.0]), EMBEDDINGS) == [pytest.approx(1.5 / 3)] * 2 + [0]
     own = group((0, 1), (2, 3), (4,), (5, 0), logprobs=[-0.1, -2.0, -1.0, -3.0])
     assert unlikeliness(own, EMBEDDINGS) == [3 / 4, 1 / 4, 2 / 4, 0]
     assert scores("unlikeliness", own, [1.0, 1.0, 0.0, 0.0]) == [1 - 0.25 * 3 / 4, 1 - 0.25 * 1 / 4, 0, 0]
-
-
-def test_attempts_that_are_as_likely_share_their_ranks():
-    assert unlikeliness(group((0,), (0,), (1,), logprobs=[-1.0, -1.0, -2.0]), EMBEDDINGS) == [pytest.approx(1.5 / 3)] * 2 + [0]
 
 
 def test_novelty_by_hand():

@@ -68,12 +68,9 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(tmp_path, monkeypa
     assert (tmp_path / "mine" / "result.json").exists()
 
 
-def test_a_mistake_in_the_input_starts_no_tracker(tmp_path, capsys):
+def test_mistakes_start_no_tracker_and_unknown_ones_and_missing_packages_are_one_sentence(tmp_path):
     assert main(["practice", "tiny", "--track", "fake", "--tasks.path", "none.jsonl", "--run", str(tmp_path / "mine")]) == 2
     assert STARTED == []
-
-
-def test_unknown_trackers_and_missing_packages_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match="unknown tracker 'tensorbord': did you mean 'tensorboard'"):
         TrackingReporter(Silent(), ["tensorbord"], tmp_path, {})
     with pytest.raises(UserError, match=r"--track comet_ml: its package is not installed: pip install comet-ml"):

@@ -74,13 +74,10 @@ def test_the_answer_is_sampled_with_do_sample(model, chat_tokenizer):
     assert texts_of(chat_tokenizer, inputs, found) == [each.answer.text for each in expected]
 
 
-def test_every_prompt_has_its_question(model, chat_tokenizer):
-    with pytest.raises(UserError, match="there are 3 prompts for 1 questions: give a question for each"):
-        model.generate(**inputs_of(chat_tokenizer), max_new_tokens=8, custom_generate=reliable("majority", chat_tokenizer, ["?"]))
-
-
-def test_a_question_without_an_answer_is_followed_by_padding(model, chat_tokenizer):
+def test_every_prompt_has_its_question_and_one_without_an_answer_is_followed_by_padding(model, chat_tokenizer):
     inputs = inputs_of(chat_tokenizer)
+    with pytest.raises(UserError, match="there are 3 prompts for 1 questions: give a question for each"):
+        model.generate(**inputs, max_new_tokens=8, custom_generate=reliable("majority", chat_tokenizer, ["?"]))
     own = reliable("abstain", chat_tokenizer, QUESTIONS, k=4, min_confidence=1.0, sampling=Sampling(temperature=5.0))
     found = model.generate(**inputs, max_new_tokens=8, do_sample=False, custom_generate=own)
     assert found.shape[1] == inputs["input_ids"].shape[1]

@@ -245,11 +245,8 @@ def test_without_samples_one_wording_is_plain_decoding_and_more_are_an_ensemble(
     wordings = [[render_prompt(engine.tokenizer, dataclasses.replace(task, prompt=wording.format(question=task.question)))
                  for wording in WORDINGS[:3]] for task in TASKS]  # fmt: skip
     assert [each.text for each in integrative_original(pool_of(engine), 3)] == joint_of(engine, wordings)
-    assert len(WORDINGS) == len(set(WORDINGS)) == 16 and all(wording.count("{question}") == 1 for wording in WORDINGS)
-
-
-def test_a_question_with_braces_is_reworded_as_it_is(engine):
     assert integrative_original(pool_of(engine, [Task("What is {x} in {}?")]), 3)[0].text is not None
+    assert len(WORDINGS) == len(set(WORDINGS)) == 16 and all(wording.count("{question}") == 1 for wording in WORDINGS)
 
 
 def test_unrelated_samples_are_those_of_the_next_question(engine):

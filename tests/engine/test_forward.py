@@ -39,7 +39,7 @@ EXPECTED = {
 @pytest.mark.parametrize("family", EXPECTED)
 def test_every_architecture_gets_the_fastest_pass_that_has_its_logits(model_of, family, caplog):
     model = model_of(family)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="etude"):
         found = find_forward(model, model)
     assert type(found.forward if found else None) is EXPECTED[family]
     assert not caplog.records  # windows and states are known to need transformers' cache: nothing to warn of
@@ -61,6 +61,11 @@ def test_a_model_that_keeps_states_in_its_modules_is_refused(tokenizer):
         TransformersEngine(model, tokenizer)
 
 
+def assert_same_logits(contexts, tokens):
+    expected, found = (context.next_logits(tokens) for context in contexts)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [FusedForward, ModulesForward])
 @pytest.mark.parametrize("rows", [[0, 0, 1, 2, 2], [0, 1, 1, 1, 2, 2]])  # too few to share prompts, and enough
 @pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}, {"head_dim": 12}, {"rms_norm_eps": 0.1}])
@@ -74,16 +79,11 @@ def test_shared_prompts_have_the_logits_of_copied_ones(model_of, monkeypatch, ki
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
         contexts = [opened.begin(torch.arange(3), 5, samples=len(rows)) for opened in (copied, shared)]
         assert (contexts[1].prompts is None) == (len(rows) < 6)
-
-        def step(tokens):
-            expected, found = (context.next_logits(tokens) for context in contexts)
-            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
-
-        step(torch.tensor([20, 21, 22]))
+        assert_same_logits(contexts, torch.tensor([20, 21, 22]))
         for kept in (rows, [1, 1, 2], [0]):  # samples part; some end, and with them prompts that nobody continues
             for context in contexts:
                 context.keep(torch.tensor(kept), 4)
-            step(torch.tensor(kept) + 30)
+            assert_same_logits(contexts, torch.tensor(kept) + 30)
 
 
 @pytest.mark.skipif(not decoding.kernels_for(torch.device("cpu"), torch.float32), reason="there is no C++ compiler")
@@ -100,17 +100,12 @@ def test_prompts_in_blocks_have_the_logits_of_copied_ones(model_of, kind, family
         blocks, found = BlockPrompts.prefill(kind(model), prompts)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
         contexts = [opened.begin(torch.arange(3), 50, samples=12) for opened in (copied, blocks)]
-
-        def step(tokens):
-            expected, found = (context.next_logits(tokens) for context in contexts)
-            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
-
-        step(torch.tensor([20, 21, 22]))
+        assert_same_logits(contexts, torch.tensor([20, 21, 22]))
         for turn, kept in enumerate([[0, 0, 1, *[2] * 9], [0, 1, 2, 3, 5, 5, 6, 7, 11], [0, 4, 4, 8], [2, 3]]):  # forks, ends, and both
             for context in contexts:
                 context.keep(torch.tensor(kept), 50)
             for number in range(1 if turn % 2 else 18):  # beyond a block of own tokens
-                step(torch.arange(len(kept)) + number)
+                assert_same_logits(contexts, torch.arange(len(kept)) + number)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
@@ -126,7 +121,7 @@ def test_a_pass_with_other_logits_is_not_taken(llama, caplog, monkeypatch):
     monkeypatch.setattr(FusedForward, "logits", lambda self, *given: right(self, *given).flip(-1))
     assert type(find_forward(llama, llama).forward) is ModulesForward
     monkeypatch.setattr(ModulesForward, "logits", lambda self, *given: 1 / 0)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="etude"):
         assert find_forward(llama, llama) is None
     (record,) = caplog.records
     assert "LlamaForCausalLM decodes with a copy of the prompt for each sample" in record.message

@@ -110,19 +110,15 @@ def test_joined_distributions_by_hand():
     assert by_product[1].tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_a_group_without_prefixes_is_refused(model_of, tokenizer):
-    engine = TransformersEngine(model_of("llama"), tokenizer)
-    with pytest.raises(ValueError, match="a group needs at least one prefix"):
-        engine.extend_joint([engine.open([[1]]), []], 3, sampling=GREEDY, keys=[0, 0])
-
-
-def test_a_joint_answer_ends_at_a_stop_string(model_of, tokenizer):
+def test_a_joint_answer_ends_at_a_stop_string_and_needs_a_prefix(model_of, tokenizer):
     engine = TransformersEngine(model_of("llama"), tokenizer)
     (whole,) = answers(engine, GROUPS[:1], n=12)
     text = whole.completion.text
     (ended,) = answers(engine, GROUPS[:1], n=12, stop_strings=[text[3:5]])
     assert (ended.completion.text, ended.completion.finish) == (text[: text.index(text[3:5])], "stop")
     assert len(ended.agreement) == len(ended.completion.tokens)
+    with pytest.raises(ValueError, match="a group needs at least one prefix"):
+        engine.extend_joint([engine.open([[1]]), []], 3, sampling=GREEDY, keys=[0, 0])
 
 
 @pytest.mark.parametrize("join", [product, mean])

@@ -8,10 +8,6 @@ from etude.errors import UserError
 LOGITS = torch.tensor([[0.5, 0.2, 0.15, 0.1, 0.05]]).log()
 
 
-def kept(sampling, logits=LOGITS):
-    return torch.isfinite(restrict(logits, sampling))[0].nonzero().flatten().tolist()
-
-
 @pytest.mark.parametrize("vocabulary", [3, 256, 700])
 def test_draws_follow_the_exact_distribution(vocabulary):
     logits_1V = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(0)) * 1.5
@@ -65,32 +61,21 @@ def test_an_impossible_token_is_never_drawn_even_at_the_borders_of_blocks(vocabu
         assert (probs_BV.gather(-1, tokens_B[:, None]) > 0).all()
 
 
-def test_top_k_keeps_the_likeliest():
-    assert kept(Sampling(top_k=2)) == [0, 1]
-    assert kept(Sampling(top_k=1)) == [0]
-    assert kept(Sampling(top_k=99)) == kept(Sampling(top_k=0)) == [0, 1, 2, 3, 4]
-
-
-def test_top_p_keeps_the_smallest_set_with_the_mass():
-    assert kept(Sampling(top_p=0.49)) == [0]
-    assert kept(Sampling(top_p=0.51)) == [0, 1]
-    assert kept(Sampling(top_p=0.69)) == [0, 1]
-    assert kept(Sampling(top_p=0.71)) == [0, 1, 2]
-    assert kept(Sampling(top_p=1e-9)) == [0]
-    assert kept(Sampling(top_p=1.0)) == [0, 1, 2, 3, 4]
-    assert kept(Sampling(top_p=0.71), LOGITS[:, [3, 0, 4, 2, 1]]) == [1, 3, 4], "in any order of the vocabulary"
-
-
-def test_min_p_keeps_tokens_near_the_best():
-    assert kept(Sampling(min_p=0.39)) == [0, 1]
-    assert kept(Sampling(min_p=0.29)) == [0, 1, 2]
-    assert kept(Sampling(min_p=0.01)) == [0, 1, 2, 3, 4]
-
-
-def test_restrictions_apply_one_after_another():
-    assert kept(Sampling(top_k=3, top_p=0.6)) == [0, 1]  # 0.5 / 0.85 of the three is below 0.6
-    assert kept(Sampling(top_k=3, top_p=0.55)) == [0]
-    assert kept(Sampling(top_k=4, top_p=0.95, min_p=0.25)) == [0, 1, 2]
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [
+        *(({"top_k": k}, number) for k, number in ((2, 2), (1, 1), (99, 5), (0, 5))),
+        *(({"top_p": p}, number) for p, number in ((0.49, 1), (0.51, 2), (0.69, 2), (0.71, 3), (1e-9, 1), (1.0, 5))),
+        *(({"min_p": p}, number) for p, number in ((0.39, 2), (0.29, 3), (0.01, 5))),
+        ({"top_k": 3, "top_p": 0.6}, 2),  # one after another: 0.5 / 0.85 of the three is below 0.6
+        ({"top_k": 3, "top_p": 0.55}, 1),
+        ({"top_k": 4, "top_p": 0.95, "min_p": 0.25}, 3),
+    ],
+)
+def test_restrictions_keep_so_many_of_the_likeliest_in_any_order_of_the_vocabulary(options, number):
+    for order in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]):
+        kept = torch.isfinite(restrict(LOGITS[:, order], Sampling(**options)))[0]
+        assert kept.tolist() == [token < number for token in order]
 
 
 def test_log_probs_are_those_of_the_renormalised_distribution():

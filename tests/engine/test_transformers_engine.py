@@ -73,16 +73,11 @@ def test_the_bundled_model_writes_what_generate_writes_and_knows_its_log_probs()
     engine = TransformersEngine(model, tokenizer)
     texts = ("The capital of France is", "1, 2, 3, 4,", "Once upon a time there was a king who had three daughters, and the youngest")
     prompts = [tokenizer(text)["input_ids"] for text in texts]
-    greedy = engine.generate(prompts, max_new_tokens=16, sampling=GREEDY)
-    assert [list(row[0].tokens) for row in greedy] == [reference_greedy(model, prompt, 16) for prompt in prompts]
-    for prompt, row in zip(prompts, engine.generate(prompts, num_samples=2, max_new_tokens=16, sampling=Sampling(), seed=3), strict=True):
+    greedy = engine.generate(prompts, max_new_tokens=8, sampling=GREEDY)
+    assert [list(row[0].tokens) for row in greedy] == [reference_greedy(model, prompt, 8) for prompt in prompts]
+    for prompt, row in zip(prompts, engine.generate(prompts, num_samples=2, max_new_tokens=8, sampling=Sampling(), seed=3), strict=True):
         for completion in row:
             assert completion.logprobs == pytest.approx(teacher_forced(model, prompt, completion.tokens, Sampling()), abs=1e-4)
-
-
-def test_greedy_log_probs_are_the_models_own(llama, tokenizer):
-    (completion,) = TransformersEngine(llama, tokenizer).generate(PROMPTS[:1], max_new_tokens=8, sampling=GREEDY)[0]
-    assert completion.logprobs == pytest.approx(teacher_forced(llama, PROMPTS[0], completion.tokens, Sampling()), abs=1e-4)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "lfm2"])
@@ -167,14 +162,16 @@ def test_an_end_token_finishes_an_attempt_and_the_limit_truncates_it(llama, toke
         assert after.tokens == (before.tokens[: places[0] + 1] if places else before.tokens)
         assert after.logprobs == pytest.approx(before.logprobs[: len(after.tokens)], abs=1e-4)
     assert {completion.finish for completion in ended} == {"stop", "length"}
+    place = next(place for place in range(12) if free[0].tokens[place] not in free[0].tokens[:place] and place > 3)
+    llama.generation_config.eos_token_id = free[0].tokens[place]
+    at_the_limit = sampled(TransformersEngine(llama, tokenizer), PROMPTS[:1], num_samples=1, max_new_tokens=place + 1)[0][0]
+    assert (at_the_limit.finish, at_the_limit.tokens) == ("stop", free[0].tokens[: place + 1])
 
 
-def test_an_end_token_at_the_limit_counts_as_a_stop(llama, tokenizer):
-    (free,) = sampled(TransformersEngine(llama, tokenizer), PROMPTS[:1], num_samples=1)[0]
-    place = next(place for place in range(12) if free.tokens[place] not in free.tokens[:place] and place > 3)
-    llama.generation_config.eos_token_id = free.tokens[place]
-    (ended,) = sampled(TransformersEngine(llama, tokenizer), PROMPTS[:1], num_samples=1, max_new_tokens=place + 1)[0]
-    assert (ended.finish, ended.tokens) == ("stop", free.tokens[: place + 1])
+def test_a_model_that_takes_no_cache_is_refused(tokenizer):
+    model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=260, n_embd=16, n_layer=1, n_head=2))
+    with pytest.raises(UserError, match="OpenAIGPTLMHeadModel takes no cache"):
+        TransformersEngine(model, tokenizer)
 
 
 def speaking(model, tokenizer, text):
@@ -337,12 +334,6 @@ def test_batch_tokens_bound_the_samples_of_one_prompt_too(llama, tokenizer, monk
     assert 1 + max(widths[1:]) * 12 <= 60 and 14 + widths[1] * 12 <= 60
     alone = sampled(TransformersEngine(llama, tokenizer, batch_tokens=1), num_samples=2)  # a row longer than that stands alone
     assert tokens_of(alone) == [row[:2] for row in tokens_of(whole)] and widths[-1] == 1
-
-
-def test_a_model_that_takes_no_cache_is_refused(tokenizer):
-    model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=260, n_embd=16, n_layer=1, n_head=2))
-    with pytest.raises(UserError, match="OpenAIGPTLMHeadModel takes no cache"):
-        TransformersEngine(model, tokenizer)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling()], ids=["greedy", "sampled"])

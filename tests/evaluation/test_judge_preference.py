@@ -27,21 +27,15 @@ def test_the_share_preferred_counts_ties_half_and_leaves_out_what_is_not_given()
     row = judge_preference(TASKS, ["bad", "bad", "good", "same", "x"], ["good", "good", "bad", " same", None], compare)
     assert (row["preferred"], row["preferred_n"], row["preferred_order"]) == ((1 + 1 + 0 + 0.5) / 4, 4, 0)
     assert row["preferred_low"] <= row["preferred"] <= row["preferred_high"] and len(asked) == 6  # both orders, equal ones never
-
-
-def test_a_judge_that_prefers_a_place_prefers_nothing():
-    compare, _ = judged(lambda prompt: "Better: first")
+    compare, _ = judged(lambda prompt: "Better: first")  # which prefers a place, and so nothing
     row = judge_preference(TASKS[:2], ["a", "b"], ["c", "d"], compare)
     assert (row["preferred"], row["preferred_order"]) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(("after", "n", "unread"), [([None, None], 0, 0), (["c", "d"], 0, 2), (["a", "d"], 1, 1)])
 def test_what_nobody_compares_is_no_number(after, n, unread):
-    compare, _ = judged(lambda prompt: "I can not say")
-    assert judge_preference(TASKS[:2], ["a", "b"], after, compare) == {"preferred": None, "preferred_n": n, "preferred_unread": unread}
-
-
-def test_equal_answers_alone_are_a_tie():
     compare, asked = judged(lambda prompt: "I can not say")
+    assert judge_preference(TASKS[:2], ["a", "b"], after, compare) == {"preferred": None, "preferred_n": n, "preferred_unread": unread}
+    asked.clear()
     row = judge_preference(TASKS[:2], ["a", "b"], ["a", "b"], compare)
-    assert (row["preferred"], row["preferred_n"], row["preferred_unread"], asked) == (0.5, 2, 0, [])
+    assert (row["preferred"], row["preferred_n"], row["preferred_unread"], asked) == (0.5, 2, 0, []), "equal answers are a tie"

@@ -35,14 +35,16 @@ def test_the_three_ways_of_scoring_by_hand():
     assert known("aaa", "b", right=1).right == {"per_byte": [False], "sum": [True], "calibrated": [True]}
 
 
-def test_nats_are_those_of_the_right_choice_a_byte():
+def test_nats_are_those_of_the_right_choice_a_byte_also_of_an_open_question():
     assert known("aa", "b", right=0).nats == [1.0] and known("aa", "b", right=1).nats == [1.5]
     assert known("cab").nats == pytest.approx([(2 + 1 + 1.5) / 3])
-
-
-def test_an_open_question_has_nats_and_no_choices():
     found = score_questions([LikelihoodQuestion("Which?", ("ab",), 0), LikelihoodQuestion("Who?", ("c",), 0)], TOKENIZER, spelled, room=200)
     assert found.right == {} and found.nats == [1.25, 2.0]
+
+    def flat(pairs):
+        return [(-6.0,) * len(completion) for _, completion in pairs]
+
+    assert score_questions([LikelihoodQuestion("?", ("\u00e9",), 0)], TOKENIZER, flat, room=50).nats == [6.0]  # two tokens, two bytes
 
 
 @pytest.mark.parametrize(
@@ -58,13 +60,6 @@ def test_an_open_question_has_nats_and_no_choices():
 def test_questions_that_can_not_be_scored_together_are_refused(questions, sentence):
     with pytest.raises(UserError, match=sentence):
         score_questions(questions, TOKENIZER, spelled, room=200)
-
-
-def test_bytes_and_not_characters_are_counted():
-    def flat(pairs):
-        return [(-6.0,) * len(completion) for _, completion in pairs]
-
-    assert score_questions([LikelihoodQuestion("?", ("\u00e9",), 0)], TOKENIZER, flat, room=50).nats == [6.0]  # two tokens, two bytes
 
 
 def test_a_long_question_loses_its_beginning_and_a_long_answer_is_refused():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_report import KNOWN, attempt, item, node, row
 
 from etude.callbacks.gate import Gate
 from etude.cli import main
@@ -40,29 +41,10 @@ ODD = [
     "\ud800\x1b[0m",
 ]
 NODES = [
-    {"number": 0, "parent": None, "text": "q", "drawn": None, "tokens": 0, "finish": None, "value": None, "mean": 0.5, "visits": 2},
-    *(
-        {
-            "number": n,
-            "parent": 0,
-            "text": f"step {n}",
-            "drawn": 1,
-            "tokens": 3,
-            "finish": "stop",
-            "value": n % 2,
-            "mean": None,
-            "visits": 1,
-        }
-        for n in (1, 2)
-    ),
+    node(0, None, "q", drawn=None, tokens=0, visits=2),
+    *(node(number, 0, f"step {number}", finish="stop", value=number % 2, mean=None) for number in (1, 2)),
 ]
-ROW = {
-    "suite": "sums", "n": 100, "accuracy_low": 0.1, "accuracy_high": 0.5, "sampled_accuracy": 0.2, "pass_at_8": 0.9, "majority_at_8": 0.5,
-    "pass_n": 50, "parsable": 0.9, "mean_tokens": 31.6, "truncated": 0.01, "unscored": 2, "baseline_constant": 0.05,
-    "baselines": {"first": 0.1},
-    "thought": [{"budget_tokens": 8, "accuracy": 0.3, "own_tokens": 7.5, "extended": 0.1, "cut": 0.2}],
-}  # fmt: skip
-KNOWN = {"perplexity": 21.2, "choice_accuracy": 0.6, "choice_accuracy_low": 0.5, "choice_accuracy_high": 0.7, "choices_n": 80}
+THOUGHT = {"thought": [{"budget_tokens": 8, "accuracy": 0.3, "own_tokens": 7.5, "extended": 0.1, "cut": 0.2}]}
 PAIR = {
     "first": "base", "second": "practice", "suite": "sums", "difference": 0.2, "difference_low": 0.1, "difference_high": 0.3,
     "p_value": 0.003, "n": 100, "only_first": 2, "only_second": 9, "nats": 0.1, "nats_low": -0.1, "nats_high": 0.2,
@@ -84,28 +66,25 @@ LOOK = {"gate/passed": 0, "gate/held": 1, "gate/choice_accuracy": 0.5, "gate/per
 
 def documents() -> dict[str, Any]:
     """What a run folder holds, every part of which the page draws; lists are of lines."""
-    attempt = {
-        "step": 1, "task": "t", "question": "q?", "answer": "a", "index": 0, "text": "I say a", "score": 1.0, "parsable": 1, "message": "",
-        "finish": "stop", "tokens": 4, "advantage": 0.5, "turns": [{"text": "b", "score": 0.0, "advantage": -0.5, "told": "no"}],
-    }  # fmt: skip
-    item = {"task": "i1", "question": "q?", "answer": "a", "text": "a", "score": 1}
+    turns = {"turns": [{"text": "b", "score": 0.0, "advantage": -0.5, "told": "no"}]}
     steps = [
         {"phase": "practice", "step": step, "score": 0.3, "entropy": 1.5, "groups": 4, "groups_without_signal": 1} for step in range(4)
     ]
     models = ("base", "warm_start", "practice")
-    answers = {"suites": [{"suite": "sums", "row": ROW, "items": [item, item]}]}
+    answers = {"suites": [{"suite": "sums", "row": row("base", 0.3) | THOUGHT, "items": [item(2, 1), item(3, 1)]}]}
     return {
         "environment.json": {"commit": "abc", "versions": {"numpy": "2.0"}, "threads": 2},
         "result.json": {
             "recipe": "tiny", "seed": 1, "status": "finished", "tasks": {"train": 500}, "weights": "as released", "paired": [PAIR],
-            "evaluation": [{"model": model, "accuracy": 0.3, **ROW} for model in models],
+            "evaluation": [row(model, 0.3) | THOUGHT for model in models],
             "collapse": {"words": "collapse", "action": "stop"},
-            "retention": [{"model": model, **KNOWN} for model in models], "retention_paired": [PAIR], "changes": [CHANGE],
+            "retention": [{"model": model, "perplexity": 21.2, **KNOWN} for model in models],
+            "retention_paired": [PAIR], "changes": [CHANGE],
         },
         "metrics.jsonl": [*steps, {**steps[-1], **LOOK}],
         "panels.json": {"panels": [asdict(panel) for panel in Gate.panels]},
         "timings.jsonl": [{"phase": "practice", "step": 1, "tokens_per_second": 900.0}],
-        "attempts/00001.jsonl.gz": [attempt, {**attempt, "index": 1, "score": None}],
+        "attempts/00001.jsonl.gz": [attempt(1, index) | turns for index in (1, 2)],
         "trees/00001.jsonl.gz": [{"question": "q?", "answer": "a", "nodes": NODES}],
         **{f"evaluation/{model}.json": {"model": model, **answers} for model in models},
     }  # fmt: skip

@@ -23,7 +23,7 @@ def test_without_a_compiler_there_are_no_kernels_and_one_sentence_says_why(stage
         monkeypatch.setenv("CXX", compiler)
         for cached in (stage._kernels, compiled._say):
             cached.cache_clear()
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.WARNING, logger="etude"):
             assert stage.kernels_for(CPU, torch.float32) is None and stage.kernels_for(CPU, torch.bfloat16) is None
         (record,) = caplog.records
         assert "computing by torch's operations" in record.message and reason in record.message
@@ -55,7 +55,7 @@ def number(small: Path, caplog: pytest.LogCaptureFixture) -> int | str:
     """What the library's one function gives, or the sentence that says why there is none."""
     compiled._say.cache_clear()
     caplog.clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="etude"):
         found = compiled.library("small.cpp", {"number": []})
     if found is None:
         (record,) = caplog.records
@@ -67,16 +67,11 @@ def number(small: Path, caplog: pytest.LogCaptureFixture) -> int | str:
 
 
 @needs_compiler
-def test_a_compiled_library_is_kept(small, caplog):
+def test_a_compiled_library_is_kept_and_its_header_belongs_to_it(small, caplog):
     assert number(small, caplog) == 1
     (path,) = kept_in(small)
     before = path.stat().st_mtime_ns
     assert number(small, caplog) == 1 and kept_in(small) == [path] and path.stat().st_mtime_ns == before
-
-
-@needs_compiler
-def test_a_header_belongs_to_what_is_compiled(small, caplog):
-    assert number(small, caplog) == 1
     (small / "small.h").write_text("#define NUMBER 2\n")
     assert number(small, caplog) == 2 and len(kept_in(small)) == 2
 

@@ -1,3 +1,5 @@
+import pytest
+
 from etude.knowledge.contamination import ContaminationCheck, Leak
 from etude.tasks.task import canonical_words
 
@@ -10,8 +12,19 @@ def worst(text, questions=None, **how):
     return ContaminationCheck(questions or {"heart": QUESTION, "skull": OTHER}, **how).find_worst(canonical_words(text))
 
 
-def test_an_exact_copy_is_found_whatever_its_case_and_marks():
-    assert worst(f"{PAGE} {QUESTION.upper()} {PAGE}") == Leak("heart", 1.0)
+@pytest.mark.parametrize(
+    ("page", "leak"),
+    [
+        (f"{PAGE} {QUESTION.upper()} {PAGE}", Leak("heart", 1.0)),  # whatever its case and marks
+        (f"{PAGE} The left atrium receives blood from the lungs through four pulmonary veins.", None),
+        (f"{' '.join(OTHER.split()[:11])}. {QUESTION}", Leak("heart", 1.0)),  # the one that is leaked most
+        ("The room that lies behind the left valve is the left atrium and it has thin walls too.", Leak("blank", 1.0)),
+    ],
+)
+def test_a_copy_is_found_and_a_page_on_the_subject_is_none(page, leak):
+    """A blank splits a question, and what fills it does not matter."""
+    questions = {"blank": "The room that lies behind the left valve is ________ and it has thin walls too."}
+    assert worst(page, {"heart": QUESTION, "skull": OTHER} | questions) == leak
 
 
 def test_a_lightly_edited_copy_is_found():
@@ -20,24 +33,9 @@ def test_a_lightly_edited_copy_is_found():
     assert leak is not None and leak.question == "heart" and 0.5 <= leak.share < 1
 
 
-def test_a_page_on_the_subject_is_no_leak():
-    assert worst(f"{PAGE} The left atrium receives blood from the lungs through four pulmonary veins.") is None
-
-
-def test_the_question_that_is_leaked_most_is_named():
-    half = " ".join(OTHER.split()[:11])
-    assert worst(f"{half}. {QUESTION}") == Leak("heart", 1.0)
-
-
 def test_the_share_decides():
     half = " ".join(QUESTION.split()[:11])
     assert worst(half, share=0.4) is not None and worst(half, share=0.9) is None
-
-
-def test_a_blank_splits_a_question_and_its_filling_does_not_matter():
-    questions = {"blank": "The chamber that receives blood from the lungs is ________ and it has thin walls too."}
-    page = "The chamber that receives blood from the lungs is the left atrium and it has thin walls too."
-    assert worst(page, questions) == Leak("blank", 1.0)
 
 
 def test_questions_too_short_to_tell_are_named():

@@ -63,11 +63,13 @@ def test_a_broken_row_is_a_document_without_text_and_ends_nothing(tmp_path):
     assert [document.origin for document in found] == [f"a.jsonl:{line}" for line in (1, 2, 3, 4, 6)]
 
 
-def test_half_a_character_and_an_empty_heading_are_no_trouble(tmp_path):
+def test_half_a_character_bytes_that_are_no_text_and_an_empty_heading_are_no_trouble(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "bad \\ud83d end", "title": null}\n')
     (document,) = read_documents(Corpus(path=["a.jsonl"], heading_column="title"), tmp_path)
     assert document.text == "bad \ufffd end" and document.heading == ""
     document.text.encode()
+    (tmp_path / "a.txt").write_bytes(b"good \xff\xfe bad")
+    assert [document.text for document in read_documents(Corpus(path=["a.txt"]), tmp_path)] == ["good \ufffd\ufffd bad"]
 
 
 def test_two_folders_of_one_name_are_told_apart_and_a_file_is_not_read_twice(tmp_path):
@@ -89,11 +91,6 @@ def test_a_book_may_stand_in_a_cell_and_a_torn_archive_is_named(tmp_path):
         list(read_documents(Corpus(path=["a.jsonl.gz"]), tmp_path))
 
 
-def test_bytes_that_are_no_text_are_replaced(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"good \xff\xfe bad")
-    assert [document.text for document in read_documents(Corpus(path=["a.txt"]), tmp_path)] == ["good \ufffd\ufffd bad"]
-
-
 @pytest.mark.parametrize(
     ("corpus", "sentence"),
     [
@@ -102,26 +99,17 @@ def test_bytes_that_are_no_text_are_replaced(tmp_path):
         (Corpus(path=["a.png"]), "'a.png' must end in one of .txt, .md"),
         (Corpus(path=["a.jsonl"], text_column="body"), "a.jsonl:1 has no column 'body': its columns are text; name one with text_column"),
         (Corpus(path=["a.parquet"]), "a.parquet is not a Parquet file"),
-    ],
-)
-def test_wrong_places_are_named_in_one_sentence(corpus, sentence, tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "a.png").write_bytes(b"")
-    (tmp_path / "a.parquet").write_bytes(b"no")
-    write_rows(tmp_path / "a.jsonl", [{"text": "one"}])
-    with pytest.raises(UserError, match=sentence):
-        list(read_documents(corpus, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("corpus", "sentence"),
-    [
         (Corpus(), "corpus needs either path or dataset, got neither"),
         (Corpus(path=["a"], dataset="b"), "got both"),
         (Corpus(path=["a"], dataset_name="b"), "corpus.dataset_name belongs to dataset"),
         (Corpus(path=["a"], max_words=5), "corpus.max_words must be at least 20, got 5"),
     ],
 )
-def test_wrong_settings_are_named(corpus, sentence):
+def test_wrong_places_and_settings_are_named_in_one_sentence(corpus, sentence, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "a.parquet").write_bytes(b"no")
+    write_rows(tmp_path / "a.jsonl", [{"text": "one"}])
     with pytest.raises(UserError, match=sentence):
         corpus.check("corpus")
+        list(read_documents(corpus, tmp_path))

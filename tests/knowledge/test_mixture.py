@@ -50,16 +50,14 @@ def test_a_source_gives_every_piece_before_one_comes_again():
     assert all(sorted(order) == list(range(40)) for order in orders) and orders[0] != orders[1]
 
 
-def test_the_schedule_depends_on_key_and_stage_alone():
+def test_the_schedule_depends_on_key_and_stage_alone_and_a_longer_stage_begins_as_a_shorter_one():
+    short, long = (flat(schedule(SIZES, StudyStage("a", {"text": 2, "tasks": 1}, tokens), 500, 1)) for tokens in (3_000, 9_000))
+    assert long[: len(short)] == short
+
     def made(name, key):
         return schedule(SIZES, StudyStage(name, {"text": 1, "replay": 1}, 5_000), 500, key)
 
     assert made("a", 1) == made("a", 1) and made("a", 1) != made("a", 2) and made("a", 1) != made("b", 1)
-
-
-def test_a_longer_stage_begins_as_a_shorter_one():
-    short, long = (flat(schedule(SIZES, StudyStage("a", {"text": 2, "tasks": 1}, tokens), 500, 1)) for tokens in (3_000, 9_000))
-    assert long[: len(short)] == short
 
 
 def test_one_source_alone_is_passes_over_it():
@@ -89,8 +87,5 @@ def test_windows_learn_every_token_of_every_document_once():
 def test_a_stage_that_cannot_be_is_named(stage, sentence):
     with pytest.raises(UserError, match=sentence):
         stage.check("stages.a", SIZES)
-
-
-def test_an_empty_source_is_named():
     with pytest.raises(UserError, match="stage a: source tasks is empty"):
         schedule({"tasks": []}, StudyStage("a", {"tasks": 1}, 10), 5, key=1)

@@ -45,17 +45,16 @@ def saying(**fields):
     return lambda assignments: [WriterOutput(**fields) for _ in assignments]
 
 
-def test_tasks_go_to_the_knowledge_that_has_their_rare_words():
-    assert match_tasks(ALL, TASKS, RARITY) == [(HEART, [PACEMAKER, WALL]), (BONES, [FEMUR])]
-
-
-def test_a_word_says_more_the_fewer_documents_have_it():
-    assert RARITY("femur") == pytest.approx(1.0986, abs=1e-4) and RARITY("blood") == pytest.approx(0.4055, abs=1e-4)
-    assert RARITY("the") == RARITY("unheard") == 0.0
-
-
 def test_sentences_are_prose_without_headings_and_lists():
     assert HEART.sentences[0] == "The heart is a muscle that pumps blood through the body." and len(HEART.sentences) == 3
+    empty = Assignment(Knowledge("Empty", "* a list\n* of bones", "book:9"), (FEMUR,))
+    assert rules_writer(RARITY)([empty]) == [WriterOutput(problem="nothing to say")]
+
+
+def test_tasks_go_to_the_knowledge_that_has_their_rare_words():
+    assert RARITY("femur") == pytest.approx(1.0986, abs=1e-4) and RARITY("blood") == pytest.approx(0.4055, abs=1e-4)
+    assert RARITY("the") == RARITY("unheard") == 0.0
+    assert match_tasks(ALL, TASKS, RARITY) == [(HEART, [PACEMAKER, WALL]), (BONES, [FEMUR])]
 
 
 def test_a_passage_has_each_answer_with_its_reason_and_a_shared_paragraph():
@@ -127,12 +126,9 @@ def test_an_answer_is_right_by_its_verifier_and_by_words_where_it_is_worded_free
     assert agrees_with_gold(said, task, 0.5) is is_so
 
 
-def test_a_problem_without_a_reason_is_left_out_of_its_passage():
+def test_a_problem_without_a_reason_and_a_passage_that_repeats_another_are_left_out():
     (row,) = rows_of(saying(reasons=(None, "It pumps far.")), tasks=[PACEMAKER, WALL])
     assert row["sources"] == ["book:1", "q:2"] and "pacemaker" not in row["text"]
-
-
-def test_a_passage_that_repeats_another_is_left_out():
     first, second = rows_of(tasks=[FEMUR, FEMUR], most_tasks=1)
     assert "text" in first and second["rejected"] == "repeats another"
 
@@ -152,8 +148,3 @@ def test_a_resumed_writer_writes_missing_passages_and_knows_earlier_ones():
     asked.clear()
     assert [row["place"] for row in rows_of(writer, tasks=[FEMUR, FEMUR, PACEMAKER], most_tasks=1, kept=whole[1:2])] == [0, 2]
     assert asked == ["q:1", "q:3"]
-
-
-def test_knowledge_without_sentences_has_nothing_to_say():
-    empty = Assignment(Knowledge("Empty", "* a list\n* of bones", "book:9"), (FEMUR,))
-    assert rules_writer(RARITY)([empty]) == [WriterOutput(problem="nothing to say")]

@@ -48,11 +48,8 @@ def test_explaining_counts_phrases_that_define_and_give_reasons():
     assert find_broken_rule(f"{text} {GOOD}", Quality(min_explaining=0.5)) is None
 
 
-def test_without_rules_only_documents_without_text_are_left_out():
-    assert find_broken_rule("x", Quality(rules=[])) is None
-    assert find_broken_rule("  \n", Quality(rules=[])) == NO_TEXT
-
-
-def test_an_unknown_rule_is_named_with_the_nearest():
+def test_without_rules_only_documents_without_text_are_left_out_and_an_unknown_one_is_named():
     with pytest.raises(UserError, match=r"unknown rule of selection.quality.rules 'letter': did you mean 'letters'"):
         Quality(rules=["letter"]).check("selection.quality")
+    assert find_broken_rule("x", Quality(rules=[])) is None
+    assert find_broken_rule("  \n", Quality(rules=[])) == NO_TEXT

@@ -22,6 +22,7 @@ def test_a_saved_scorer_and_one_that_is_fitted_again_give_the_same_scores(method
     assert np.array_equal(FITTED[method](DOMAIN, OTHER, 3)(NEW), scorer(NEW))
     scorer.threshold = threshold_at_recall(scorer, DOMAIN, 0.9)
     scorer.save(tmp_path / "scorer.safetensors")
+    assert threshold_at_recall(lambda texts: np.arange(101.0), ["x"] * 101, 0.95) == pytest.approx(5)
     again = LinearScorer.load(tmp_path / "scorer.safetensors")
     assert np.array_equal(again([*NEW, *DOMAIN]), scorer([*NEW, *DOMAIN])) and again.threshold == scorer.threshold
 
@@ -40,10 +41,6 @@ def test_a_text_said_twice_scores_about_as_once():
     scorer = FITTED["importance"](DOMAIN, OTHER, 0)
     once, twice = scorer([DOMAIN[0], f"{DOMAIN[0]} {DOMAIN[0]}"])
     assert twice == pytest.approx(once, rel=0.1)
-
-
-def test_the_least_score_is_the_one_that_the_share_reaches():
-    assert threshold_at_recall(lambda texts: np.arange(101.0), ["x"] * 101, 0.95) == pytest.approx(5)
 
 
 def test_random_numbers_belong_to_a_text_and_a_seed():

@@ -152,7 +152,9 @@ def sampled(engine, **rest):
 
 
 def test_a_lazy_view_samples_by_its_own_log_probs_in_any_batch(llama, tokenizer):
-    together = sampled(TransformersEngine(llama, tokenizer, view=LazyView("half", HALF)))
+    view = LazyView("half", HALF)
+    together = sampled(TransformersEngine(llama, tokenizer, view=view))
+    assert view.peak.take() > 9 * 30 * 2 * 2 * 8 * 4 and view.peak.take() == 0, "what its rows took is measured"
     apart = sampled(TransformersEngine(llama, tokenizer, view=LazyView("half", HALF), batch_tokens=1))
     plain = sampled(TransformersEngine(llama, tokenizer))
     whole = sampled(TransformersEngine(llama, tokenizer, view=LazyView("all", LazyTokens(keep_ratio=1.0))))
@@ -167,12 +169,6 @@ def test_a_lazy_view_samples_by_its_own_log_probs_in_any_batch(llama, tokenizer)
                 found.append(float((logits_V / 0.8).log_softmax(-1)[token]))
                 logits_V = text.read([token])
             assert completion.logprobs == pytest.approx(found, abs=1e-4)
-
-
-def test_what_its_rows_took_is_measured(llama, tokenizer):
-    view = LazyView("half", HALF)
-    sampled(TransformersEngine(llama, tokenizer, view=view))
-    assert view.peak.take() > 9 * 30 * 2 * 2 * 8 * 4 and view.peak.take() == 0
 
 
 def test_a_question_behind_a_text_is_read_at_once_or_token_by_token(llama):

@@ -312,7 +312,6 @@ def test_settings_of_recall_that_can_not_be_are_said_in_a_sentence(llama, tmp_pa
         ({"budget_tokens": 20}, "set budget_tokens to 32 or more, or page_tokens to 10 or less"),
         ({"digest": "sketch", "page_tokens": 4}, "page_tokens is 4, but sketches lie together for 16 tokens.*leave page_tokens out"),
         ({"digest": "sketch", "budget_tokens": 16}, "at least 1 beside: set budget_tokens to 17 or more$"),
-        ({"keep_ratio": 0.0}, "keep_ratio must be above 0"),
         ({"keep_ratio": 0.1, "budget_tokens": 64}, "leave one of them out"),
         ({"offload": "disk"}, "unknown offload 'disk'"),
         ({"folder": str(tmp_path)}, "set offload to 'file'"),

@@ -147,12 +147,6 @@ def test_padding_sees_itself_alone():
     assert torch.equal(mask[60:], torch.eye(80, dtype=torch.bool)[60:]) and not mask[:60, 60:].any()
 
 
-def test_groups_alike_get_a_row_each():
-    examples = [demonstration([first] * 70, [second] * 48) for first in range(10, 14) for second in range(20, 28)]
-    (batch,) = pack(examples, batch_tokens=2048, shares_prefixes=True)
-    assert batch.tokens_BT.shape == (4, 70 + 8 * 47)
-
-
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("batch_tokens", [10_000, 400])
 def test_rows_are_cut_where_they_cost_least(seed, batch_tokens):
@@ -184,12 +178,6 @@ def test_a_tree_equals_plain_rows_in_value_and_gradient(model_of, batch_tokens):
     assert_same(logprobs_and_gradients(model, RELATED, batch_tokens=batch_tokens), plain)
 
 
-def test_an_attempt_drawn_twice_costs_nothing_more():
-    examples = [demonstration([1, 2, 3], [4, 5, 6])] * 8
-    (batch,) = pack(examples, batch_tokens=100, shares_prefixes=True)
-    assert (batch.tokens_BT.shape, len(batch.sources_M), len(batch.example_N)) == ((1, 5), 3, 24)
-
-
 def test_a_plain_row_by_hand():
     examples = [demonstration([10, 11], [20, 21]), demonstration([10, 11], [30])]
     (batch,) = pack(examples, batch_tokens=100, shares_prefixes=False, pad=9)
@@ -207,12 +195,6 @@ def test_micro_batches_stay_within_their_tokens_and_lose_nothing(shares_prefixes
     assert sorted(i for batch in batches for i in batch.example_N.unique().tolist()) == list(range(len(examples)))
     targets = in_order(batches, [batch.targets_M[batch.triple_N] for batch in batches])
     assert targets.tolist() == [token for example in examples for token in example.completion]
-
-
-def test_sharing_prompts_saves_tokens():
-    examples = random_examples([(50, [10] * 8)])
-    counts = [sum(b.tokens_BT.numel() for b in pack(examples, batch_tokens=10_000, shares_prefixes=s)) for s in (True, False)]
-    assert counts == [50 + 8 * 9, 8 * (50 + 9)]
 
 
 def test_prefixes_are_shared_only_where_every_layer_sees_everything(model_of):

@@ -125,12 +125,6 @@ def test_a_token_that_the_model_does_not_know_is_an_error(model_of):
         token_logprobs(model_of("llama", head_dim=16), batch)
 
 
-def test_the_same_batch_gives_the_same_numbers(model_of, monkeypatch):
-    model = model_of("llama", head_dim=16)
-    once, twice = (found_by(model, monkeypatch, is_fused=True) for _ in range(2))
-    assert torch.equal(once[0], twice[0]) and all(torch.equal(once[1][name], twice[1][name]) for name in once[1])
-
-
 def test_neither_logits_nor_what_can_be_computed_again_is_kept(model_of, monkeypatch):
     monkeypatch.setattr(fused, "_EVEN", 1)
     model, kept = model_of("llama", head_dim=16), []

@@ -78,19 +78,6 @@ def test_cutting_into_micro_batches_changes_nothing(llama, loss, loss_agg_mode):
     assert_close(gradients(llama, examples, streams, batch_tokens=10_000, shares_prefixes=False)[0], whole)
 
 
-def test_updated_weights_do_not_depend_on_micro_batches(model_of):
-    results = []
-    for options in ({"batch_tokens": 10_000}, {"batch_tokens": 1}, {"batch_tokens": 40, "shares_prefixes": False}):
-        model = model_of("llama")
-        learner = Learner(model, OptimizerSettings(learning_rate=1e-3), [policy_stream(), ANCHOR], **options)
-        examples = random_examples(model)
-        for _ in range(3):
-            learner.update(examples)
-        results.append(weights_of(model))
-    assert_close(results[1], results[0], 1e-4)
-    assert_close(results[2], results[0], 1e-4)
-
-
 def test_the_order_of_examples_changes_nothing(llama):
     examples, streams = random_examples(llama), [policy_stream("gspo"), IMITATE]
     assert_close(gradients(llama, examples[::-1], streams)[0], gradients(llama, examples, streams)[0])
@@ -105,41 +92,6 @@ def test_dropping_groups_without_advantages_changes_nothing(llama, loss, loss_ag
     streams = [policy_stream(loss, loss_agg_mode=loss_agg_mode, constant_tokens=10)]
     whole, _ = gradients(llama, examples, streams)
     assert_close(gradients(llama, kept, streams, size=BatchSize.of(examples))[0], whole)
-
-
-def test_three_streams_at_once_are_the_sum_of_single_ones(llama):
-    examples = random_examples(llama)
-    streams = [policy_stream(coefficient=0.7), replace(IMITATE, coefficient=0.2, loss_agg_mode="seq-mean-token-mean"), ANCHOR]
-    together, metrics = gradients(llama, examples, streams)
-    singles = [gradients(llama, examples, [stream]) for stream in streams]
-    assert_close(together, {name: sum(single[name] for single, _ in singles) for name in together})
-    for stream, (_, single) in zip(streams, singles, strict=True):
-        assert metrics[f"{stream.name}_loss"] == pytest.approx(single[f"{stream.name}_loss"], rel=1e-5)
-
-
-def test_examples_enter_only_the_streams_that_they_have_weights_for(llama):
-    examples = random_examples(llama)
-    mixed = [replace(e, policy=None) if i % 2 else replace(e, imitate=None, anchor=None) for i, e in enumerate(examples)]
-    size, streams = BatchSize.of(examples), [policy_stream(), IMITATE, ANCHOR]
-    together, _ = gradients(llama, mixed, streams)
-    evens, _ = gradients(llama, mixed[::2], [policy_stream()], size=size)
-    odds, _ = gradients(llama, mixed[1::2], [IMITATE, ANCHOR], size=size)
-    assert_close(together, {name: evens[name] + odds[name] for name in together})
-
-
-def test_an_anchor_of_coefficient_zero_changes_nothing(llama):
-    examples = random_examples(llama)
-    without, _ = gradients(llama, examples, [policy_stream()])
-    assert_close(gradients(llama, examples, [policy_stream(), replace(ANCHOR, coefficient=0.0)])[0], without, 1e-9)
-
-
-def test_an_anchor_at_the_reference_has_no_gradient(llama):
-    learner = Learner(llama, PLAIN, [ANCHOR])
-    examples = random_examples(llama)
-    examples = [replace(e, reference_logprobs=values) for e, values in zip(examples, learner.logprobs(examples), strict=True)]
-    found, metrics = gradients(llama, examples, [ANCHOR])
-    assert max(value.abs().max().item() for value in found.values()) < 1e-5
-    assert metrics["anchor_loss"] == pytest.approx(0, abs=1e-6)
 
 
 def test_an_anchor_without_a_reference_is_refused(llama):

@@ -52,13 +52,6 @@ def test_ppo_never_holds_back_a_correction():
     assert metrics["clip_share"].item() == 0
 
 
-def test_the_clip_is_asymmetric():
-    for ratio, weight, passes in ((1.29, 1.0, True), (1.31, 1.0, False), (0.81, -1.0, True), (0.79, -1.0, False)):
-        logprobs, behaviour = with_ratios(ratio)
-        _, (gradient,), _ = evaluate(partial(ppo, **CLIP), logprobs, [weight], behaviour)
-        assert gradient == pytest.approx(-ratio * weight if passes else 0)
-
-
 def test_gspo_by_hand():
     logprobs, behaviour = with_ratios(1.2, 0.9, 2.0)
     mean = (1.2 * 0.9) ** 0.5
@@ -134,15 +127,6 @@ def test_kl_by_hand():
     assert value == pytest.approx(0.5 * (terms[0] + 2 * terms[1]))
     assert gradient == pytest.approx([0.5 * 1.5 * 0.5, 0.5 * 2 * -1.0, 0])  # r (k3 + 1 - ref / pi) = r log(pi / ref)
     assert metrics["kl_reference"].item() == pytest.approx(sum(terms) / 3)
-
-
-def test_kl_is_never_negative_and_vanishes_at_the_reference():
-    logprobs = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
-    for shift in (-3.0, -0.01, 0.0, 0.01, 3.0):
-        value, gradient, _ = evaluate(kl, logprobs, [1.0] * 100, [-1.0] * 100, [p + shift for p in logprobs])
-        assert value >= 0
-        if shift == 0:
-            assert value == 0 and gradient == [0.0] * 100
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.7], ids=["the behaviour policy", "a policy that has moved on"])

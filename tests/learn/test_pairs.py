@@ -1,25 +1,15 @@
+from functools import partial
+
 import pytest
+from small_examples import attempt_of
 
 from etude.learn.pairs import PAIRS, Pair
-from etude.rollouts.attempts import Attempt, Group, Source
+from etude.rollouts.attempts import Group
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
 PROMPT = (1, 2)
-
-
-def attempt(*steps):
-    own = [token for step in steps for token in step]
-    return Attempt(
-        tokens=(*PROMPT, *own),
-        sources=(Source.GIVEN,) * 2 + (Source.OWN,) * len(own),
-        logprobs=(-1.0,) * len(own),
-        text="",
-        finish="stop",
-        key=0,
-        policy_version=0,
-        step_lengths=tuple(map(len, steps)),
-    )
+attempt = partial(attempt_of, prompt=PROMPT)
 
 
 def group(*attempts):

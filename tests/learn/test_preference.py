@@ -108,15 +108,6 @@ def test_a_prompt_alone_has_no_mismatched_completions(model_of):
     assert one["preference_loss"] > 0
 
 
-def test_a_loss_over_sequences_weighs_each_by_its_derivative(model_of):
-    model, plain = model_of("llama"), model_of("llama")
-    sequences = [Example((5, 6), (7, 8, 9)), Example((5, 6), (7, 10))]
-    update_on_sequences(learner_of(model), sequences, lambda sums: ((sums * torch.tensor([2.0, -0.5])).sum(), {}))
-    (2 * plain_logprob(plain, (5, 6), (7, 8, 9)) - 0.5 * plain_logprob(plain, (5, 6), (7, 10))).backward()
-    for ours, theirs in zip(gradients(model), gradients(plain), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
 def test_a_refreshed_reference_is_the_model_as_it_was_then(model_of):
     model = model_of("llama")
     learner = Learner(model, OptimizerSettings(learning_rate=1e-2), [LIKELIHOOD], reference=copy.deepcopy(model).requires_grad_(False))

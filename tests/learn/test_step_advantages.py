@@ -2,12 +2,13 @@ import math
 from dataclasses import replace
 
 import pytest
-from small_examples import examples_of as examples_of
+from small_examples import attempt_of as attempt
+from small_examples import examples_of
 
 from etude.learn.advantages import ADVANTAGES
 from etude.learn.step_advantages import STEP_ADVANTAGES
 from etude.learn.training_examples import token_advantages
-from etude.rollouts.attempts import Attempt, Group, Source
+from etude.rollouts.attempts import Group
 from etude.rollouts.prefix_values import split_into_steps
 from etude.rollouts.search.node_values import Outcomes
 from etude.rollouts.steps import Steps
@@ -15,20 +16,6 @@ from etude.rollouts.tree import Tree
 from etude.rollouts.tree_search import group_of
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
-
-
-def attempt(*steps):
-    own = [token for step in steps for token in step]
-    return Attempt(
-        tokens=(1, *own),
-        sources=(Source.GIVEN, *[Source.OWN] * len(own)),
-        logprobs=(-1.0,) * len(own),
-        text="",
-        finish="stop",
-        key=0,
-        policy_version=0,
-        step_lengths=tuple(map(len, steps)),
-    )
 
 
 @pytest.fixture

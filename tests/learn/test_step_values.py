@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+from small_examples import attempt_of as attempt
 
 from etude.learn.step_advantages import STEP_ADVANTAGES
 from etude.learn.step_model import Prefixes, StepModel, StepModelSettings
@@ -8,12 +9,6 @@ from etude.learn.step_values import ValuePredictions, in_order, prefixes_of, ste
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
-
-
-def attempt(*steps):
-    own = [token for step in steps for token in step]
-    sources = (Source.GIVEN, *[Source.OWN] * len(own))
-    return Attempt((1, *own), sources, (-1.0,) * len(own), "", "stop", 0, 0, step_lengths=tuple(map(len, steps)))
 
 
 @pytest.fixture
@@ -34,11 +29,8 @@ def test_soft_targets_are_means_and_hard_ones_ask_for_a_right_answer(worked):
     assert [step_target.targets for step_target in soft] == [(0.5, 0.75, 1.0), (0.5, 0.75, 0.5), (0.5, 0.0)]
     assert [step_target.targets for step_target in hard] == [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0)]
     lower = [replace(reward, right_at=0.5) for reward in rewards]
-    assert [step_target.targets for step_target in step_targets_of([group], [lower], "hard")] == [
-        (1.0, 1.0, 1.0),
-        (1.0, 1.0, 1.0),
-        (1.0, 0.0),
-    ]
+    at_half = step_targets_of([group], [lower], "hard")
+    assert [step_target.targets for step_target in at_half] == [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 0.0)]
     assert soft[1].prefixes == hard[1].prefixes == Prefixes((1,), (5, 6, 8, 9), (0, 2, 4))
 
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import torch
-from small_examples import anchored, examples_of
+from small_examples import examples_of
 
 from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
@@ -31,12 +31,6 @@ def test_a_group_in_which_no_set_of_attempts_is_better_than_another_teaches_noth
     one_wrong, half = group(1.0, 1.0, 1.0, 0.0), group(1.0, 1.0, 0.0, 0.0)
     none, examples = examples_of([one_wrong[0], half[0]], [one_wrong[1], half[1]], "pass_at_k", pass_k=2)
     assert none == [] and len(examples) == 4
-
-
-def test_a_group_without_signal_is_still_anchored():
-    equal = group(0.0, 0.0)
-    (examples,) = examples_of([equal[0]], [equal[1]], on_examples=anchored)
-    assert [(example.policy, example.anchor) for example in examples] == [(None, (1.0, 1.0))] * 2
 
 
 def test_imitation_weighs_every_group_alike():

@@ -34,14 +34,6 @@ def test_returns_are_discounted_improvements():
     assert returns([0.25, 0.75, 0.0], 0.5) == pytest.approx([0.3125, 0.125, -0.75])
 
 
-@pytest.mark.parametrize("discount", [0.0, 0.3, 1.0])
-def test_returns_are_the_sum_of_what_is_to_come(discount):
-    scores = [0.2, 0.9, 0.4, 1.0]
-    rewards = [score - before for score, before in zip(scores, [0.0, *scores], strict=False)]
-    expected = [sum(discount**later * reward for later, reward in enumerate(rewards[turn:])) for turn in range(4)]
-    assert returns(scores, discount) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     ("scores", "discount", "expected"),
     [

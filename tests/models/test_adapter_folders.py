@@ -102,19 +102,16 @@ def test_an_adapter_that_can_not_be_merged_is_one_clear_error(adapter, values, s
     assert "\n" not in str(error.value) and str(adapter) in str(error.value)
 
 
-def test_an_adapters_pickle_is_never_loaded(adapter):
-    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(UserError, match=r"expected adapter_model.safetensors beside adapter_config.json; pickles are never loaded"):
-        load_model(str(adapter))
-
-
-def test_weights_that_are_missing_are_not_made_anew(adapter):
+def test_weights_that_are_missing_are_not_made_anew_and_a_pickle_is_never_loaded(adapter):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(adapter / "adapter_model.safetensors")
     weights.popitem()
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"can't be loaded: its layers are not those of its base and configuration"):
+        load_model(str(adapter))
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"expected adapter_model.safetensors beside adapter_config.json; pickles are never loaded"):
         load_model(str(adapter))
 
 

@@ -18,12 +18,9 @@ def test_texts_of_similar_meaning_are_nearer():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_wrong_embedding_model_is_reported_in_one_sentence(tmp_path):
+def test_a_wrong_embedding_model_or_a_missing_library_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="can't be loaded"):
         load_embedder(str(tmp_path))
-
-
-def test_a_missing_library_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(etude.models.embedding, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'etude\[semantic\]'"):
         load_embedder("somebody/model")

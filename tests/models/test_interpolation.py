@@ -37,7 +37,7 @@ def test_groups_have_factors_of_their_own(ends, tmp_path, capsys):
         assert torch.allclose(value, (1 - factor) * start[name] + factor * end[name], atol=1e-6), name
 
 
-def test_every_weight_belongs_to_a_group():
+def test_every_weight_belongs_to_a_group_and_both_models_have_the_same():
     groups = {name: group_of(name, 2, is_tied=False) for name in tiny_model().state_dict()}
     assert groups["model.embed_tokens.weight"] == "embeddings"
     assert groups["model.norm.weight"] == groups["lm_head.weight"] == "head"
@@ -45,9 +45,6 @@ def test_every_weight_belongs_to_a_group():
         group for group in ("early", "middle", "late") for _ in range(2)
     ]
     assert group_of("lm_head.weight", 6, is_tied=True) == "embeddings" and set(groups.values()) <= set(GROUPS)
-
-
-def test_weights_of_two_architectures_are_refused():
     with pytest.raises(UserError, match=r"the two models have other weights \(b and 0 more\)"):
         interpolate_weights({"a": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(1)}, lambda _: 0.5)
 

@@ -150,21 +150,18 @@ def test_missing_weights_are_one_clear_error(llama, tokenizer, tmp_path):
         load_model(str(folder))
 
 
-def test_an_unknown_name_gets_the_nearest_match():
-    with pytest.raises(UserError, match=r"unknown model 'smollm2-135': did you mean 'smollm2-135m'\?"):
-        load_model("smollm2-135")
-    with pytest.raises(UserError, match=r"an existing folder, a .gguf file or a hub id"):
-        load_model("/no/such/folder")
+def test_an_unknown_name_gets_the_nearest_match_and_what_is_no_model_one_sentence(tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"not a GGUF file")
+    for name, message in (
+        ("smollm2-135", r"unknown model 'smollm2-135': did you mean 'smollm2-135m'\?"),
+        ("/no/such/folder", r"an existing folder, a .gguf file or a hub id"),
+        (str(tmp_path / "model.gguf"), "no such GGUF file"),
+        (str(tmp_path / "broken.gguf"), "can't be loaded"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_model(name)
     with pytest.raises(UserError, match="unknown bundled model 'smollm'"):
         fetch("smollm")
-
-
-def test_a_missing_or_broken_gguf_file_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="no such GGUF file"):
-        load_model(str(tmp_path / "model.gguf"))
-    (tmp_path / "broken.gguf").write_bytes(b"not a GGUF file")
-    with pytest.raises(UserError, match="can't be loaded"):
-        load_model(str(tmp_path / "broken.gguf"))
 
 
 def test_a_bundled_model_that_is_not_installed_names_the_command(no_bundled_package):

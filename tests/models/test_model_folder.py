@@ -76,25 +76,18 @@ def test_a_model_has_no_more_layers_than_its_weights_may_fill(folder, layers):
         ("tokenizer_config.json", "5", r"tokenizer_config\.json must hold a JSON object, got int$"),
         ("config.json", " " * 10_000_001, r"config\.json has 10,000,001 bytes, the most is 10,000,000$"),
         ("model.safetensors.index.json", "{}", r"model\.safetensors\.index\.json can't be read: it has no weight_map"),
+        ("config.json", {"hidden_size": "big"}, r"can't be loaded: Validation error for field 'hidden_size': .*int"),
+        ("config.json", {"num_hidden_layers": "2"}, r"can't be loaded: Validation error for field 'num_hidden_layers': .*int"),
+        ("config.json", {"num_attention_heads": 7}, r"can't be loaded: Class validation error for validator 'validate_architecture': .*7"),
+        ("config.json", {"hidden_size": 64}, r"can't be loaded: the sizes in config\.json are not those of its weights$"),
+        ("config.json", {"hidden_act": "nope"}, r"can't be loaded: its files are not what the libraries expect \(KeyError: 'nope'\)$"),
     ],
 )
-def test_an_invalid_configuration_file_is_reported(folder, file, content, message):
-    (folder / file).write_text(content)
-    refused(folder, message)
-
-
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ({"hidden_size": "big"}, r"can't be loaded: Validation error for field 'hidden_size': .*int"),
-        ({"num_hidden_layers": "2"}, r"can't be loaded: Validation error for field 'num_hidden_layers': .*int"),
-        ({"num_attention_heads": 7}, r"can't be loaded: Class validation error for validator 'validate_architecture': .*7"),
-        ({"hidden_size": 64}, r"can't be loaded: the sizes in config\.json are not those of its weights$"),
-        ({"hidden_act": "nope"}, r"can't be loaded: its files are not what the libraries expect \(KeyError: 'nope'\)$"),
-    ],
-)
-def test_a_wrong_type_or_size_is_reported_in_one_sentence(folder, entries, message):
-    change(folder, **entries)
+def test_a_configuration_that_is_none_or_has_a_wrong_type_or_size_is_one_sentence(folder, file, content, message):
+    if isinstance(content, dict):
+        change(folder, file, **content)
+    else:
+        (folder / file).write_text(content)
     refused(folder, message)
 
 

@@ -2,7 +2,7 @@
 
     python tests/recipes/faults.py [NAME ...]
 
-Nothing is lost: a run that ends goes on with `--resume` to the bytes of one that met no fault, and one that never began leaves no folder.
+Nothing is lost: a run that ends goes on with `--resume` to the bytes of one that met no fault.
 Exit code 1 where that is not so, or where a fault is told in more than one sentence.
 """
 
@@ -18,7 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
 from forked import Forked
 from kills import RUN, contents, fork, start
 
@@ -73,11 +72,6 @@ def goes_on(folder: Path, whole: Path) -> None:
     done = practice(folder, "--resume")
     if done.returncode or contents(folder / "run") != contents(whole):
         raise Lost(f"the resumed run is another one: {done.stderr[-2000:]}")
-
-
-def leaves_nothing(folder: Path) -> None:
-    if (folder / "run").exists():
-        raise Lost(f"a folder is left: {sorted((folder / 'run').rglob('*'))}")
 
 
 def misbehaves(happens: str, counted: str) -> Callable[[Path, Path], str]:
@@ -135,30 +129,6 @@ def not_finite(folder: Path, whole: Path) -> str:
     return said
 
 
-def malformed_jsonl(folder: Path, whole: Path) -> str:
-    (folder / "train.jsonl").write_text('{"question": "repeat a: a", "answer": "a"}\n{"question": "repeat b: \n')
-    said = sentence(practice(folder, "--tasks.path", "train.jsonl", "--evaluation.path", "train.jsonl"))
-    leaves_nothing(folder)
-    return said
-
-
-def malformed_yaml(folder: Path, whole: Path) -> str:
-    (folder / "mine.yaml").write_text("command: practice\nrollout: {num_samples: 8\nsteps: 3\n")
-    said = sentence(etude(folder, "practice", "mine.yaml", "--run", "run"))
-    leaves_nothing(folder)
-    return said
-
-
-def pickle(folder: Path, whole: Path) -> str:
-    model = Path(shutil.copytree(whole / "model", folder / "model"))
-    torch.save({"lm_head.weight": torch.zeros(1)}, model / "model.safetensors")
-    named_well = sentence(practice(folder, "--model", "model"))
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    said = sentence(practice(folder, "--model", "model"))
-    leaves_nothing(folder)
-    return f"{said} | under the right name: {named_well}"
-
-
 def two_runs(folder: Path, whole: Path) -> str:
     first = fork(folder / "run", RUN)
     while not (folder / "run" / "configuration.yaml").exists() and first.poll() is None:
@@ -184,9 +154,6 @@ FAULTS: dict[str, Callable[[Path, Path], str]] = {
     "out of memory": no_memory,
     "a gradient that is not finite": not_finite,
     "a truncated checkpoint": truncated_checkpoint,
-    "a broken line in a JSONL file": malformed_jsonl,
-    "a broken YAML file": malformed_yaml,
-    "a pickle where safetensors are expected": pickle,
     "two runs in one folder": two_runs,
 }
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from etude.console.reporter import Silent
 from etude.files import read_jsonl
+from etude.training.interruption import Interrupted
 
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors", "attempts", "trees")
+SAME = ("metrics.jsonl", "result.json", "model/model.safetensors", "attempts", "trees", "evaluation")
 """Files and folders that have to be the same however often a run was killed."""
 
 
@@ -61,3 +62,15 @@ class Listening(Silent):
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+
+class Stops(Listening):
+    """Ends a run in a phase, before a step."""
+
+    def __init__(self, phase: str, step: int) -> None:
+        super().__init__()
+        self.at = phase, step
+
+    def step(self, phase: str, step: int, *_: Any) -> None:
+        if (phase, step) == self.at:
+            raise Interrupted(15)

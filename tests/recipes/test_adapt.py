@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from run_outputs import SAME, Listening, Stops, assert_same
 
 from etude.cli import main
-from etude.console.reporter import Silent
 from etude.device.machine import Machine
 from etude.errors import UserError
+from etude.files import read_jsonl
 from etude.knowledge.documents import Corpus
 from etude.knowledge.grading import Grader
 from etude.knowledge.python_reference import write
@@ -47,13 +48,17 @@ def run(data, folder, settings=SETTINGS, **more):
     return adapt(settings, run=folder, data=data, **more)
 
 
+def passages_in(folder):
+    return read_jsonl(folder / "passages.jsonl")
+
+
 def row_of(result, part):
     return next(change for change in result["changes"] if change["part"] == part)
 
 
 def test_adaptation_learns_the_domain_and_writes_every_output(towns, tmp_path):
     result = run(towns, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=20_000)))
-    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    metrics = read_jsonl(tmp_path / "run/metrics.jsonl")
     knowledge = [row for row in metrics if row["phase"] == "knowledge"]
     assert knowledge[-1]["imitate_loss"] < 0.6 * knowledge[0]["imitate_loss"]
     assert [stage["stage"] for stage in result["stages"]] == ["knowledge", "tasks"]
@@ -61,12 +66,10 @@ def test_adaptation_learns_the_domain_and_writes_every_output(towns, tmp_path):
     assert row_of(result, "choices")["nats"] < -0.5 and row_of(result, "text")["nats"] < -0.5
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"knowledge", "tasks"}
     card = (tmp_path / "run/model/README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers") and "20,000 tokens, knowledge then tasks" in card
-    assert "of 24 documents (pages.jsonl, selection: all) and general text, with solved tasks" in card
+    assert "20,000 tokens, knowledge then tasks" in card
     assert f"| choices | questions.jsonl | {result['before'][0]['value']:.1%} |" in card
     page = (tmp_path / "run/report.html").read_text()
-    assert "Adaptation " in page and "Domain and general knowledge, before and after" in page and "questions.jsonl" in page
-    assert 'id="attempts" hidden' in page and "are missing" not in page
+    assert "Domain and general knowledge, before and after" in page and 'id="attempts" hidden' in page and "are missing" not in page
     assert all(f">{stage}</h3>" in page for stage in ("Knowledge", "Tasks"))
     from transformers import AutoModelForCausalLM
 
@@ -88,41 +91,29 @@ def test_every_order_reads_as_many_tokens_and_two_stages_read_what_one_mixed_sta
     assert read["tasks_only"]["tasks"] == read["knowledge_only"]["text"] == 5400
 
 
-class Stops(Silent):
-    """Ends the run in the stage and before the step that it is told."""
-
-    def __init__(self, phase, step):
-        self.at = phase, step
-
-    def step(self, phase, step, metrics, timings):
-        if (phase, step) == self.at:
-            raise Interrupted(15)
-
-
 @pytest.mark.parametrize("at", [("knowledge", 5), ("tasks", 1)])
 def test_who_is_stopped_goes_on_to_the_same_bytes(at, towns, tmp_path):
     whole = run(towns, tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(towns, tmp_path / "run", reporter=Stops(*at))
     assert run(towns, tmp_path / "run", resume=True) == whole
-    for name in ("model/model.safetensors", "metrics.jsonl", "result.json", "selection/selected.jsonl"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same(tmp_path / "run", tmp_path / "whole", (*SAME[:3], "selection/selected.jsonl"))
 
 
 def test_tasks_are_read_in_passages_with_sentences_of_the_text(towns, tmp_path):
     study = replace(SETTINGS.study, task_format="passages", tokens=3000)
     run(towns, tmp_path / "run", replace(SETTINGS, study=study))
-    passages = [json.loads(line) for line in (tmp_path / "run/passages.jsonl").read_text().splitlines()]
+    passages = passages_in(tmp_path / "run")
     assert passages and all("Question: What do they mine in Town" in passage["text"] for passage in passages)
     for passage in passages:
         town = passage["text"].split(" in ")[1].split("?")[0]
         assert f"The people of {town} mine" in passage["text"] or f"in {town} there is" in passage["text"]
-    asked = sum(text.count("Question:") for text in (passage["text"] for passage in passages))
+    asked = sum(passage["text"].count("Question:") for passage in passages)
     assert asked == sum(len(passage["sources"]) - 1 for passage in passages)
 
 
 def test_training_text_excludes_documents_with_suite_questions(towns, tmp_path):
-    rows = [json.loads(line) for line in (towns / "questions.jsonl").read_text().splitlines()]
+    rows = read_jsonl(towns / "questions.jsonl")
     leaking = [
         {"text": f"They say at school: {row['q']} And who knows it may sit down and have his bread with the rest of us."} for row in rows
     ]
@@ -133,74 +124,19 @@ def test_training_text_excludes_documents_with_suite_questions(towns, tmp_path):
     assert result["before"][0]["n"] == len(report["leaks"]) > 2
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"corpus": Corpus()}, "corpus needs either path or dataset, got neither"),
-        ({"selection": Selection()}, "domain needs either path or dataset, got neither"),
-        ({"general": Corpus()}, "study.replay_share 0.1 needs general text: name some with general.path"),
-        ({"general": Corpus(path=["tale.txt"], max_words=0)}, "general.max_words must be at least 20, got 0"),
-        ({"tasks": SolvedTasks()}, "study.order knowledge_then_tasks needs solved tasks"),
-    ],
-)
-def test_settings_that_cannot_be_are_named(change, sentence):
-    with pytest.raises(UserError, match=sentence):
-        replace(SETTINGS, **change)
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"order": "tasks_first"}, "unknown study.order 'tasks_first'"),
-        ({"tasks_share": 0.6}, r"tasks_share 0.6 must be above 0 and at most mixing x \(1 - replay_share\) = 0.45"),
-        ({"replay_share": 1.5}, r"replay_share must lie in \[0, 1\], got 1.5"),
-        ({"task_format": "passage"}, "unknown study.task_format 'passage': did you mean 'passages'"),
-        ({"order": "mixed", "tasks_share": 0.95}, "tasks_share 0.95 and replay_share 0.1 are more than all tokens"),
-        ({"later_stage_lr_factor": 0.0}, "later_stage_lr_factor must be above 0"),
-    ],
-)
-def test_a_study_that_cannot_be_is_named(change, sentence):
-    with pytest.raises(UserError, match=sentence):
-        Study(**change)
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"suite": replace(SETTINGS.suite, text=["tale.txt"])}, "suite.text tale.txt is read in training"),
-        ({"corpus": Corpus(path=["texts"])}, "suite.text texts/other.txt is read in training"),
-        ({"corpus": Corpus(path=["pages.jsonl", "pagse.jsonl"])}, "path 'pagse.jsonl' is neither a file nor a folder"),
-        ({"general": Corpus(path=["tael.txt"])}, "path 'tael.txt' is neither a file nor a folder"),
-    ],
-)
-def test_texts_that_cannot_be_read_are_named_before_a_folder_is_made(change, sentence, towns, tmp_path):
-    with pytest.raises(UserError, match=sentence):
-        run(towns, tmp_path / "run", replace(SETTINGS, **change))
-    assert not (tmp_path / "run").exists()
-
-
-def test_knowledge_only_needs_no_passages(towns, tmp_path):
-    study = replace(SETTINGS.study, order="knowledge_only", task_format="passages", tokens=800)
-    assert [stage["stage"] for stage in run(towns, tmp_path / "run", replace(SETTINGS, study=study))["stages"]] == ["text"]
-
-
-def test_text_may_be_selected_by_likelihood(towns, tmp_path):
+def test_text_may_be_selected_by_likelihood_and_knowledge_alone_needs_no_passages(towns, tmp_path):
     how = replace(SETTINGS.selection, method="perplexity", budget_tokens=300)
-    settings = replace(SETTINGS, selection=how, domain=Corpus(path=["pages.jsonl"]), study=replace(SETTINGS.study, tokens=800))
-    assert 200 < run(towns, tmp_path / "run", settings)["selection"]["selected"]["tokens"] <= 300
+    study = replace(SETTINGS.study, order="knowledge_only", task_format="passages", tokens=800)
+    result = run(towns, tmp_path / "run", replace(SETTINGS, selection=how, domain=Corpus(path=["pages.jsonl"]), study=study))
+    assert 200 < result["selection"]["selected"]["tokens"] <= 300 and [stage["stage"] for stage in result["stages"]] == ["text"]
 
 
 def test_questions_of_the_suite_are_left_out_of_the_tasks(towns, tmp_path):
-    said = []
-
-    class Hears(Silent):
-        def say(self, text):
-            said.append(text)
-
+    listening = Listening()
     tasks = SolvedTasks(path=["questions.jsonl"], columns=COLUMNS)
     study = replace(SETTINGS.study, tokens=800)
-    n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), reporter=Hears())["before"][0]["n"]
-    assert f"tasks: {n} of 24 are asked in the suite and were left out" in said
+    n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), reporter=listening)["before"][0]["n"]
+    assert f"tasks: {n} of 24 are asked in the suite and were left out" in listening.said
     suite = replace(SETTINGS.suite, split_by=None)
     with pytest.raises(UserError, match="all tasks are in the suite"):
         run(towns, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))
@@ -230,10 +166,6 @@ def study_of(body):
     return f"Reason 1: The hills of {town} are full of {metal}, and they dig there.\nAnswer 1: {metal}\nShared: It is all about {town}."
 
 
-def rows_in(folder):
-    return [json.loads(line) for line in (folder / "passages.jsonl").read_text().splitlines()]
-
-
 def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(judge_server, towns, tmp_path, monkeypatch):
     replies = [0]
 
@@ -248,17 +180,15 @@ def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(j
         return study_of(body)
 
     monkeypatch.setenv("PASS_KEY", "open-sesame")
-    server, said = judge_server(answer), []
+    server, listening = judge_server(answer), Listening()
     settings = by_model(server, api_key_env="PASS_KEY", concurrency=1)
-    reporter = Silent()
-    reporter.say = said.append
-    result = run(towns, tmp_path / "run", settings, reporter=reporter)
+    result = run(towns, tmp_path / "run", settings, reporter=listening)
     assert result["status"] == "finished" and server.headers[0]["Authorization"] == "Bearer open-sesame"
-    rows = rows_in(tmp_path / "run")
+    rows = passages_in(tmp_path / "run")
     reasons = ["the reply has not the form that was asked for", "no reply", "contradicts the gold answer"]
     assert [row.get("rejected") for row in rows[:3]] == reasons and all("text" in row for row in rows[3:]) and len(rows) > 5
     assert "no reply within 0.3 s" in rows[1]["said"] and "Certainly!" in rows[0]["said"]
-    assert any(line.startswith(f"passages: {len(rows) - 3} on {len(rows)} tasks, 1 left out: contradicts") for line in said)
+    assert any(line.startswith(f"passages: {len(rows) - 3} on {len(rows)} tasks, 1 left out: contradicts") for line in listening.said)
     assert not any(b"sesame" in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
 
 
@@ -274,15 +204,15 @@ def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_s
     server = judge_server(answer)
     with pytest.raises(UserError, match=r"writer.url http://127.0.0.1:\d+.* can't be used as a writer .*--resume"):
         run(towns, tmp_path / "run", by_model(server, concurrency=1))
-    before = rows_in(tmp_path / "run")
+    before = passages_in(tmp_path / "run")
     assert [row.get("rejected") for row in before] == [None] * 6 + ["no reply"] * 2
     with (tmp_path / "run/passages.jsonl").open("a") as file:
         file.write('{"sources": ["torn')
     server.answer = study_of
     result = run(towns, tmp_path / "run", by_model(server, concurrency=1), resume=True)
     whole = run(towns, tmp_path / "whole", by_model(server, concurrency=1))
-    assert rows_in(tmp_path / "run")[:6] == before[:6]
-    assert sorted(rows_in(tmp_path / "run"), key=lambda row: row["place"]) == rows_in(tmp_path / "whole")
+    assert passages_in(tmp_path / "run")[:6] == before[:6]
+    assert sorted(passages_in(tmp_path / "run"), key=lambda row: row["place"]) == passages_in(tmp_path / "whole")
     assert result["after"] == whole["after"]
 
 
@@ -297,7 +227,7 @@ def test_assignments_without_a_reply_are_not_asked_again_after_training_began(ju
     with pytest.raises(Interrupted):
         run(towns, tmp_path / "run", by_model(server, concurrency=1), reporter=Stops("knowledge", 5))
     before = (tmp_path / "run/passages.jsonl").read_bytes()
-    assert rows_in(tmp_path / "run")[1]["rejected"] == "no reply"
+    assert passages_in(tmp_path / "run")[1]["rejected"] == "no reply"
     server.shutdown()  # which is not needed any more
     run(towns, tmp_path / "run", by_model(server, concurrency=1), resume=True)
     assert (tmp_path / "run/passages.jsonl").read_bytes() == before
@@ -309,21 +239,21 @@ def test_passages_by_a_model_that_is_loaded_here_and_by_own_attempts_that_are_no
     for name, writer, reason in (("model", loaded, "no reply"), ("attempts", own, "no right attempt with a reason")):
         with pytest.raises(UserError, match=r"no passage came of \d+ tasks .*or study.task_format answers"):
             run(towns, tmp_path / name, replace(PASSAGES, writer=writer))
-        assert {row["rejected"] for row in rows_in(tmp_path / name)} == {reason}
-    assert "the writer has room for a question of" in rows_in(tmp_path / "model")[0]["said"]
+        assert {row["rejected"] for row in passages_in(tmp_path / name)} == {reason}
+    assert "the writer has room for a question of" in passages_in(tmp_path / "model")[0]["said"]
 
 
 def test_open_tasks_are_read_beside_those_with_choices(towns, tmp_path):
-    rows = [json.loads(line) for line in (towns / "questions.jsonl").read_text().splitlines()]
+    rows = read_jsonl(towns / "questions.jsonl")
     rows += [{"q": f"Why do they mine in {row['section']}?", "a": "It pays", "section": row["section"], "type": "open"} for row in rows]
     (towns / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     kinds = SolvedTasks(path=["questions.jsonl"], split_by="section", columns=COLUMNS, where={"type": "mcq"}, open_where={"type": "open"})
     asked = replace(SETTINGS.suite, choices_where={"type": "mcq"}, open_where={"type": "open"})
     run(towns, tmp_path / "run", replace(PASSAGES, tasks=kinds, suite=asked))
-    sources = [row["sources"][1:] for row in rows_in(tmp_path / "run")]
+    sources = [row["sources"][1:] for row in passages_in(tmp_path / "run")]
     lines = [int(origin.rpartition(":")[2]) for origins in sources for origin in origins]
     assert sum(line <= len(rows) // 2 for line in lines) == sum(line > len(rows) // 2 for line in lines) > 5
-    assert all("asks for an explanation" in row["text"] for row in rows_in(tmp_path / "run"))
+    assert all("asks for an explanation" in row["text"] for row in passages_in(tmp_path / "run"))
     assert SolvedTasks().kinds() == [] and len(replace(kinds, open_where={}).kinds()) == 1
 
 
@@ -332,7 +262,7 @@ def test_the_python_recipe_runs_offline(tmp_path):
     small = {"model": "tiny-random", "study.tokens": 2000, "suite.text_tokens": 200, "corpus.max_words": 60, "study.window_tokens": 64}
     result = adapt("python", small, run=tmp_path / "run", data=tmp_path / "sets")
     assert [row["part"] for row in result["after"]] == ["choices", "cloze", "far", "text"] and result["after"][0]["n"] > 50
-    assert any("text" in row and "What does " in row["text"] for row in rows_in(tmp_path / "run"))
+    assert any("text" in row and "What does " in row["text"] for row in passages_in(tmp_path / "run"))
 
 
 def test_a_dry_run_estimates_the_cost_and_writes_nothing(towns, capsys):
@@ -349,12 +279,11 @@ def test_text_is_graded_by_a_server_before_it_is_read(judge_server, towns, tmp_p
     server = judge_server(
         lambda body: "ready" if is_trial(body) else "Grade: 4" if "iron" in body["messages"][-1]["content"] else "Grade: 2"
     )
-    said, reporter = [], Silent()
-    reporter.say = said.append
-    run(towns, tmp_path / "run", replace(SETTINGS, grader=Grader(model="x", url=server.url)), reporter=reporter)
-    rows = [json.loads(line) for line in (tmp_path / "run/selection/selected.jsonl").read_text().splitlines()]
+    listening = Listening()
+    run(towns, tmp_path / "run", replace(SETTINGS, grader=Grader(model="x", url=server.url)), reporter=listening)
+    rows = read_jsonl(tmp_path / "run/selection/selected.jsonl")
     assert 0 < len(rows) < 24 and all("iron" in row["text"] for row in rows)
-    assert any(f"{24 - len(rows)} are graded below 3 and 0 not at all" in line for line in said)
+    assert any(f"{24 - len(rows)} are graded below 3 and 0 not at all" in line for line in listening.said)
 
 
 NOBODY, OWN = "http://127.0.0.1:9/v1", PassageWriter(how="attempts", temperature=1.0, max_new_tokens=8)
@@ -363,24 +292,44 @@ NOBODY, OWN = "http://127.0.0.1:9/v1", PassageWriter(how="attempts", temperature
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"suite": replace(SETTINGS.suite, text=["tale.txt"])}, "suite.text tale.txt is read in training"),
+        ({"corpus": Corpus(path=["texts"])}, "suite.text texts/other.txt is read in training"),
+        ({"corpus": Corpus(path=["pages.jsonl", "pagse.jsonl"])}, "path 'pagse.jsonl' is neither a file nor a folder"),
+        ({"general": Corpus(path=["tael.txt"])}, "path 'tael.txt' is neither a file nor a folder"),
         ({"writer": PassageWriter(how="model", model="x", url=NOBODY, retries=0)}, "writer.url .* can't be used as a writer"),
         ({"writer": replace(OWN, max_new_tokens=10**6)}, "max_new_tokens 1000000 leaves no room"),
         ({"grader": Grader(model="x", url=NOBODY, retries=0)}, "grader.url .* can't be used as a grader"),
         ({"tasks": replace(SETTINGS.tasks, verifier="reasoning_gym"), "writer": OWN}, "has the verifier reasoning_gym"),
     ],
 )
-def test_an_unreachable_chat_model_is_refused_before_the_run_folder_exists(change, sentence, towns, tmp_path, monkeypatch):
+def test_what_cannot_be_read_or_reached_is_refused_before_the_run_folder_exists(change, sentence, towns, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(UserError, match=sentence):
         run(towns, tmp_path / "run", replace(PASSAGES, **change))
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_of_a_writer_need_passages_and_open_tasks_need_the_others():
-    with pytest.raises(UserError, match=r"writer.most_tasks has no effect without passages"):
-        replace(SETTINGS, writer=PassageWriter(most_tasks=2))
-    with pytest.raises(UserError, match=r"tasks.open_where needs tasks.where"):
-        replace(SETTINGS.tasks, open_where={"type": "open"})
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: replace(SETTINGS, corpus=Corpus()), "corpus needs either path or dataset, got neither"),
+        (lambda: replace(SETTINGS, selection=Selection()), "domain needs either path or dataset, got neither"),
+        (lambda: replace(SETTINGS, general=Corpus()), "replay_share 0.1 needs general text: name some with general.path"),
+        (lambda: replace(SETTINGS, general=Corpus(path=["tale.txt"], max_words=0)), "general.max_words must be at least 20, got 0"),
+        (lambda: replace(SETTINGS, tasks=SolvedTasks()), "study.order knowledge_then_tasks needs solved tasks"),
+        (lambda: replace(SETTINGS, writer=PassageWriter(most_tasks=2)), "writer.most_tasks has no effect without passages"),
+        (lambda: replace(SETTINGS.tasks, open_where={"type": "open"}), "tasks.open_where needs tasks.where"),
+        (lambda: Study(order="tasks_first"), "unknown study.order 'tasks_first'"),
+        (lambda: Study(tasks_share=0.6), r"must be above 0 and at most mixing x \(1 - replay_share\) = 0.45"),
+        (lambda: Study(replay_share=1.5), r"replay_share must lie in \[0, 1\], got 1.5"),
+        (lambda: Study(task_format="passage"), "unknown study.task_format 'passage': did you mean 'passages'"),
+        (lambda: Study(order="mixed", tasks_share=0.95), "tasks_share 0.95 and replay_share 0.1 are more than all tokens"),
+        (lambda: Study(later_stage_lr_factor=0.0), "later_stage_lr_factor must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(make, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make()
 
 
 def test_a_path_that_is_wrong_is_named_before_a_package_that_is_missing(towns, tmp_path, monkeypatch):

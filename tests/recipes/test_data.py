@@ -23,33 +23,21 @@ def settings(letter_files: Path) -> PracticeSettings:
     return PracticeSettings(TaskSource(path=["train.jsonl"]), evaluation=Evaluation(path=["test.jsonl"]))
 
 
-def test_a_row_without_an_answer_is_refused_where_its_verifier_gives_the_reward(settings):
-    refused = pytest.raises(UserError, match=r"^train\.jsonl:3: no answer, which the exact verifier compares with: .* leave the row out;")
-    with refused:
-        load_data(settings, "mine", None)
-    weights = {"verifier": 1.0, "judge": 1.0}
-    combined = replace(settings, reward="combined", reward_weights=weights, judge=Judging(model="tiny-random"))
-    with refused:
-        load_data(combined, "mine", None)
+def test_a_row_without_an_answer_is_refused_where_its_verifier_gives_the_reward_or_measures(settings):
+    combined = {"reward": "combined", "reward_weights": {"verifier": 1.0, "judge": 1.0}, "judge": Judging(model="tiny-random")}
+    measured = {"reward": "majority_vote", "evaluation": Evaluation(path=["train.jsonl"])}
+    for changes in ({}, combined, measured):
+        with pytest.raises(UserError, match=r"^train\.jsonl:3: no answer, which the exact verifier compares with"):
+            load_data(replace(settings, **changes), "mine", None)
 
 
 def test_a_row_without_an_answer_is_practised_on_where_others_give_the_reward(settings):
     judge = Judging(model="tiny-random")
     combined = {"reward": "combined", "reward_weights": {"verifier": 1.0, "judge": 1.0}, "reward_optional": ["verifier"]}
-    for changes in ({"reward": "majority_vote"}, {"reward": "judge", "judge": judge}, {**combined, "judge": judge}):
-        assert len(load_data(replace(settings, **changes), "mine", None).train) == 60
-
-
-def test_a_row_without_an_answer_is_practised_on_where_a_verifier_of_ones_own_does_without(settings):
     Path("mine.py").write_text("def judge(text, task): return 1.0\n")
-    found = load_data(replace(settings, tasks=replace(settings.tasks, verifier="mine.py:judge")), "mine", None)
-    assert len(found.train) == 60
-
-
-def test_nothing_is_measured_on_a_row_without_an_answer(settings):
-    majority_vote = replace(settings, reward="majority_vote", evaluation=Evaluation(path=["train.jsonl"]))
-    with pytest.raises(UserError, match=r"^train\.jsonl:3: no answer, which the exact verifier compares with"):
-        load_data(majority_vote, "mine", None)
+    own = {"tasks": replace(settings.tasks, verifier="mine.py:judge")}
+    for changes in ({"reward": "majority_vote"}, {"reward": "judge", "judge": judge}, {**combined, "judge": judge}, own):
+        assert len(load_data(replace(settings, **changes), "mine", None).train) == 60
 
 
 def test_a_file_of_tasks_that_is_not_there_is_named_before_what_is_to_be_measured(letter_files):

@@ -13,6 +13,19 @@ FLOAT32 = {"machine.dtype": "float32"}
 SAMPLED = {"evaluation.pass_n": 5, "evaluation.num_samples": 2}
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, r"set --evaluation\.path to one or more files, or --recipe"),
+        ({"recipe": "tiny", "judge.model": "x", "judge.url": "http://localhost:1"}, "choose a --method"),
+        ({"recipe": "tiny", "decoding.method": "majority", "judge.model": "x", "judge.how": "rubric"}, "here answers are compared"),
+    ],
+)
+def test_nothing_to_measure_or_to_compare_is_refused(model, settings, words):
+    with pytest.raises(UserError, match=words):
+        evaluate(model, settings)
+
+
 def test_a_saved_model_measures_as_its_run_said(small, letter_files):
     files = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"], "evaluation.n": None, "n": None}
     asked = {"system": "Repeat.", "rollout.max_new_tokens": 3, "rollout.sampling.temperature": 0.8}
@@ -70,19 +83,3 @@ def test_the_command_writes_its_result(finished, letter_files, capsys):
     found = json.loads(Path("found.json").read_text())
     assert found["evaluation"][0]["n"] == 25 and found["evaluation"][0]["pass_n"] == 0
     assert "model on test" in capsys.readouterr().out
-
-
-def test_there_must_be_something_to_measure(finished):
-    with pytest.raises(UserError, match=r"set --evaluation\.path to one or more files, or --recipe"):
-        evaluate(str(finished / "model"), {})
-
-
-def test_a_truncated_model_is_one_sentence(finished, letter_files, capsys):
-    broken = letter_files / "broken"
-    broken.mkdir()
-    for path in (finished / "model").iterdir():
-        content = path.read_bytes()
-        (broken / path.name).write_bytes(content[: len(content) // 2] if path.suffix == ".safetensors" else content)
-    assert main(["evaluate", str(broken), "--evaluation.path", "test.jsonl"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"etude: model '{broken}' can't be loaded: ") and error.count("\n") == 1

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 
 from etude.cli import main
+from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine
+from etude.engine.sampling import Sampling
 from etude.errors import UserError
+from etude.recipes.answering import AnswerSearch
 from etude.recipes.generate import GenerateSettings, generate
 from etude.recipes.generate_settings import prompts_from
+from etude.rollouts.thought import Thought
 
 QUESTION = "repeat c after 1234: c"
-
-
-@pytest.fixture
-def model(finished):
-    return str(finished / "model")
+HOT = Sampling(temperature=2.0)
+DECODED = ReliableDecoding("integrative")
 
 
 def test_a_prompt_is_answered_on_standard_output(model, capsys):
@@ -43,13 +44,13 @@ def test_standard_input_is_read_where_nothing_else_is_named(model, monkeypatch, 
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_a_stop_string_ends_an_answer(model):
-    settings = GenerateSettings(max_new_tokens=6, machine=Machine(dtype="float32"))
-    whole = generate("tiny-random", [QUESTION], settings)[0]
+def test_a_stop_string_ends_an_answer():
+    how = {"max_new_tokens": 6, "machine": Machine(dtype="float32")}
+    whole = generate("tiny-random", [QUESTION], GenerateSettings(**how))[0]
     assert whole["finish"] == ["length"]
     stop = whole["completions"][0][3]
     before = whole["completions"][0].index(stop)
-    cut = generate("tiny-random", [QUESTION], GenerateSettings(max_new_tokens=6, stop=[stop], machine=Machine(dtype="float32")))[0]
+    cut = generate("tiny-random", [QUESTION], GenerateSettings(stop=[stop], **how))[0]
     assert cut["completions"] == [whole["completions"][0][:before]] and cut["finish"] == ["stop"]
 
 
@@ -60,11 +61,9 @@ def test_several_stop_strings_on_the_command_line(model, capsys):
 
 def test_samples_differ_by_seed_and_repeat_with_it(model):
     def sampled(seed):
-        return generate(model, [QUESTION], GenerateSettings(num_samples=8, seed=seed, max_new_tokens=4, sampling=HOT))[0]["completions"]
+        hot = GenerateSettings(num_samples=8, seed=seed, max_new_tokens=4, sampling=HOT)
+        return generate(model, [QUESTION], hot)[0]["completions"]
 
-    from etude.engine.sampling import Sampling
-
-    HOT = Sampling(temperature=2.0)
     assert sampled(0) == sampled(0) != sampled(1)
     assert len(set(sampled(0))) > 1
 
@@ -75,6 +74,25 @@ def test_samples_differ_by_seed_and_repeat_with_it(model):
         ({"num_samples": 3}, "at temperature 0 all answers are equal"),
         ({"num_samples": 0}, "num_samples must be at least 1"),
         ({"max_new_tokens": -5}, "max_new_tokens must be at least 1, got -5"),
+        ({"search": AnswerSearch("samples"), "sampling": HOT}, "set num_samples to 2 or more"),
+        ({"search": AnswerSearch("mcts")}, "at temperature 0 all are equal: set sampling.temperature above 0"),
+        (
+            {"search": AnswerSearch("refine"), "sampling": HOT, "num_samples": 3},
+            "search.method refine and num_samples 3 exclude each other",
+        ),
+        ({"search": AnswerSearch("refine"), "stop": ["x"]}, "stop and search.method refine exclude each other"),
+        ({"search": AnswerSearch("beam"), "sampling": HOT, "stop": ["x"]}, "stop and search.method beam exclude each other"),
+        (
+            {"decoding": DECODED, "search": AnswerSearch("refine")},
+            "integrative and search.method refine exclude each other",
+        ),
+        ({"decoding": DECODED, "num_samples": 2, "sampling": HOT}, "decoding.method integrative and num_samples 2 exclude each other"),
+        ({"decoding": DECODED, "thought": Thought(budget_tokens=5)}, "integrative and thought.budget_tokens exclude each other"),
+        ({"thought": Thought(budget_tokens=5), "stop": ["x"]}, "thought.budget_tokens and stop exclude each other"),
+        (
+            {"thought": Thought(budget_tokens=5), "search": AnswerSearch("beam"), "sampling": HOT},
+            "thought.budget_tokens and search.method beam exclude each other",
+        ),
     ],
 )
 def test_settings_without_sense_are_refused(settings, message):
@@ -105,7 +123,7 @@ def test_a_line_separator_inside_a_prompt_does_not_end_its_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("a.txt", b"caf\xe9\n", "not UTF-8 text"), ("a.jsonl", b'{"prompt": 5}\n', "a.jsonl:1: expected a JSON object with `prompt`")],
+    [("a.txt", b"caf\xe9\n", "not UTF-8 text"), ("a.jsonl", b'{"prompt": ' + b"[" * 50_000, "a.jsonl:1: not JSON")],
 )
 def test_a_file_that_is_no_text_is_one_sentence(model, tmp_path, capsys, name, content, message):
     (tmp_path / name).write_bytes(content)
@@ -128,10 +146,4 @@ def test_a_prompt_that_no_tokenizer_takes_is_named_before_a_model_is_loaded(tmp_
         prompts_from(GenerateSettings(), io.StringIO(f"fine\n{prompt}\n"))
     (tmp_path / "ask.jsonl").write_text(json.dumps({"prompt": prompt}) + "\n")
     with pytest.raises(UserError, match=rf"ask\.jsonl:1: the prompt {message}$"):
-        prompts_from(GenerateSettings(file=str(tmp_path / "ask.jsonl")), io.StringIO())
-
-
-def test_a_prompts_file_nested_without_end_is_one_sentence(tmp_path):
-    (tmp_path / "ask.jsonl").write_text('{"prompt": ' + "[" * 50_000)
-    with pytest.raises(UserError, match=r"ask\.jsonl:1: not JSON"):
         prompts_from(GenerateSettings(file=str(tmp_path / "ask.jsonl")), io.StringIO())

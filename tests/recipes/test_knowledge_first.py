@@ -2,9 +2,9 @@
 
 import pytest
 import yaml
+from run_outputs import Listening, Stops
 
 from etude.cli import main
-from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.recipes.practice import practice
 from etude.training.interruption import Interrupted
@@ -54,42 +54,34 @@ def test_one_recipe_runs_knowledge_warm_start_practice_and_evaluation(recipe, to
     assert result["evaluation"] == alone["evaluation"]
     files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("run", "alone", "run/knowledge")]
     assert files[0] == files[1] != files[2]
+    (tmp_path / "run/report.html").unlink()  # as if killed before it was written
+    practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
     page = (tmp_path / "run/report.html").read_text()
     assert "Domain and general knowledge, before and after" in page and "warm start" in page
 
 
-def test_the_adaptation_has_practices_model_and_seed_and_the_settings_that_it_is_given(recipe, towns, tmp_path):
+def test_the_adaptation_has_practices_model_seed_and_machine_and_the_settings_that_it_is_given(recipe, towns, tmp_path):
     changes = {"seed": 3, "adaptation_settings": {"study.order": "knowledge_only", "study.tokens": 700}}
+    changes |= {"machine.max_tokens_per_microbatch": 512}
     practice(str(recipe), changes, run=tmp_path / "run", data=towns)
     kept = yaml.safe_load((tmp_path / "run/knowledge/configuration.yaml").read_text())
     assert (kept["seed"], kept["model"], kept["study"]["order"], kept["study"]["tokens"]) == (3, "tiny-random", "knowledge_only", 700)
+    assert kept["machine"]["max_tokens_per_microbatch"] == 512
 
 
 def test_who_is_stopped_while_it_adapts_goes_on_there(recipe, towns, tmp_path):
     whole = practice(str(recipe), run=tmp_path / "whole", data=towns)
 
-    class Stops(Silent):
-        def step(self, phase, step, metrics, timings):
-            if (phase, step) == ("knowledge", 2):
-                raise Interrupted(15)
-
     with pytest.raises(Interrupted):
-        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops())
-    said = []
-    reporter = Silent()
-    reporter.say = said.append
-    assert practice(str(recipe), run=tmp_path / "run", data=towns, resume=True, reporter=reporter) == whole
-    assert any(line.startswith("knowledge: going on from step ") for line in said)
+        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops("knowledge", 2))
+    listening = Listening()
+    assert practice(str(recipe), run=tmp_path / "run", data=towns, resume=True, reporter=listening) == whole
+    assert any(line.startswith("knowledge: going on from step ") for line in listening.said)
 
 
-def test_another_machine_reaches_the_adaptation_and_other_settings_of_it_are_refused(recipe, towns, tmp_path):
-    class Stops(Silent):
-        def step(self, phase, step, metrics, timings):
-            if (phase, step) == ("warm_start", 1):
-                raise Interrupted(15)
-
+def test_it_goes_on_on_another_machine_but_not_with_other_settings_of_the_adaptation(recipe, towns, tmp_path):
     with pytest.raises(Interrupted) as stop:
-        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops())
+        practice(str(recipe), run=tmp_path / "run", data=towns, reporter=Stops("warm_start", 1))
     assert stop.value.note.count("--resume") == 1
     kept = (towns / "towns.yaml").read_text()
     (towns / "towns.yaml").write_text(kept.replace("tokens: 1500", "tokens: 1600"))
@@ -97,16 +89,7 @@ def test_another_machine_reaches_the_adaptation_and_other_settings_of_it_are_ref
         practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
     (towns / "towns.yaml").write_text(kept)
     practice(str(recipe), {"machine.max_tokens_per_microbatch": 512}, run=tmp_path / "run", data=towns, resume=True)
-    begun = practice(str(recipe), {"machine.max_tokens_per_microbatch": 512}, run=tmp_path / "small", data=towns)
-    assert begun["status"] == "finished"
-    assert yaml.safe_load((tmp_path / "small/knowledge/configuration.yaml").read_text())["machine"]["max_tokens_per_microbatch"] == 512
-
-
-def test_a_page_that_is_missing_is_made_again_with_its_knowledge(recipe, towns, tmp_path):
-    practice(str(recipe), run=tmp_path / "run", data=towns)
-    (tmp_path / "run/report.html").unlink()
-    practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
-    assert "Domain and general knowledge, before and after" in (tmp_path / "run/report.html").read_text()
+    assert RunFolder(tmp_path / "run").read_json("result.json")["status"] == "finished"
 
 
 def test_a_file_of_the_adaptation_that_is_missing_leaves_no_folder(recipe, towns, tmp_path):

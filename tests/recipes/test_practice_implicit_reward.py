@@ -1,11 +1,7 @@
 """Practice with process rewards by a second model that learns from outcomes."""
 
 import pytest
-
-from etude.errors import UserError
-from etude.files import read_jsonl
-from etude.settings.configuration import find_configuration
-from etude.training.parse import parse_practice
+from run_outputs import practised
 
 IMPLICIT = {
     "implicit_reward.coef": 1.0,
@@ -13,18 +9,14 @@ IMPLICIT = {
     "implicit_reward.optimizer.learning_rate": 1e-3,
     "learn.optimizer.learning_rate": 5e-4,
 }
-@pytest.fixture(scope="module")
-def whole(small, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("implicit") / "run"
-    small(folder, IMPLICIT)
-    return folder
 
 
-def test_it_is_asked_before_it_learns_and_changes_what_is_learned(whole, finished):
-    rows = [row for row in read_jsonl(whole / "metrics.jsonl") if row["phase"] == "practice"]
+def test_it_is_asked_before_it_learns_and_changes_what_is_learned(small, tmp_path, finished):
+    small(tmp_path / "run", IMPLICIT)
+    rows = practised(tmp_path / "run")
     assert rows[0]["implicit_reward/auc_within_task"] in (0.5, None) and rows[0]["implicit_reward/loss"] == pytest.approx(0.6931, abs=1e-3)
     assert len({row["implicit_reward/loss"] for row in rows}) == len(rows)
-    assert (whole / "model" / "model.safetensors").read_bytes() != (finished / "model" / "model.safetensors").read_bytes()
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() != (finished / "model" / "model.safetensors").read_bytes()
 
 
 def test_without_anything_learned_it_changes_nothing(small, tmp_path):
@@ -32,8 +24,5 @@ def test_without_anything_learned_it_changes_nothing(small, tmp_path):
     slow = IMPLICIT | {"implicit_reward.optimizer.warmup_steps": 10**9, "steps": 2}
     small(tmp_path / "with", slow)
     small(tmp_path / "without", {"learn.optimizer.learning_rate": 5e-4, "steps": 2})
-    with_it, without = (
-        [row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["phase"] == "practice"] for name in ("with", "without")
-    )
-    for row, plain in zip(with_it, without, strict=True):
+    for row, plain in zip(practised(tmp_path / "with"), practised(tmp_path / "without"), strict=True):
         assert {name: row[name] for name in plain} == plain

@@ -1,7 +1,8 @@
 """Practice under a policy of what is kept of the context; answers under one."""
 
-import gzip
 import json
+
+from run_outputs import attempts_of
 
 from etude.device.machine import Machine
 from etude.engine.sampling import GREEDY

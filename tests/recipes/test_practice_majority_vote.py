@@ -5,20 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_outputs import Listening, assert_resumes, attempts_of, practised
 from safetensors.torch import load_file
 
 from etude.callbacks.vote_calibration import without_labelled
-from etude.console.reporter import Silent
 from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.files import read_jsonl
 from etude.recipes.practice import Loop
-from etude.settings.configuration import find_configuration
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
-from etude.training.parse import parse_practice
-from etude.training.run_folder import RunFolder
 
 PROBED = {"reward": "majority_vote", "vote_calibration.n": 8, "vote_calibration.every": 2, "vote_calibration.target_precision": 0.2}
 CONSTANT = {
@@ -33,12 +29,9 @@ CONSTANT = {
 """One letter to any question is the easiest to agree on."""
 
 
-def test_scores_are_the_majoritys_and_need_no_answers(small, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_scores_are_the_majoritys_and_need_no_answers(small, letter_files, tmp_path):
     rows = [{"question": row["question"]} for row in letters("train", 60, seed=0)]
     Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in letters("shown", 40, seed=0)))
-    Path("test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in letters("test", 20, seed=0)))
     files = {"tasks.path": ["train.jsonl"], "warm_start.path": ["shown.jsonl"], "evaluation.path": ["test.jsonl"]}
     result = small(tmp_path / "run", files | {"reward": "majority_vote", "rollout.max_new_tokens": 4})
     steps = practised(tmp_path / "run")
@@ -48,14 +41,14 @@ def test_scores_are_the_majoritys_and_need_no_answers(small, tmp_path, monkeypat
 
 def test_labelled_tasks_say_which_majorities_are_believed(small, tmp_path):
     small(tmp_path / "run", PROBED)
-    shares = [row["vote_calibration/min_vote_share"] for row in practised(tmp_path / "run")]
+    rows = practised(tmp_path / "run")
+    shares = [row["vote_calibration/min_vote_share"] for row in rows]
     assert shares[0] == shares[1] and shares[2] == shares[3]  # asked anew every second step
     assert all(0.25 <= share <= 2.0 for share in shares)
-    plain = {row["step"]: row["completion_tokens"] * 24 for row in practised(tmp_path / "run")}
-    spent = [row["sampled_tokens"] - plain[row["step"]] for row in practised(tmp_path / "run")]
+    spent = [row["sampled_tokens"] - row["completion_tokens"] * 24 for row in rows]
     assert spent[0] > 0 and spent[2] > 0 and spent[1] == spent[3] == pytest.approx(0)
     asked = [task.key for task in load_tasks(TaskSource(function="etude.tiny:letters"), split="train", n=8, seed=0)]
-    assert not {row["task"] for step in range(1, 5) for row in RunFolder(tmp_path / "run").read_attempts(step)} & set(asked)
+    assert not {row["task"] for row in attempts_of(tmp_path / "run")} & set(asked)
 
 
 def test_no_labelled_task_was_shown_and_none_is_practised_on():
@@ -92,25 +85,15 @@ def test_practice_rolls_back_to_what_was_sound_and_a_killed_run_does_too(small, 
     for name in (f"step-{len(steps):05d}/model.safetensors", "../model/model.safetensors"):
         ends, begun = (load_file(path) for path in (kept / name, kept / f"step-{held:05d}/model.safetensors"))
         assert all(torch.equal(ends[key], begun[key]) for key in ends)
-    with killed(Loop, "apply", lambda loop, step, decision: step == len(steps)):
-        small(tmp_path / "killed", how)
-    small(tmp_path / "killed", how, resume=True)
-    for name in SAME:
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_resumes(small, how, tmp_path, killed(Loop, "apply", lambda loop, step, decision: step == len(steps)), tmp_path / "whole")
     assert "practice was rolled back and stopped" in write_report([tmp_path / "whole"], tmp_path / "page.html").read_text()
 
 
 def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
-    said = []
-
-    class Listening(Silent):
-        def say(self, text):
-            said.append(text)
-
-    short = CONSTANT | {"steps": 8}
-    warned = small(tmp_path / "warned", short, reporter=Listening())
+    listening, short = Listening(), CONSTANT | {"steps": 8}
+    warned = small(tmp_path / "warned", short, reporter=listening)
     off = small(tmp_path / "off", short | {"collapse": False})
-    assert sum("collapse at step" in line for line in said) == 1 and "collapse" in warned and "collapse" not in off
+    assert sum("collapse at step" in line for line in listening.said) == 1 and "collapse" in warned and "collapse" not in off
     assert {**warned, "collapse": None} == {**off, "collapse": None}
 
 

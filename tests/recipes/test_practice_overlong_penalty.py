@@ -3,14 +3,13 @@
 import json
 
 import pytest
+from run_outputs import attempts_of, practised
 
 from etude.cli import main
 from etude.device.machine import Machine
 from etude.errors import UserError
-from etude.files import read_jsonl
 from etude.recipes.evaluate import evaluate, parse_evaluate
-from etude.recipes.generate import GenerateSettings, generate, parse_generate
-from etude.training.run_folder import RunFolder
+from etude.recipes.generate import generate, parse_generate
 
 QUESTION = "repeat c after 1234: c"
 THOUGHT = {"evaluation.thought.budgets": [0, 3], "evaluation.thought.cue": "so ", "evaluation.thought.answer_tokens": 2}
@@ -26,11 +25,11 @@ def run(small, tmp_path_factory):
 
 
 def test_lengths_are_told_and_change_what_is_learned_but_not_what_is_measured_before(run, finished):
-    rows, plain = ([row for row in read_jsonl(path / "metrics.jsonl") if row["phase"] == "practice"] for path in (run, finished))
+    rows, plain = practised(run), practised(finished)
     assert all(0 <= row["overlong_penalty/masked"] <= row["overlong_penalty/penalised"] <= 1 for row in rows)
     assert rows[0]["overlong_penalty/penalised"] > 0
     assert "overlong_penalty/penalised" not in plain[0] and rows[0]["score"] == plain[0]["score"] and rows[0] != plain[0]
-    attempts = [row for step in range(1, 5) for row in RunFolder(run).read_attempts(step)]
+    attempts = attempts_of(run)
     assert {row["score"] for row in attempts} <= {0.0, 1.0}
     assert {row["advantage"] is None for row in attempts if row["finish"] == "length"} <= {True}
 
@@ -54,6 +53,10 @@ def test_the_saved_model_is_measured_as_its_run_said(run):
 
 
 def test_an_answer_is_given_behind_a_thought(run, tmp_path, capsys):
+    with pytest.raises(UserError, match=r"thought.budget_tokens must be at least 0"):
+        parse_generate(str(run / "model"), ["--thought.budget_tokens", "-1"])
+    with pytest.raises(UserError, match=r"leaves no room for a prompt"):
+        generate(str(run / "model"), [QUESTION], {"thought.budget_tokens": 300})
     model = str(run / "model")
     options = ["--thought.budget_tokens", "5", "--thought.cue", "so ", "--thought.answer_tokens", "3", "--machine.dtype", "float32"]
     assert main(["generate", model, "--prompt", QUESTION, *options, "--json", str(tmp_path / "out.json")]) == 0
@@ -64,45 +67,3 @@ def test_an_answer_is_given_behind_a_thought(run, tmp_path, capsys):
     rows = generate(model, [QUESTION, "more"], sampled)
     assert [len(row["completions"]) for row in rows] == [3, 3] == [len(row["thought"]["ends_taken_back"]) for row in rows]
     assert rows == generate(model, [QUESTION, "more"], sampled)
-
-
-def test_without_a_budget_answers_are_what_they_were(run):
-    plain = generate(str(run / "model"), [QUESTION], GenerateSettings(max_new_tokens=4, machine=FLOAT32))
-    assert set(plain[0]) == {"prompt", "completions", "finish"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--thought.budget_tokens", "5", "--stop", "x"], "thought.budget_tokens and stop exclude each other"),
-        (
-            ["--thought.budget_tokens", "5", "--search", "beam", "--sampling.temperature", "1"],
-            "thought.budget_tokens and search.method beam exclude each other",
-        ),
-        (["--thought.budget_tokens", "-1"], "thought.budget_tokens must be at least 0"),
-        (["--thought.budget_tokens", "300"], "leaves no room for a prompt"),
-    ],
-)
-def test_wrong_thoughts_are_one_sentence(arguments, said, run, capsys):
-    assert main(["generate", str(run / "model"), "--prompt", QUESTION, *arguments]) == 2
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        (
-            {"rollout.search.method": "refine"},
-            "overlong_penalty measures one answer, not several turns, and rollout.search.method refine is set: set it to samples, or",
-        ),
-        (
-            {"overlong_penalty.buffer_tokens": 5},
-            r"overlong_penalty.buffer_tokens is 5, more than an answer may have \(rollout.max_new_tokens 4\)",
-        ),
-        ({"synthetic_tasks.method": "svs"}, "which tasks that the model writes do not go by: set it to 0, or leave synthetic_tasks out"),
-        ({"evaluation.thought.budgets": [-3]}, "evaluation.thought.budgets must be at least 0"),
-    ],
-)
-def test_lengths_that_make_no_sense_are_told_before_anything_is_loaded(changes, said, small, tmp_path):
-    with pytest.raises(UserError, match=said):
-        small(tmp_path / "run", LENGTH | changes)

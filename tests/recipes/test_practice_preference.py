@@ -4,14 +4,12 @@ import itertools
 import json
 
 import pytest
+from run_outputs import assert_resumes, practised
 
-from etude.errors import UserError
 from etude.files import read_jsonl
 from etude.learn.preference import Preferring
 from etude.recipes.practice import practice
-from etude.settings.configuration import find_configuration
 from etude.tiny import letters
-from etude.training.parse import parse_practice
 
 PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimizer.learning_rate": 3e-4}
 WAYS = {
@@ -25,18 +23,16 @@ WAYS = {
         "rollout.search.steps.max_tokens": 1,
     },
 }
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_it_learns_from_pairs_and_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3, way):
     options = PREFER | WAYS[way]
-    small(tmp_path / "whole", options)
-    rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "practice"]
+    assert_resumes(small, options | {"save_steps": 3}, tmp_path, killed_behind_step_3)
+    rows = practised(tmp_path / "whole")
     learned = [row for row in rows if row["pairs"]]
     assert len(learned) >= 2 and all(row["preference_loss"] >= 0 and row["gradient_norm"] > 0 for row in learned)
     assert not any("likelihood_loss" in row or "policy_loss" in row for row in rows)
-    with killed_behind_step_3:
-        small(tmp_path / "killed", options | {"save_steps": 3})
-    small(tmp_path / "killed", options | {"save_steps": 3}, resume=True)
-    assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
 
 
 def test_practice_by_preference_raises_the_accuracy(tmp_path):
@@ -46,23 +42,15 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
 
 
-# ---------------------------------------------------------------------- files
-
-
-@pytest.fixture
-def compared(tmp_path):
-    """A file of answers to the tiny recipe's kind of question: right ones preferred to ones that repeat another letter."""
-    rows = []
+def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, killed):
+    """Right ones are preferred to ones that repeat another letter."""
+    compared = []
     for row in letters("comparisons", 80, seed=1):
         wrong = row["answer"].translate(str.maketrans("abcdefghij", "bcdefghija"))
-        rows.append({"prompt": row["question"], "chosen": row["worked"] if "worked" in row else row["answer"], "rejected": wrong})
+        compared.append({"prompt": row["question"], "chosen": row.get("worked", row["answer"]), "rejected": wrong})
     path = tmp_path / "compared.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, killed, compared):
-    options = {"preferences.path": [str(compared)], "preferences.steps": 6, "preferences.optimizer.learning_rate": 1e-3}
+    path.write_text("".join(json.dumps(row) + "\n" for row in compared))
+    options = {"preferences.path": [str(path)], "preferences.steps": 6, "preferences.optimizer.learning_rate": 1e-3}
     result = small(tmp_path / "whole", options)
     rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "preference"]
     assert len(rows) == 6 and rows[0]["preference_loss"] > rows[-1]["preference_loss"]
@@ -71,7 +59,4 @@ def test_answers_that_somebody_compared_are_learned_from_before_practice(small, 
     assert result["tasks"]["comparisons"] == 80
     assert "Preference" in (tmp_path / "whole" / "report.html").read_text()
     calls = itertools.count(1)
-    with killed(Preferring, "update", lambda *_: next(calls) == 6):
-        small(tmp_path / "killed", options)
-    small(tmp_path / "killed", options, resume=True)
-    assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
+    assert_resumes(small, options, tmp_path, killed(Preferring, "update", lambda *_: next(calls) == 6), tmp_path / "whole")

@@ -1,15 +1,13 @@
 """Practice on attempts that are revised, from the command to the report."""
 
-import gzip
 import itertools
 import json
 
 import pytest
+from run_outputs import assert_resumes, assert_same, attempts_of, practised
 
 from etude.cli import main
 from etude.engine.completion import Completion
-from etude.errors import UserError
-from etude.files import read_jsonl
 from etude.recipes.estimate import estimate
 from etude.recipes.practice import Loop, practice
 from etude.rollouts.attempts import Attempt, Group
@@ -28,6 +26,8 @@ WAYS = {
     "imitation": REFINE | {"learn.method": "imitation", "rollout.refine.turns": 3},
     "random": REFINE | {"reward": "random", "kl_penalty.kl_coef": 0.01},
 }
+
+
 @pytest.fixture(scope="module", params=WAYS)
 def run(request, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param) / "run"
@@ -37,12 +37,11 @@ def run(request, small, tmp_path_factory):
 
 def test_one_turn_is_plain_practice_to_the_byte(small, finished, tmp_path):
     small(tmp_path / "run", REFINE | {"rollout.refine.turns": 1, "learn.turn_discount": 0.3})
-    assert all((tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes() for name in SAME)
-    assert attempts_of(tmp_path / "run") == attempts_of(finished)
+    assert_same(tmp_path / "run", finished)
 
 
 def test_first_turns_are_those_of_plain_practice(run, finished):
-    plain, found = ([row for row in rows_of(folder) if row["step"] == 1] for folder in (finished, run[0]))
+    plain, found = ([row for row in attempts_of(folder) if row["step"] == 1] for folder in (finished, run[0]))
     assert [row["key"] for row in found] == [row["key"] for row in plain]
     assert [row["turns"][0]["text"] if "turns" in row else row["text"] for row in found] == [row["text"] for row in plain]
 
@@ -50,7 +49,7 @@ def test_first_turns_are_those_of_plain_practice(run, finished):
 def test_what_is_kept_of_attempts_is_what_the_metrics_say(run):
     folder, options = run
     for metrics in practised(folder):
-        rows = [row for row in rows_of(folder) if row["step"] == metrics["step"]]
+        rows = [row for row in attempts_of(folder) if row["step"] == metrics["step"]]
         revised = [row["turns"] for row in rows if "turns" in row]
         assert len(rows) == 24 and metrics["revised"] == len(revised) / 24
         assert metrics["sampled_tokens"] == sum(row["tokens"] for row in rows) == pytest.approx(24 * metrics["completion_tokens"])
@@ -71,7 +70,7 @@ def test_what_is_kept_of_attempts_is_what_the_metrics_say(run):
 
 
 def test_nobody_is_told_what_is_right(run):
-    for row in rows_of(run[0]):
+    for row in attempts_of(run[0]):
         for turn in row.get("turns", [])[:-1]:
             assert f"'{row['answer']}'" not in turn["told"] or turn["text"] == row["answer"]
 
@@ -81,17 +80,14 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(run, small, tmp_path, k
     folder, options = run
     calls = itertools.count(1)
     in_a_revision = killed(TimedJudge, "__call__", lambda *_: next(calls) == 3)
-    with in_a_revision if place.startswith("in") else killed_behind_step_3:
-        small(tmp_path / "run", options | {"save_steps": 3})
-    small(tmp_path / "run", options | {"save_steps": 3}, resume=True)
-    assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME)
-    assert attempts_of(tmp_path / "run") == attempts_of(folder)
+    killing = in_a_revision if place.startswith("in") else killed_behind_step_3
+    assert_resumes(small, options | {"save_steps": 3}, tmp_path, killing, folder)
 
 
 def test_judging_meanwhile_changes_nothing(small, tmp_path):
     for name, meanwhile in (("meanwhile", True), ("afterwards", False)):
         small(tmp_path / name, REFINE | {"async_verifiers": meanwhile, "steps": 2})
-    assert all((tmp_path / "meanwhile" / name).read_bytes() == (tmp_path / "afterwards" / name).read_bytes() for name in SAME)
+    assert_same(tmp_path / "meanwhile", tmp_path / "afterwards")
 
 
 def test_practice_in_turns_raises_the_accuracy_and_puts_more_right(tmp_path):

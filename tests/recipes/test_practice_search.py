@@ -1,21 +1,16 @@
 """Practice on attempts that were searched for."""
 
-import gzip
 import itertools
-import json
 
 import pytest
+from run_outputs import assert_resumes, attempts_of, practised
 
-from etude.errors import UserError
-from etude.files import read_jsonl
 from etude.recipes.practice import practice
 from etude.rollouts import tree_search
 from etude.rollouts.search.node_values import Outcomes
 from etude.rollouts.tree import Tree
-from etude.settings.configuration import find_configuration
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
-from etude.training.parse import parse_practice
 
 STEPS = {"rollout.search.steps.end": "tokens", "rollout.search.steps.max_tokens": 1, "rollout.search.width": 2}
 METHODS = {
@@ -24,6 +19,8 @@ METHODS = {
     "vine": {"rollout.search.method": "vine", "rollout.search.chains": 2, "learn.advantage": "vineppo"},
     "tree": {"rollout.search.method": "tree", "rollout.search.chains": 2, "learn.advantage": "treerl"},
 }
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def searched(request, small, tmp_path_factory):
     folder, options = tmp_path_factory.mktemp(request.param) / "run", STEPS | METHODS[request.param]
@@ -33,17 +30,15 @@ def searched(request, small, tmp_path_factory):
 
 def test_practice_learns_from_what_was_searched_for(searched):
     folder, options = searched
-    rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    rows, attempts = practised(folder), attempts_of(folder)
     assert all(row["sampled_tokens"] > 0 for row in rows)
     assert len(rows) == 4 and all(row["groups"] == 6 and row["policy_loss"] is not None for row in rows if row["groups_without_signal"] < 6)
-    assert any(json.loads(line)["advantage"] for content in attempts_of(folder).values() for line in content.splitlines())
-    for content in attempts_of(folder).values():
-        kept = [json.loads(line) for line in content.splitlines()]
-        assert {row["score"] for row in kept} <= {0.0, 1.0}
-        for task in {row["task"] for row in kept}:
-            own = [row for row in kept if row["task"] == task]
-            if "learn.advantage" not in options:
-                assert sum(row["advantage"] for row in own) == pytest.approx(0, abs=1e-9)
+    assert any(row["advantage"] for row in attempts) and {row["score"] for row in attempts} <= {0.0, 1.0}
+    if "learn.advantage" not in options:
+        sums = dict.fromkeys(((row["step"], row["task"]) for row in attempts), 0.0)
+        for row in attempts:
+            sums[row["step"], row["task"]] += row["advantage"]
+        assert list(sums.values()) == pytest.approx([0.0] * len(sums), abs=1e-9)
 
 
 @pytest.mark.parametrize("place", ["in the middle of a search", "behind one that is kept"])
@@ -51,28 +46,18 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(searched, small, tmp_pa
     folder, options = searched
     calls = itertools.count(1)
     in_a_search = killed(Outcomes, "__call__", lambda *_: next(calls) == 6)
-    with in_a_search if place.startswith("in") else killed_behind_step_3:
-        small(tmp_path / "run", options | {"save_steps": 3})
-    small(tmp_path / "run", options | {"save_steps": 3}, resume=True)
-    assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME)
-    assert attempts_of(tmp_path / "run") == attempts_of(folder)
-    assert trees_of(tmp_path / "run") == trees_of(folder)
+    killing = in_a_search if place.startswith("in") else killed_behind_step_3
+    assert_resumes(small, options | {"save_steps": 3}, tmp_path, killing, folder)
 
 
 def test_trees_are_kept_and_drawn(searched):
     folder, _ = searched
-    trees = [json.loads(line) for content in trees_of(folder).values() for line in content.splitlines()]
+    trees = attempts_of(folder, "trees")
     assert len(trees) == 4 * 6 and all(tree["nodes"][0]["parent"] is None for tree in trees)
-    attempts = [json.loads(line) for content in attempts_of(folder).values() for line in content.splitlines()]
     ends = [node["drawn"] for tree in trees for node in tree["nodes"] if node["finish"]]
-    assert sum(ends) == len(attempts)
+    assert sum(ends) == len(attempts_of(folder))
     page = (folder / "report.html").read_text()
     assert page.count('<svg class="tree"') == 3 and 'href="#trees"' in page
-
-
-def test_search_alone_names_the_method():
-    settings = parse_practice(find_configuration("practice", "tiny"), ["--search", "mcts"])
-    assert settings.rollout.search.method == "mcts" and settings.rollout.is_search
 
 
 def test_what_is_sampled_for_a_task_stays_within_its_budget(small, tmp_path, monkeypatch):

@@ -5,33 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from run_outputs import assert_resumes, attempts_of, practised
 
 from etude.decoding.decode import decode
-from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.files import read_jsonl
-from etude.tasks.sources import TaskSource
 from etude.tiny import letters
-from etude.training.run_folder import RunFolder
-from etude.training.settings import PracticeSettings
 
 TAUGHT = {"reward": "self_training", "learn.method": "imitation"}
 SINGLE = TAUGHT | {"self_training.decoding.method": "majority", "self_training.decoding.k": 1}
+
+
 def groups_of(folder, step=1):
     """The attempts of a step, by task."""
-    found = {}
-    for row in RunFolder(folder).read_attempts(step):
-        found.setdefault(row["task"], []).append(row)
-    return list(found.values())
+    rows = [row for row in attempts_of(folder) if row["step"] == step]
+    return [[row for row in rows if row["task"] == task] for task in dict.fromkeys(row["task"] for row in rows)]
 
 
 @pytest.mark.parametrize("method", ["integrative", "self_reflection", "layer_candidates", "abstain", "integrative_original"])
-def test_an_answer_by_any_method_is_learned_from_and_needs_no_gold_answers(small, tmp_path, monkeypatch, method):
-    monkeypatch.chdir(tmp_path)
+def test_an_answer_by_any_method_is_learned_from_and_needs_no_gold_answers(small, letter_files, tmp_path, method):
     rows = [{"question": row["question"]} for row in letters("train", 60, seed=0)]
     Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, number in (("shown", 40), ("test", 20)):
-        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in letters(name, number, seed=0)))
     files = {"tasks.path": ["train.jsonl"], "warm_start.path": ["shown.jsonl"], "evaluation.path": ["test.jsonl"]}
     result = small(tmp_path / "run", files | TAUGHT | {"self_training.decoding.method": method, "self_training.decoding.k": 2, "steps": 2})
     assert result["feedback_counts"]["own_answers"] == 2 * 6
@@ -60,7 +53,7 @@ def test_a_single_sample_that_is_imitated_is_plain_self_training(small, tmp_path
 
 def test_a_task_that_comes_twice_in_a_step_is_sampled_anew(small, tmp_path):
     small(tmp_path / "run", TAUGHT | {"n": 2, "steps": 1, "rollout.tasks_per_step": 6})
-    rows = RunFolder(tmp_path / "run").read_attempts(1)
+    rows = attempts_of(tmp_path / "run")
     assert len(rows) == 30 and len({row["key"] for row in rows if "view" not in row}) == 24
 
 
@@ -98,12 +91,7 @@ def test_samples_grow_alike_when_joint_answers_are_imitated(small, tmp_path):
 
 
 def test_a_killed_run_ends_as_one_that_was_not(small, tmp_path, killed_behind_step_3):
-    small(tmp_path / "whole", TAUGHT)
-    with killed_behind_step_3:
-        small(tmp_path / "killed", TAUGHT)
-    small(tmp_path / "killed", TAUGHT, resume=True)
-    for name in SAME:
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_resumes(small, TAUGHT, tmp_path, killed_behind_step_3)
 
 
 def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch):

@@ -4,22 +4,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from run_outputs import attempts_of, practised
 
 from etude.callbacks.synthetic_tasks import SyntheticTasks, Writer
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.files import read_jsonl
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.settings import RolloutSettings
 from etude.rollouts.synthetic.settings import SyntheticTasksSettings
-from etude.settings.configuration import find_configuration
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
 from etude.training.ledger import Ledger
-from etude.training.parse import check_settings, parse_practice
-from etude.training.run_folder import RunFolder
 
 PENS = Task("Ann has 7 pens and gives 2 to Bob. How many are left?", "5", "numeric")
 CAKES = Task("Kim baked 4 cakes and ate 1. How many are left?", "3", "numeric")
@@ -137,14 +134,10 @@ def test_the_ledger_keeps_the_tasks_that_were_written(tmp_path):
 def test_written_tasks_are_solved_and_judged_beside_those_of_the_step(small, tmp_path, method):
     settings = {"synthetic_tasks.method": method, "synthetic_tasks.max_new_tokens": 24, "curriculum.method": "weakness"}
     result = small(tmp_path / "whole", settings)
-    steps = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "practice"]
-    assert (
-        sum(row["synthetic_tasks/written"] for row in steps) > 0
-        and all(row["groups"] == 6 for row in steps)
-        and result["status"] == "finished"
-    )
-    attempts = [RunFolder(tmp_path / "whole").read_attempts(row["step"]) for row in steps]
-    solved = [sum(row.get("made") == "a problem of its own" for row in rows) for rows in attempts]
+    steps, rows = practised(tmp_path / "whole"), attempts_of(tmp_path / "whole")
+    assert result["status"] == "finished" and all(step["groups"] == 6 for step in steps)
+    assert sum(step["synthetic_tasks/written"] for step in steps) > 0
+    solved = [sum(row.get("made") == "a problem of its own" for row in rows if row["step"] == step["step"]) for step in steps]
     by_verifier = solved if method == "svs" else [0] * len(steps)  # a proposer's are judged by a majority vote
     assert sum(solved) > 0 and [row["judged"] for row in steps] == [24 + number for number in by_verifier]
 

@@ -13,7 +13,7 @@ from etude.training.parse import parse_practice
 
 IMITATE, PREFER = "--learn.method imitation ", "--learn.method preference "
 VOTED, TAUGHT = "--reward majority_vote ", f"--reward self_training {IMITATE}"
-COMBINED = "--reward combined "
+COMBINED, DROPOUT = "--reward combined ", "--learn.lora.rank 2 --learn.lora.dropout 0.1 "
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,12 @@ COMBINED = "--reward combined "
             r"may make 3 updates \(learn\.epochs x learn\.minibatches_per_epoch\)",
         ),
         ("--learn.advantage pass_at_k --learn.pass_k 8", "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
+        (f"{DROPOUT} --warm_start.steps 0", "learn.lora.dropout is 0.1, but no update imitates"),
+        (f"{DROPOUT} --warm_start.steps 0 {PREFER}", "learn.lora.dropout is 0.1, but no update imitates"),
+        (
+            f"{DROPOUT} {IMITATE} --replay.path x.jsonl --replay.ratio 0.1 --replay.kl_coef 0.1",
+            "replay.kl_coef compares the model with its start, which learn.lora.dropout 0.1 changes: set one of them to 0",
+        ),
         # rewards
         ("--max_unscored_share 1.5", r"max_unscored_share must be in \[0, 1\], got 1.5"),
         ("--reward judge", "reward judge needs a judge: set judge.model"),
@@ -97,6 +103,9 @@ COMBINED = "--reward combined "
         ("--implicit_reward.optimizer.learning_rate 1e-3", "implicit_reward.coef must be set"),
         ("--reward_shaping.weight 0.5", "reward_shaping.method must be set"),
         ("--overlong_penalty.penalty_weight 0.5", "overlong_penalty changes nothing"),
+        ("--overlong_penalty.buffer_tokens 5", r"buffer_tokens is 5, more than an answer may have \(rollout.max_new_tokens 4\)"),
+        ("--overlong_penalty.buffer_tokens 3 --synthetic_tasks.method svs", "set it to 0, or leave synthetic_tasks out"),
+        ("--evaluation.thought.budgets '[-3]'", "evaluation.thought.budgets must be at least 0"),
         ("--gate.every 2", r"probe is false and gate\.max_divergence null, .*: set the probe to true, max_divergence to"),
         ("--gate.every 2 --retention.probe true --gate.action raise_replay", "there is no replay: set replay.path and replay.ratio"),
         ("--gate.max_accuracy_drop 0.1", r"callbacks\.gate\.every must be set: it has no default"),
@@ -108,3 +117,8 @@ COMBINED = "--reward combined "
 def test_settings_that_make_no_sense_are_one_sentence(given, said):
     with pytest.raises(UserError, match=said):
         parse_practice(find_configuration("practice", "tiny"), shlex.split(given))
+
+
+@pytest.mark.parametrize("given", [DROPOUT, f"{DROPOUT} --warm_start.steps 0 {IMITATE} --replay.path x.jsonl --replay.ratio 0.1"])
+def test_dropout_is_for_updates_that_imitate(given):
+    assert parse_practice(find_configuration("practice", "tiny"), shlex.split(given)).learn.lora.dropout == 0.1

@@ -1,13 +1,9 @@
 """Searches by what a step model says, and the file that it is saved in."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from etude.cli import main
 from etude.device.machine import Device, Machine
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
@@ -151,24 +147,3 @@ def test_evaluate_and_generate_search_by_the_step_model_of_the_folder(saved, sea
     given = {"recipe": "tiny", "evaluation.n": 10, "evaluation.pass_n": 0, "evaluation.num_samples": 3, "machine.dtype": "float32"}
     given |= {f"search.{name}": value for name, value in search.items()} | {"search.steps.end": "tokens", "search.steps.max_tokens": 1}
     assert 0 <= evaluate(str(saved), given)["evaluation"][0]["search_accuracy"] <= 1
-
-
-def test_the_command_says_what_a_folder_lacks(finished, saved, capsys, tmp_path):
-    given = ["--search", "beam", "--search.value", "step_model", "--sampling.temperature", "1", "--prompt", "repeat a after 1: a"]
-    assert main(["generate", str(finished / "model"), *given]) == 2
-    assert "has none (no step_model.safetensors in its folder)" in capsys.readouterr().err
-    assert main(["generate", str(saved), *given, "--json", str(tmp_path / "found.json")]) == 0
-    assert len(json.loads(Path(tmp_path / "found.json").read_text())) == 1
-
-
-@pytest.mark.parametrize(
-    ("search", "said"),
-    [
-        ({"method": "mcts", "to_end": False}, "search.value to step_model .they are mcts and likelihood."),
-        ({"method": "beam", "value": "step_model", "to_end": False}, "set search.method to mcts"),
-        ({"method": "samples", "value": "step_model"}, "has no effect on search.method samples, where answers are chosen by majority"),
-    ],
-)
-def test_what_makes_no_sense_is_one_sentence(search, said):
-    with pytest.raises(UserError, match=said):
-        AnswerSearch(**search)

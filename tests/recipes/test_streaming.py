@@ -12,11 +12,6 @@ from etude.recipes.generate import GenerateSettings, generate
 QUESTION = "repeat c after 1234: c"
 
 
-@pytest.fixture
-def model(finished):
-    return str(finished / "model")
-
-
 @pytest.mark.parametrize("method", ["none", *METHODS])
 def test_what_is_written_is_the_answer(method):
     how = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0), min_confidence=0.0)

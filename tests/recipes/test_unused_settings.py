@@ -6,7 +6,6 @@ import pytest
 
 from etude.cli import main
 from etude.engine.sampling import Sampling
-from etude.errors import UserError
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
@@ -76,6 +75,10 @@ def test_recipes_that_ship_set_nothing_unused_settings(recipe):
         ),
         ({"gate.every": 2, "gate.max_divergence": 1, "gate.factor": 3}, "callbacks.gate.factor: callbacks.gate.action is rollback"),
         (
+            {"gate.every": 1, "retention.probe": True, "gate.divergence_n": 9},
+            "callbacks.gate.divergence_n: callbacks.gate.max_divergence is null",
+        ),
+        (
             {"gate.every": 2, "gate.max_divergence": 1, "gate.max_accuracy_drop": 0.1},
             "callbacks.gate.max_accuracy_drop: retention.probe is false",
         ),
@@ -104,12 +107,6 @@ def test_what_nothing_reads_is_told_with_the_reason(changes, said):
 )
 def test_what_is_read_is_not_told(changes):
     assert unused_settings(settings(**changes)) == []
-
-
-@pytest.mark.parametrize("changes", [{"step_model.hidden": 8}, {"rationalize.hint": "It is {answer}.", "learn.method": "imitation"}])
-def test_a_setting_of_a_callback_lists_it(changes):
-    name, _, field = next(iter(changes)).partition(".")
-    assert getattr(settings(**changes).callbacks[name], field) == changes[f"{name}.{field}"]
 
 
 def test_every_method_says_which_settings_of_a_search_it_reads():

@@ -21,11 +21,6 @@ def test_equal_texts_at_one_task_differ_by_their_place():
     assert set(scores(0, 0.5, [PAIRS[0]] * 50)) == {0.0, 1.0}
 
 
-def test_odd_text_and_no_text_are_fine():
-    assert scores(0, 1.0, [("\ud800", Task("question"))]) == [1.0]
-    assert scores(0, 0.5, []) == []
-
-
 def test_a_rate_outside_its_range_is_refused():
     with pytest.raises(UserError, match=r"rate must be in \[0, 1\], got 1.5"):
         RandomReward(0, 1.5)

@@ -9,21 +9,14 @@ from etude.tasks.task import Task
 CHAT = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "2 + 2"})
 
 
-def test_a_chat_template_renders_the_messages_and_opens_the_answer(chat_tokenizer):
-    assert chat_tokenizer.decode(render_prompt(chat_tokenizer, Task("2 + 2"))) == "<user>2 + 2<assistant>"
-    assert chat_tokenizer.decode(render_prompt(chat_tokenizer, Task(CHAT))) == "<user>hi<assistant>yes?<user>2 + 2<assistant>"
-
-
-def test_without_a_template_the_prompt_is_the_text_and_a_line_break(tokenizer):
-    assert tokenizer.decode(render_prompt(tokenizer, Task("2 + 2"))) == "2 + 2\n"
-    assert tokenizer.decode(render_prompt(tokenizer, Task(CHAT))) == "hi\nyes?\n2 + 2\n"
-
-
-def test_prompts_are_tuples_of_token_ids(tokenizer, chat_tokenizer):
-    for kind in (tokenizer, chat_tokenizer):
-        prompts = render_prompts(kind, [Task("a"), Task("bc")], max_tokens=10)
+def test_a_chat_template_opens_the_answer_and_without_one_the_prompt_is_the_text_and_a_line_break(chat_tokenizer, tokenizer):
+    for kind, plain, chat in (
+        (chat_tokenizer, "<user>2 + 2<assistant>", "<user>hi<assistant>yes?<user>2 + 2<assistant>"),
+        (tokenizer, "2 + 2\n", "hi\nyes?\n2 + 2\n"),
+    ):
+        prompts = render_prompts(kind, [Task("2 + 2"), Task(CHAT)], max_tokens=50)
+        assert [kind.decode(prompt) for prompt in prompts] == [plain, chat]
         assert all(isinstance(prompt, tuple) and all(isinstance(token, int) for token in prompt) for prompt in prompts)
-        assert len(prompts[1]) == len(prompts[0]) + 1
 
 
 def test_a_prompt_that_is_too_long_is_named(tokenizer):
@@ -38,14 +31,8 @@ def test_a_demonstration_is_the_worked_answer_closed_by_the_end_token(tokenizer)
         tokens = render_demonstration(tokenizer, task)
         assert tokenizer.decode(tokens[:-1]) == text
         assert tokens[-1] == tokenizer.eos_token_id
-
-
-def test_a_task_without_an_answer_can_not_be_demonstrated(tokenizer):
     with pytest.raises(UserError, match=r"train.jsonl:3 has neither a worked answer nor an answer"):
         render_demonstration(tokenizer, Task("why?", origin="train.jsonl:3"))
-
-
-def test_a_demonstration_needs_an_end_token(tokenizer):
     endless = copy.deepcopy(tokenizer)
     endless.eos_token = None
     with pytest.raises(UserError, match="no end-of-sequence token"):

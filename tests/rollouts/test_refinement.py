@@ -47,13 +47,9 @@ def refined(engine, groups, rewards, how, judge=never, room_tokens=250, **change
     return refine(engine, groups, rewards, judge, how, room_tokens=room_tokens, **(HOW | changes))
 
 
-def test_one_turn_is_plain_sampling(engine):
-    groups = first_of(engine)
-    assert refined(engine, groups, wrong(groups), Refinement(turns=1)) == (groups, wrong(groups))
-
-
 def test_a_turn_is_what_the_engine_draws_behind_all_that_came_before(engine):
     groups = first_of(engine)
+    assert refined(engine, groups, wrong(groups), Refinement(turns=1)) == (groups, wrong(groups)), "one turn is plain sampling"
     found, rewards = refined(engine, groups, wrong(groups), Refinement(turns=3))
     for place, (group, before) in enumerate(zip(found, groups, strict=True)):
         for number, (attempt, first) in enumerate(zip(group.attempts, before.attempts, strict=True)):

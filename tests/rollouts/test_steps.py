@@ -14,23 +14,18 @@ def pieces(steps, text):
     return found
 
 
-def test_lines_end_steps_and_empty_lines_do_not():
-    assert pieces(Steps("line"), "\n\nfirst\nsecond \n\nlast") == ["\n\nfirst\n", "second \n", "\nlast"]
-
-
-def test_sentences_end_with_their_full_stop_and_numbers_end_none():
-    text = 'He has 3.5 dogs. "Two?" No! 1. One\nAll "so." Then'
-    assert pieces(Steps("sentence", max_tokens=99), text) == ["He has 3.5 dogs.", ' "Two?', '" No!', " 1. One\n", 'All "so.', '" Then']
-
-
-def test_tags_end_steps_by_their_names_alone():
-    steps = Steps("tag", tags=["plan", "solve"], max_tokens=99)
-    assert pieces(steps, "<plan>a</plan>\n<solve>b</solve>c</b>") == ["<plan>a</plan>", "\n<solve>b</solve>", "c</b>"]
-
-
-def test_a_step_has_so_many_tokens_at_most():
-    assert pieces(Steps("tokens", max_tokens=3), "abcdefgh") == ["abc", "def", "gh"]
-    assert pieces(Steps("line", max_tokens=4), "abcdef\ngh") == ["abcd", "ef\n", "gh"]
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (Steps("line"), ["\n\nfirst\n", "second \n", "\nlast"]),  # empty ones end none
+        (Steps("sentence", max_tokens=99), ["He has 3.5 dogs.", ' "Two?', '" No!', " 1. One\n", 'All "so.', '" Then']),
+        (Steps("tag", tags=["plan", "solve"], max_tokens=99), ["<plan>a</plan>", "\n<solve>b</solve>", "c</b>"]),
+        (Steps("tokens", max_tokens=3), ["abc", "def", "gh"]),
+        (Steps("line", max_tokens=4), ["abcd", "ef\n", "gh"]),
+    ],
+)
+def test_steps_end_with_a_line_a_sentence_or_a_tag_and_where_they_have_so_many_tokens(steps, expected):
+    assert pieces(steps, "".join(expected)) == expected
 
 
 @pytest.mark.parametrize(

@@ -50,31 +50,21 @@ def of(tokenizer, budget, *texts, how=HOW):
     return found, engine
 
 
-def test_a_thought_that_ends_too_soon_goes_on_to_its_budget(tokenizer):
-    found, engine = of(tokenizer, 14, "one\n<", "two three", "4<")
-    assert found.text == "one\nWaittwo th\nSo4"
-    assert (found.ends_taken_back, found.own_tokens, found.is_cut, found.finish) == (1, 4 + 6 + 2, False, "stop")
-    assert engine.asked == [("Q", 14), ("Qone\nWait", 6), ("Qone\nWaittwo th\nSo", 5)]
-
-
-def test_the_cue_ends_a_thought_as_an_end_token_does(tokenizer):
-    found, _ = of(tokenizer, 12, "one\nSo", "more text", "5<")
-    assert found.text == "one\nWaitmore\nSo5" and found.ends_taken_back == 1
-
-
-def test_a_thought_that_ends_where_its_budget_does_is_left_alone(tokenizer):
-    found, _ = of(tokenizer, 4, "one\n<", "5<")
-    assert (found.text, found.ends_taken_back, found.is_cut) == ("one\nSo5", 0, False)
-
-
-def test_what_is_put_in_has_no_more_tokens_than_are_left(tokenizer):
-    found, _ = of(tokenizer, 5, "one<", "5<")
-    assert found.text == "one\nW\nSo5" and found.own_tokens == 3 + 2
-
-
-def test_without_a_thought_the_answer_comes_at_once(tokenizer):
-    found, engine = of(tokenizer, 0, "5<")
-    assert found.text == "So5" and engine.asked == [("QSo", 5)]
+@pytest.mark.parametrize(
+    ("budget", "texts", "said", "ends_taken_back", "own_tokens", "asked"),
+    [
+        (14, ["one\n<", "two three", "4<"], "one\nWaittwo th\nSo4", 1, 4 + 6 + 2, [("Q", 14), ("Qone\nWait", 6)]),
+        (12, ["one\nSo", "more text", "5<"], "one\nWaitmore\nSo5", 1, 4 + 4 + 2, [("Q", 12)]),  # the cue ends it as an end token does
+        (4, ["one\n<", "5<"], "one\nSo5", 0, 4 + 2, [("Q", 4)]),  # it ends where its budget does
+        (5, ["one<", "5<"], "one\nW\nSo5", 1, 3 + 2, [("Q", 5)]),  # no more is put in than is left
+        (0, ["5<"], "So5", 0, 2, []),  # without a thought the answer comes at once
+    ],
+)
+def test_a_thought_that_ends_too_soon_goes_on_to_its_budget(tokenizer, budget, texts, said, ends_taken_back, own_tokens, asked):
+    found, engine = of(tokenizer, budget, *texts)
+    assert (found.text, found.ends_taken_back, found.own_tokens) == (said, ends_taken_back, own_tokens)
+    assert (found.is_cut, found.finish) == (budget == 0, "stop")
+    assert engine.asked[: len(asked)] == asked and engine.asked[-1] == (f"Q{said[:-1]}", 5)
 
 
 def test_thoughts_of_a_real_model_have_their_length(engine):

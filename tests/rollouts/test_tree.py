@@ -38,6 +38,11 @@ def test_answers_that_begin_alike_share_nodes_and_each_visit_counts(tree):
     ]
     assert (tree.root.drawn, tree.root.children[0].drawn) == (3, 3)
     assert tree.best().number == 3
+    unknown = added(tree, tree.root, "q", 13)
+    unknown.finish = "stop"
+    tree.back_up(unknown)
+    assert (unknown.visits, tree.root.visits, unknown.mean) == (0, 3, None)
+    assert tree.best().number == 3
 
 
 def test_every_answer_is_an_attempt_as_often_as_it_was_drawn(tree):
@@ -91,14 +96,6 @@ def test_an_answer_stands_for_as_much_as_the_policy_comes_to_it_however_often_it
     added(tree, first, "q", 23)  # unfinished: nobody's share
     expected = {"abcde": Fraction(1, 16), "abcdz": Fraction(2, 16), "abcdy": Fraction(1, 16), "abx": Fraction(2, 4)}
     assert {tree.text_of(node): share for node, share in tree.shares().items()} == expected
-
-
-def test_what_is_unknown_is_no_visit(tree):
-    node = added(tree, tree.root, "q", 13)
-    node.finish = "stop"
-    tree.back_up(node)
-    assert (node.visits, tree.root.visits, node.mean) == (0, 3, None)
-    assert tree.best().number == 3
 
 
 def test_hard_values_ask_whether_an_answer_is_right_whatever_the_range_of_rewards(tree):

@@ -75,23 +75,14 @@ def test_a_changed_file_is_read_again_and_results_are_not_shared(tmp_path):
 
 
 def test_a_section_of_a_file_may_be_empty_and_a_list_a_single_word(tmp_path):
-    assert parse(Outer, written(tmp_path, "needed: 1\ninner:\n"), []) == Outer(1)
+    assert parse(Outer, written(tmp_path, "text: a\ninner:\n"), ["--needed", "1"]) == Outer(1, "a")
     assert parse(Outer, written(tmp_path, "needed: 1\ninner: {names: a.jsonl}\n"), []).inner.names == ["a.jsonl"]
-
-
-def test_the_command_line_may_give_what_a_file_leaves_out(tmp_path):
-    assert parse(Outer, written(tmp_path, "text: a\n"), ["--needed", "2"]) == Outer(2, "a")
 
 
 def test_a_list_may_be_given_in_parts_and_may_hold_brackets():
     found = parse(Outer, None, ["--needed=1", "--inner.names", "a", "b", "--inner.names=c"])
     assert found.inner.names == ["a", "b", "c"]
     assert parse(Outer, None, ["--needed=1", "--inner.names", "[END]"]).inner.names == ["[END]"]
-
-
-def test_an_optional_setting_says_what_it_accepts():
-    with pytest.raises(UserError, match=r"^--n: expected a whole number, got many$"):
-        parse(PracticeSettings, None, ["--tasks.family", "gcd", "--n", "many"])
 
 
 @pytest.mark.parametrize(
@@ -126,12 +117,9 @@ def test_python_values_become_arguments(tmp_path):
     ("overrides", "message"),
     [
         (["--neded", "1"], r"^unknown setting --neded: did you mean --needed\?$"),
-        (["--need", "1"], r"^unknown setting --need: did you mean --needed\?$"),
-        (["--inner.rat", "1"], r"did you mean --inner\.rate\?$"),
         (["--rate", "1"], r"did you mean --inner\.rate\?$"),
         (["--zzzz", "1"], r"^unknown setting --zzzz: see --help for all settings$"),
         (["--needed", "many"], r"^--needed: expected a whole number, got many$"),
-        (["--needed", "1.5"], r"^--needed: expected a whole number, got 1\.5$"),
         (["--needed", "1", "--inner.rate", "fast"], r"^--inner\.rate: expected a number, got fast$"),
         (["--needed", "1", "--inner.kind", "square"], r"^--inner\.kind: expected one of 'round', 'flat', got square$"),
         (["--needed", "1", "--options", "[1]"], r"^--options: expected a mapping, such as '{name: value}', got \[1\]$"),
@@ -154,14 +142,11 @@ def test_a_mistake_on_the_command_line_is_one_sentence(overrides, message):
     ("text", "message"),
     [
         ("neded: 1\n", r"mine\.yaml: unknown setting neded: did you mean needed\?$"),
-        ("needed: 1\ninner: {rat: 1}\n", r"mine\.yaml: unknown setting inner\.rat: did you mean inner\.rate\?$"),
         ("needed: many\n", r"mine\.yaml: needed: expected a whole number, got many$"),
-        ("needed: 1\ninner: {kind: square}\n", r"mine\.yaml: inner\.kind: expected one of 'round', 'flat', got square$"),
         ("needed: 1\ninner: 3\n", r"mine\.yaml: inner: expected settings as `key: value` lines, got 3$"),
         ("needed: 1\noptions: [1]\n", r"mine\.yaml: options: expected a mapping, such as '{name: value}', got \[1\]$"),
         ("needed: 1\ninner: [a: }\n", r"mine\.yaml:2: not valid YAML"),
         ("- needed\n", r"mine\.yaml: expected settings as `key: value` lines, got list$"),
-        ("", r"mine\.yaml: expected settings as `key: value` lines, got NoneType$"),
         ("text: a\n", r"^needed must be set: it has no default$"),
     ],
 )
@@ -247,7 +232,6 @@ def test_two_sources_on_the_command_line_are_refused(tmp_path):
         (["--learn.lora.alpha", "3"], r"learn\.lora\.alpha is 3\.0 but learn\.lora\.rank is 0"),
         (["--learn.advantage", "centered"], r"unknown learn\.advantage 'centered': did you mean 'dr_grpo'\?"),
         (["--learn.loss", "clipped"], r"unknown learn\.loss 'clipped': did you mean 'ppo'\?"),
-        (["--reward", "verifiers"], r"unknown reward 'verifiers': did you mean 'verifier'\?"),
         (["--reward", "outcome"], r"unknown reward 'outcome': did you mean 'verifier'\?"),
         (["--warm_start.n", "0"], "there are no demonstrations"),
     ],
@@ -255,24 +239,6 @@ def test_two_sources_on_the_command_line_are_refused(tmp_path):
 def test_settings_without_effect_or_sense_are_refused(overrides, message):
     with pytest.raises(UserError, match=message):
         parse_practice(find_configuration("practice", "tiny"), overrides)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("needed: 1\nneeded: 2\n", r"mine\.yaml:2: not valid YAML: 'needed' is given twice, in line 1 too: give it once$"),
-        ("needed: 1:30\n", r"mine\.yaml: needed: expected a whole number, got 1:30$"),
-        (
-            "needed: 1\noptions:\n  a: &a [x, x, x, x, x, x, x, x, x, x]\n"
-            + "".join(f"  b{n}: &b{n} [{','.join([f'*b{n - 1}' if n else '*a'] * 10)}]\n" for n in range(8)),
-            r"mine\.yaml:9: not valid YAML: more than 4,000,000 characters where aliases repeat them$",
-        ),
-        ("needed: 1\noptions: " + "{a: " * 5000, r"mine\.yaml:2: not valid YAML: more than 100 levels within each other$"),
-    ],
-)
-def test_values_that_yaml_would_misread_are_refused(tmp_path, text, message):
-    with pytest.raises(UserError, match=message):
-        parse(Outer, written(tmp_path, text), [])
 
 
 def test_an_option_is_read_as_a_line_of_the_file_is(tmp_path):

@@ -94,13 +94,10 @@ def test_settings_of_all_parts_are_known_by_dotted_name_with_their_types():
     assert sections_of(House)["parts"].noun == "part" and sections_of(Door) == {}
 
 
-def test_nothing_said_leaves_the_default_parts():
-    assert house([]).parts == DEFAULT
-
-
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
+        ([], DEFAULT),
         (["--parts.window.panes", "4"], {**DEFAULT, "window": Window(4)}),
         (["--window.panes", "4"], {**DEFAULT, "window": Window(4)}),
         (["--window.panes=4", "--door.width=90"], {"door": Door(90, ["front"]), "window": Window(4)}),
@@ -136,7 +133,6 @@ FILE = "rooms: 3\nparts: {window: {panes: 4}, door: {width: 90}}\n"
         (["--window.panes", "6"], {"door": Door(90, ["front"]), "window": Window(6)}),
         (["--door.names", "back"], {"door": Door(90, ["back"]), "window": Window(4)}),
         (["--parts.window", "false"], {"door": Door(90, ["front"])}),
-        (["--window", "false", "--door", "false"], {}),
         (["--window={panes: 6}"], {"door": Door(90, ["front"]), "window": Window(6)}),
         (["--window=true"], {"door": Door(90, ["front"]), "window": Window(4)}),
     ],
@@ -154,7 +150,6 @@ def test_overrides_are_merged_over_a_file(words, parts, tmp_path):
         ("parts: {door: true}", DEFAULT),
         ("parts: {door: false}", {}),
         ("parts: {window: false}", DEFAULT),
-        ("parts: {}", DEFAULT),
         ("parts:", DEFAULT),
         ("parts:\n  window:\n    panes: 2\n", {**DEFAULT, "window": Window(2)}),
     ],
@@ -190,7 +185,6 @@ def test_a_written_configuration_is_read_as_what_it_was(tmp_path):
     ("words", "message"),
     [
         (["--window.panes", "0"], r"^parts\.window\.panes must be at least 1, got 0$"),
-        (["--window.panes", "many"], r"^--parts\.window\.panes: expected a whole number, got many$"),
         (["--window", "true"], r"^parts\.window\.panes must be set: it has no default$"),
         (["--window.pane", "3"], r"^unknown setting --window\.pane: did you mean --(parts\.)?window\.panes\?$"),
         (["--parts.window.pane=3"], r"^unknown setting --parts\.window\.pane: did you mean --parts\.window\.panes\?$"),
@@ -198,13 +192,10 @@ def test_a_written_configuration_is_read_as_what_it_was(tmp_path):
             ["--parts.windw.panes=3"],
             r"^unknown part 'windw': did you mean 'window'\? Choices: door, window\. One of your own names its class, ",
         ),
-        (["--parts.windw", "true"], r"^unknown part 'windw': did you mean 'window'\?.*, --parts\.windw FILE\.py:CLASS$"),
         (["--parts", "true"], r"^--parts is a section: set --parts\.door and the like$"),
         (["--door", "wide"], r"^parts\.door: expected true or false, or its settings, got wide$"),
         (["--parts.door", "own.py:Mine"], r"^parts\.door is a part that ships: give own\.py:Mine another name$"),
-        (["--window.panes=3", "--parts.window.panes=4"], r"^--parts\.window\.panes is given twice: 3 and 4; give it once$"),
         (["--parts.window.panes=3", "--window.panes=4"], r"^--window\.panes is given twice: 3 and 4; give it once$"),
-        (["--window={panes: 3}", "--window.panes=4"], r"^--window\.panes is given twice: 3 and 4; give it once$"),
         (["--door=false", "--parts.door=true"], r"^--parts\.door is given twice: false and true; give it once$"),
         (["--door={widht: 3}"], r"^unknown setting --parts\.door\.widht: did you mean --(parts\.)?door\.width\?$"),
     ],
@@ -220,11 +211,7 @@ def test_a_mistake_on_the_command_line_is_one_sentence(words, message):
     [
         ("parts: {window: {panes: 0}}", "parts.window.panes must be at least 1, got 0"),
         ("parts: {window: {pane: 3}}", "house.yaml: unknown setting parts.window.pane: did you mean parts.window.panes?"),
-        (
-            "parts: {windw: {panes: 3}}",
-            "house.yaml: unknown part 'windw': did you mean 'window'? Choices: door, window. One of your own names",
-        ),
-        ("parts: {windw: {panes: 3}}", "its class, parts: {windw: {class: FILE.py:CLASS}}"),
+        ("parts: {windw: {panes: 3}}", "One of your own names its class, parts: {windw: {class: FILE.py:CLASS}}"),
         ("parts: [door]", "house.yaml: parts: expected settings as `key: value` lines, got ['door']"),
         ("parts: {door: wide}", "parts.door: expected true or false, or its settings, got wide"),
         ("window: {panes: 3}", "house.yaml: unknown setting window: did you mean parts.window"),
@@ -301,16 +288,9 @@ def test_a_short_choice_lists_its_callback_too():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--callbacks.gates.every", "3"], "unknown callback 'gates': did you mean 'gate'?"),
-        (["--callbacks.mine", "true"], "One of your own names its class, --callbacks.mine FILE.py:CLASS"),
-        (["--gates.every", "3"], "did you mean --gate.every?"),
-        (["--gate.evry", "3"], "unknown setting --gate.evry: did you mean --gate.every?"),
-        (["--gate", "10"], "callbacks.gate: expected true or false, or its settings, got 10"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ("word", "message"),
+    [("--callbacks.gates.every", "unknown callback 'gates': did you mean 'gate'?"), ("--gates.every", "did you mean --gate.every?")],
 )
-def test_an_unknown_callback_comes_with_a_suggestion(words, message):
+def test_an_unknown_callback_comes_with_a_suggestion(word, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        parse_practice(find_configuration("practice", "tiny"), words)
+        parse_practice(find_configuration("practice", "tiny"), [word, "3"])

@@ -98,15 +98,12 @@ def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_pat
     said = capsys.readouterr().out
     assert found["model"] == "tiny-random" and len(found["rows"]) == 8
     assert said.startswith("choices  questions.jsonl") and "calibrated" in said and "tokens, perplexity" in said
+    found = DOMAIN.evaluate("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
+    assert (found["rows"][0]["part"], found["rows"][0]["n"]) == ("cloze", 3), "so many terms of all"
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"command: domain\nfar_domain: [{sets}/far.jsonl]\ncolumns: {{question: q, choices: options, answer: a}}\n")
     assert main(["evaluate", "tiny-random", "--suite", str(mine)]) == 0
     assert capsys.readouterr().out.startswith("far ")
-
-
-def test_terms_are_picked_at_equal_distances(sets):
-    found = DOMAIN.evaluate("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
-    assert (found["rows"][0]["part"], found["rows"][0]["n"]) == ("cloze", 3)
 
 
 def test_terms_are_in_the_split_of_their_sections_questions(sets):

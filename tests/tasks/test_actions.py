@@ -56,9 +56,7 @@ def test_text_that_resembles_a_tag_is_text(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "<" * 1_000_000,
         "<plan" * 200_000,
-        "</plan" * 160_000,
         "<" + "a" * 1_000_000,
         "<a>" * 300_000,
         "<plan>a</plan>" * 70_000,

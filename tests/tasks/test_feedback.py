@@ -38,11 +38,6 @@ def test_feedback_does_not_depend_on_the_gold_answer(verifier):
         assert not any(gold in reward.words for gold in GOLDS[verifier] for reward in rewards if len(gold) > 1)
 
 
-def test_feedback_on_a_wrong_choice_names_the_letter_that_was_read():
-    told = {gold: VERIFIERS["choice"]("The answer is B", Task("?", gold, "choice", metadata=CHOICES)).words for gold in "ACD"}
-    assert set(told.values()) == {"I read B as your answer, and it is not right."}
-
-
 @pytest.mark.parametrize("verifier", [*GOLDS, "reasoning_gym"])
 def test_a_right_answer_needs_no_words(verifier):
     if verifier == "reasoning_gym":
@@ -72,6 +67,7 @@ def test_words_on_a_family_never_hold_its_answer(family):
         ("exact", "Rome", "Oslo\n", "I read 'Oslo' as your answer, and it is not right."),
         ("exact", "12", "Oslo", "I read 'Oslo' as your answer, and it does not have the form that the question asks for."),
         ("exact", "12", " ", "I found no answer."),
+        ("choice", "A", "The answer is B", "I read B as your answer, and it is not right."),
         ("choice", "B", "A or B", "I found no single choice in your answer."),
         ("math", "12", "no idea", "I found no expression in your answer."),
     ],
@@ -82,6 +78,7 @@ def test_feedback_quotes_the_answer_that_was_read(verifier, gold, text, words):
 
 def test_a_score_alone_is_not_right_or_not_fully_and_no_score_was_not_checked():
     assert words_of(to_reward(0.0)) == NOT_RIGHT and words_of(to_reward(0.4)) == words_of(to_reward(0.95)) == NOT_FULLY_RIGHT
+    assert [words_of(Reward(score, right_at=15.0)) for score in (3.0, 0.0, -4.0)] == [NOT_FULLY_RIGHT, NOT_RIGHT, NOT_RIGHT]
     assert words_of(to_reward(None)) == words_of(Reward(None, message="timed out; expected 7")) == NOT_CHECKED
     assert words_of(Reward(0.0, message="expected 7")) == NOT_RIGHT
 

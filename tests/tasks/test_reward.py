@@ -3,7 +3,6 @@
 import pytest
 
 from etude.rewards.verifier_reward import VerifierReward
-from etude.tasks.feedback import NOT_FULLY_RIGHT, NOT_RIGHT, words_of
 from etude.tasks.reward import Reward, turns_right
 from etude.tasks.task import Task
 from etude.training.ledger import _reward
@@ -52,8 +51,3 @@ def test_a_reward_is_kept_in_the_ledger_with_its_threshold_and_one_of_before_thr
     assert _reward(row) == Reward(17.5, right_at=15.0)
     del row["right_at"]
     assert _reward(row).is_right and not _reward(row | {"score": 0.5}).is_right
-
-
-@pytest.mark.parametrize(("score", "said"), [(3.0, NOT_FULLY_RIGHT), (0.0, NOT_RIGHT), (-4.0, NOT_RIGHT)])
-def test_feedback_on_a_negative_reward_says_not_right(score, said):
-    assert words_of(Reward(score, right_at=15.0)) == said

@@ -69,18 +69,6 @@ def test_attempts_at_other_tasks_are_not_taken(ledger):
         ledger.read(12, TASKS[::-1])
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"not gzip", gzip.compress(b"", mtime=0), gzip.compress(b"{}\n{}", mtime=0), gzip.compress(b"{}\nnull\nnull", mtime=0), None],
-)
-def test_a_damaged_file_is_named_with_the_way_out(ledger, content):
-    path = next(ledger.folder.iterdir())
-    whole = path.read_bytes()
-    path.write_bytes(whole[:200] + bytes(255 - byte for byte in whole[200:260]) + whole[260:] if content is None else content)
-    with pytest.raises(UserError, match=r"00012\.jsonl\.gz is damaged .*remove it and resume"):
-        ledger.read(12, TASKS)
-
-
 def changed(ledger: Ledger, head: dict | str) -> None:
     """Give the kept step another first line."""
     _, *lines = gzip.decompress((ledger.folder / "00012.jsonl.gz").read_bytes()).decode().splitlines()
@@ -89,8 +77,10 @@ def changed(ledger: Ledger, head: dict | str) -> None:
 
 
 @pytest.mark.parametrize(
-    "head",
+    "damage",
     [
+        *(b"", b"not gzip", gzip.compress(b"", mtime=0), gzip.compress(b"{}\n{}", mtime=0), gzip.compress(b"{}\nnull\nnull", mtime=0)),
+        None,
         {"counts": {}, "seconds": {"feedback_seconds": 0.0}},
         {"counts": {}, "seconds": {"rollout_seconds": "long"}},
         {"counts": 3, "seconds": {"rollout_seconds": 1.0}},
@@ -99,8 +89,13 @@ def changed(ledger: Ledger, head: dict | str) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_damaged_head_is_one_sentence(ledger, head):
-    changed(ledger, head)
+def test_a_damaged_file_or_head_is_named_with_the_way_out(ledger, damage):
+    path = next(ledger.folder.iterdir())
+    whole = path.read_bytes()
+    if isinstance(damage, dict | str):
+        changed(ledger, damage)
+    else:
+        path.write_bytes(whole[:200] + bytes(255 - byte for byte in whole[200:260]) + whole[260:] if damage is None else damage)
     with pytest.raises(UserError, match=r"00012\.jsonl\.gz is damaged .*remove it and resume, which samples that step again"):
         ledger.read(12, TASKS)
 

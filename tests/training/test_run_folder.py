@@ -13,7 +13,7 @@ import etude
 from etude.errors import UserError
 from etude.files import read_jsonl, write_atomically
 from etude.renamed import renamed_settings
-from etude.training.run_folder import RunFolder, differing, environment, read_progress
+from etude.training.run_folder import RunFolder, differing, environment
 
 CONFIGURATION = {"steps": 3, "learn": {"epochs": 1, "names": ["a"]}}
 
@@ -25,19 +25,15 @@ def run(tmp_path) -> RunFolder:
     return run
 
 
-def test_a_new_run_writes_nothing_before_it_begins(tmp_path):
+def test_a_new_run_writes_nothing_before_it_begins_and_beginning_again_changes_nothing(tmp_path):
     run = RunFolder.start(tmp_path / "run", CONFIGURATION, resume=False)
     assert not run.path.exists()
     run.begin(CONFIGURATION, precision="float32")
     assert yaml.safe_load((run.path / "configuration.yaml").read_text()) == CONFIGURATION
     facts = run.read_json("environment.json")
     assert facts["precision"] == "float32" and facts["versions"]["torch"]
-
-
-def test_beginning_again_changes_nothing(run):
-    before = (run.path / "environment.json").read_bytes()
     run.begin({"steps": 4}, precision="bfloat16")
-    assert (run.path / "environment.json").read_bytes() == before
+    assert run.read_json("environment.json") == facts
     assert yaml.safe_load((run.path / "configuration.yaml").read_text()) == CONFIGURATION
 
 
@@ -152,12 +148,14 @@ def test_rows_after_a_checkpoint_are_cut_off(run):
         run.append("metrics.jsonl", {"phase": phase, "step": step})
     for step in (1, 2, 3):
         run.write_attempts(step, [{"text": "a"}])
+    copy = run.path / "attempts" / "00002 (conflicted copy).jsonl.gz"
+    copy.write_bytes(b"")
     run.cut_after("practice", 1)
     rows = read_jsonl(run.path / "metrics.jsonl")
     assert [(row["phase"], row["step"]) for row in rows] == [("warm_start", 1), ("warm_start", 2), ("practice", 1)]
-    assert [path.name for path in (run.path / "attempts").iterdir()] == ["00001.jsonl.gz"]
-    run.cut_after("warm_start", 0)
-    assert len(list((run.path / "attempts").iterdir())) == 1
+    for phase, step in (("practice", 1), ("warm_start", 0)):
+        run.cut_after(phase, step)
+        assert sorted(path.name for path in (run.path / "attempts").iterdir()) == ["00001.jsonl.gz", copy.name]
 
 
 def test_any_text_may_stand_in_a_row(run):
@@ -179,14 +177,10 @@ def test_checkpoints_are_committed_and_pruned(run):
     for step in (1, 2, 3):
         commit(run, f"step-{step:05d}", step, keep=2)
     assert [path.name for path in run.checkpoints()] == ["warm_start", "step-00002", "step-00003"]
-
-
-def test_a_held_checkpoint_stays_until_another_is_held(run):
-    for step in (1, 2, 3):
-        commit(run, f"step-{step:05d}", step, spare="step-00001")
-    assert [path.name for path in run.checkpoints()] == ["step-00001", "step-00003"]
-    run.prune("step-", keep=1, spare="step-00003")
-    assert [path.name for path in run.checkpoints()] == ["step-00003"]
+    commit(run, "step-00004", 4, spare="step-00002")  # which is held until another one is
+    assert [path.name for path in run.checkpoints("step-")] == ["step-00002", "step-00004"]
+    run.prune("step-", keep=1, spare="step-00004")
+    assert [path.name for path in run.checkpoints("step-")] == ["step-00004"]
 
 
 def test_a_checkpoint_that_was_not_renamed_is_none(run):
@@ -262,13 +256,9 @@ def test_a_run_does_not_go_on_with_other_inputs(tmp_path):
         again.begin(CONFIGURATION, {"the training tasks": "cc", "the evaluation": "bb"})
     again.begin(CONFIGURATION, {"the training tasks": "aa", "the evaluation": "bb"})
     assert run.read_json("inputs.json") == {"the training tasks": "aa", "the evaluation": "bb"}
-    again.release()
-
-
-def test_a_run_from_before_there_were_fingerprints_takes_those_of_now(run):
-    again = resumed(run)
-    again.begin(CONFIGURATION, {"the training tasks": "aa"})
-    assert run.read_json("inputs.json") == {"the training tasks": "aa"}
+    (run.path / "inputs.json").unlink()  # a run from before there were fingerprints takes those of now
+    again.begin(CONFIGURATION, {"the training tasks": "cc"})
+    assert run.read_json("inputs.json") == {"the training tasks": "cc"}
     again.release()
 
 
@@ -324,14 +314,6 @@ def test_a_checkpoint_that_does_not_say_its_step_is_damaged(run, text):
         run.checkpoints()
 
 
-def test_files_beside_the_attempts_of_steps_are_left_alone(run):
-    for step in (1, 2):
-        run.write_attempts(step, [{"text": "a"}])
-    (run.path / "attempts" / "00002 (conflicted copy).jsonl.gz").write_bytes(b"")
-    run.cut_after("practice", 1)
-    assert sorted(path.name for path in (run.path / "attempts").iterdir()) == ["00001.jsonl.gz", "00002 (conflicted copy).jsonl.gz"]
-
-
 @pytest.mark.parametrize("text", ["", "[" * 100_000])
 def test_a_damaged_page_is_named_however_deep_it_is(run, text):
     (run.path / "evaluation").mkdir()
@@ -340,12 +322,9 @@ def test_a_damaged_page_is_named_however_deep_it_is(run, text):
         run.read_json("evaluation/base.json")
 
 
-def test_a_setting_that_is_no_more_is_no_difference_to_an_older_run_or_cell():
+def test_a_setting_that_is_no_more_is_a_difference_to_an_older_run_or_cell_only_where_it_was_on():
     kept = {"seed": 1, "suite.machine.device": "cpu", "adaptation.suite.machine.threads": 2}
     assert differing(kept, {"seed": 1}) == []
     assert differing(kept | {"machine.device": "cpu"}, {"seed": 1}) == ["machine.device"]
-
-
-def test_a_setting_that_is_no_more_is_a_difference_where_it_was_on():
     assert differing(renamed_settings({"explore.reuse": False, "practice.explore.reuse": False}), {}) == []
     assert differing(renamed_settings({"explore.reuse": True}), {}) == ["rollout.reuse"]
