@@ -162,6 +162,8 @@ PARTS = {
     "said_n": "generated_n",
 }
 """Parts of dotted names, wherever they stand → parts."""
+OPTIONS = {"explore": "search"}
+"""Short options of before → short options."""
 WHOLE = {"feedback": "reward"}
 """Settings whose name is a part of others too."""
 _REWARDS = {"outcome": "verifier", "agreement": "majority_vote", "form": "format"}

@@ -93,6 +93,8 @@ MISTAKES = {
     "practice tiny --machine.dtype bf16": "--machine.dtype: expected one of 'auto', 'float32', 'bfloat16', got bf16: did you mean",
     "practice tiny --tasks.function faulty.py": "a function is named file.py:function or package.module:function, got 'faulty.py': say",
     "practice tiny --learn.optimiser.learning_rate 1": "unknown setting --learn.optimiser.learning_rate: it is --learn.optimizer.learning",
+    "practice tiny --explore mcts": "unknown setting --explore: it is --search now",
+    "practice tiny --learn.loss clipped": "unknown learn.loss 'clipped': did you mean 'ppo'?",
     "practice tiny --rollout.sampling.temperature 1e-300": "temperature must be 0 (greedy), or 0.001 or more, got 1e-300",
     "generate tiny-random --prompt a --temperature 1": "unknown setting --temperature: did you mean --sampling.temperature?",
     "generate tiny-random --file /dev/null": "there is no prompt: /dev/null is empty; give --prompt TEXT",

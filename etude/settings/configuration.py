@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import yaml
 
 from etude.errors import UserError, unknown, value_hint
-from etude.renamed import REMOVED, renamed_setting
+from etude.renamed import OPTIONS, REMOVED, renamed_setting
 from etude.settings.sections import (
     CLASS,
     check_switches,
@@ -326,6 +326,8 @@ def _unknown_setting(name: str, known: Mapping[str, Any], kind: Any, where: str,
     if owner is not None and not _section(owner, known):
         own = name.replace("-", "_").removeprefix(f"{owner}.")
         return UserError(f"{start}unknown setting {dashes}{name}: {owner} is one value, {dashes}{owner} '{{\"{own}\": ...}}'")
+    if dashes and OPTIONS.get(name) in (short or {}):
+        return UserError(f"unknown setting --{name}: it is --{OPTIONS[name]} now")
     now = renamed_setting(name.replace("-", "_"))
     if now is not None and (ours := next((each for each in (now, f"callbacks.{now}") if each in known), None)):
         return UserError(f"{start}unknown setting {dashes}{name}: it is {dashes}{ours.removeprefix('callbacks.') if dashes else ours} now")
