@@ -61,7 +61,7 @@ def renamed_attempt(row: Mapping[str, Any]) -> Values:
     return found
 
 
-def renamed_verdict(row: Mapping[str, Any]) -> Values:
+def renamed_ledger_row(row: Mapping[str, Any]) -> Values:
     """Return an attempt of the ledger, whose reward was a `verdict` with the rewards of before as its parts, under the names of now."""
     if "verdict" not in row:
         return dict(row)
@@ -237,8 +237,12 @@ def renamed_value(name: str, value: Any) -> Any:
 
 def renamed_setting(name: str) -> str | None:
     """Return what a setting of before is called now; None for one that is no setting of before."""
-    now = _PART.sub(lambda part: PARTS[part[0]], WHOLE.get(name) or _of_a_callback(name) or name)
+    now = _with_new_parts(WHOLE.get(name) or _of_a_callback(name) or name)
     return None if now == name else now
+
+
+def _with_new_parts(name: str) -> str:
+    return _PART.sub(lambda part: PARTS[part[0]], name)
 
 
 def _of_a_callback(name: str) -> str | None:
@@ -255,7 +259,7 @@ def _of_practice(old: Mapping[str, Any]) -> Values:
     for name, value in old.items():
         new = _of_a_callback(name)
         if new is None:
-            found[WHOLE.get(name, name)] = value
+            found[WHOLE.get(name, name)] = value  # here too, since `WHOLE` is of a name without its section
         elif IS_ON[new.split(".")[1]](old) and new.count(".") > 1:
             found[new] = value
     if "learn.anchor" in old and IS_ON["collapse"](old):  # a run of before callbacks were listed
@@ -265,7 +269,7 @@ def _of_practice(old: Mapping[str, Any]) -> Values:
 
 def _renamed(name: str, value: Any) -> Values:
     """Return a setting under its name and with its value of now: an optimizer's `decay_steps` were 0 for a rate that stayed."""
-    now = _PART.sub(lambda part: PARTS[part[0]], WHOLE.get(name, name))
+    now = _with_new_parts(WHOLE.get(name, name))
     section, _, last = now.rpartition(".")
     if now != name and last == "decay_steps":
         is_falling = bool(value) or section.endswith("study.optimizer")

@@ -18,7 +18,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.files import write_atomically
-from etude.renamed import renamed_metrics, renamed_verdict
+from etude.renamed import renamed_ledger_row, renamed_metrics
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.batch import RolloutBatch
 from etude.tasks.reward import Reward
@@ -60,7 +60,7 @@ class Ledger:
             if sum(sizes) != len(rows) or not all(parts):
                 raise ValueError(f"{len(rows)} attempts for {len(tasks)} tasks")
             groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
-            rewards = [[_reward(renamed_verdict(row)["reward"]) for row in part] for part in parts]
+            rewards = [[_reward(renamed_ledger_row(row)["reward"]) for row in part] for part in parts]
             counts, notes = renamed_metrics(head["counts"]), dict(head.get("notes", {}))
             seconds = {name: float(value) for name, value in renamed_metrics(head["seconds"]).items()}
             if "rollout_seconds" not in seconds:

@@ -12,7 +12,7 @@ from etude.evaluation.report.bounded_reading import display_name, parse_json, re
 from etude.evaluation.report.panels import Panel, panels_of
 from etude.evaluation.report.schema import ANSWERS, PANELS_FILE, RESULT, conforming, describe_rejected
 from etude.evaluation.rewards import is_item_right
-from etude.renamed import renamed_attempt, renamed_metrics, renamed_value
+from etude.renamed import renamed_attempt, renamed_metrics, renamed_setting, renamed_value
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
 """The models of a run in order, with their names on the page."""
@@ -70,8 +70,10 @@ class Run:
     @property
     def reward(self) -> str:
         """Return the name of the reward that scored the attempts of practice."""
-        found = re.search(r"^(?:reward|feedback): (\w+)$", self.configuration, re.MULTILINE)
-        return str(renamed_value("reward", found[1])) if found else "verifier"
+        lines = re.findall(r"^(\w+): (\w+)$", self.configuration, re.MULTILINE)
+        return next(
+            (str(renamed_value("reward", value)) for name, value in lines if (renamed_setting(name) or name) == "reward"), "verifier"
+        )
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
