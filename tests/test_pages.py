@@ -150,6 +150,8 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     compared = [{"prompt": row["question"], "chosen": row["answer"], "rejected": "?"} for row in rows[:50]]
     Path("compared.jsonl").write_text("".join(json.dumps(row) + "\n" for row in compared))
+    ruled = {"prompt": "Name a river.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    Path("ifeval.jsonl").write_text(json.dumps(ruled) + "\n")
     Path("DIR/svamp").mkdir()
     Path("DIR/svamp/SVAMP_dev.json").write_text(json.dumps(rows[250:]))
     Path("b.csv").write_text("question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows[250:]))

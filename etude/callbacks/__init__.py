@@ -20,6 +20,7 @@ CALLBACKS = {
     "rationalize": "etude.callbacks.rationalize:Rationalize",
     "synthetic_tasks": "etude.callbacks.synthetic_tasks:SyntheticTasks",
     "entropy_bonus": "etude.callbacks.entropy_bonus:EntropyBonus",
+    "soundness_guard": "etude.callbacks.soundness_guard:SoundnessGuard",
     "reward_shaping": "etude.callbacks.reward_shaping:RewardShaping",
     "overlong_penalty": "etude.callbacks.overlong_penalty:OverlongPenalty",
     "implicit_reward": "etude.callbacks.implicit_reward:ImplicitRewardCallback",

@@ -1,6 +1,7 @@
 """Settings of evaluation: suites, and the retention probe."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from etude.errors import at_least
 from etude.rollouts.thinking import Thoughts
@@ -16,6 +17,8 @@ class Evaluation:
     """Also measure on the evaluation split of the training source (a family, function or data set, or files with split_by)."""
     split: str = "test"
     """Name of that split."""
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further suites of the training family, by name, each with these parameters besides its own: {long_lists: {max_numbers: 8}}."""
     n: int | None = None
     """Tasks per suite; null = all of a file or data set, 1,000 of a family or function."""
     pass_n: int = 200

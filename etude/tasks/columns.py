@@ -6,6 +6,7 @@
 | `question`, `answer`, `steps` | word problems with steps | worked = the steps, one per line, then "The answer is X." |
 | `Body`, `Question`, `Answer` | SVAMP (Patel et al. 2021) | question = body and question; 51.0 becomes 51 |
 | `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number after it; worked = the text without calculator marks |
+| `prompt`, `instruction_id_list`, `kwargs` | IFEval (Zhou et al. 2023) | rules, checked by the verifier `instructions` |
 | choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
 
 Other columns go into the task's metadata. `columns` maps etude's names to a publisher's. A row may have no answer; verifiers that need one
@@ -22,6 +23,7 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.tasks.answers import parse_list
 from etude.tasks.choices import read_choice, show_choices
+from etude.tasks.instructions.ifeval import ifeval_rules
 from etude.tasks.task import Task
 from etude.tasks.templates import fill_template
 
@@ -58,13 +60,14 @@ def task_from_row(
         right = {"choice": choices[ord(answer) - ord("A")]} if choices and answer is not None else {}
         worked = fill_template("worked_format", worked_format, {**right, **named, "answer": answer, "worked": worked or ""})
     used = _OURS | set(columns.values())
+    rules = {"rules": ifeval_rules(row, origin)} if "instruction_id_list" in row else {}
     extra = {name: value for name, value in row.items() if name not in used}
     return Task(
         prompt=_prompt(named, text, choices, row, origin),
         answer=answer,
-        verifier=str(named.get("verifier") or ""),
+        verifier=str(named.get("verifier") or ("instructions" if rules else "")),
         worked=worked,
-        metadata=extra | _metadata(named.get("metadata")) | ({"choices": choices} if choices else {}),
+        metadata=extra | rules | _metadata(named.get("metadata")) | ({"choices": choices} if choices else {}),
         origin=origin,
     )
 

@@ -1,4 +1,5 @@
-"""Generates tasks with reasoning-gym, a library of about a hundred families of problems (Stojanovski et al. 2025, arXiv 2505.24760).
+"""Generates tasks with reasoning-gym, a library of about a hundred families of problems (Stojanovski et al. 2025, arXiv 2505.24760), and of
+etude's own family `instructions` (`etude.tasks.instructions`).
 
 Item i of a family is sampled from Random(seed + i), so neighbouring seeds share all items but one. Each (split, seed) therefore gets its
 own seed space: the 2^32 seeds beginning with (hash(split, seed) mod 2^20) times 2^32. Items are distinguished by their canonical key.
@@ -14,6 +15,7 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.tasks.family_scores import encode
+from etude.tasks.instructions.family import FAMILY, check_instruction_parameters, instruction_tasks, sample_requests
 from etude.tasks.task import Task
 from etude.tasks.templates import fill_template
 
@@ -25,7 +27,7 @@ def family_names() -> list[str]:
     """Return the names of all families, sorted."""
     from reasoning_gym.factory import DATASETS
 
-    return sorted(set(DATASETS) - {_NOT_A_FAMILY})
+    return sorted({*DATASETS, FAMILY} - {_NOT_A_FAMILY})
 
 
 def sample_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
@@ -35,6 +37,9 @@ def sample_entries(family: str, parameters: Mapping[str, Any], *, split: str, se
     the family refuses.
     """
     check_parameters(family, parameters)
+    if family == FAMILY:
+        yield from ({"question": request.prompt, "answer": None} for request in sample_requests(parameters, split=split, seed=seed))
+        return
     first = seed_space(split, seed)
     for chunk in count():
         try:
@@ -70,6 +75,10 @@ def load_family(
     the family's question. Raises UserError if the family has fewer than n distinct items: if n samples in a row (at least 256) contain no
     new one.
     """
+    if family == FAMILY:
+        if question is not None or worked_format is not None:
+            raise UserError(f"tasks.question and tasks.worked_format have no effect on the family {FAMILY}: leave them out")
+        return instruction_tasks(parameters, split=split, n=n, seed=seed)
     tasks: dict[str, Task] = {}
     patience = max(_CHUNK, n)
     last_new = 0
@@ -96,7 +105,7 @@ def curriculum_levels(family: str, n: int) -> list[dict[str, Any]]:
     from reasoning_gym.factory import DATASETS, create_curriculum, has_curriculum
 
     check_parameters(family, {})
-    curriculum = create_curriculum(family) if has_curriculum(family) else None
+    curriculum = create_curriculum(family) if family != FAMILY and has_curriculum(family) else None
     most = 0 if curriculum is None else 1 + max(len(attribute.levels) - 1 for attribute in curriculum.attributes.values())
     if curriculum is None or n > most:
         raise UserError(f"family {family!r} has {most} levels of its own, {n} were asked for: write them down as a list of parameters")
@@ -112,6 +121,9 @@ def curriculum_levels(family: str, n: int) -> list[dict[str, Any]]:
 
 def check_parameters(family: str, parameters: Mapping[str, Any]) -> None:
     """Raise UserError if the family does not exist or has no such parameter."""
+    if family == FAMILY:
+        check_instruction_parameters(parameters)
+        return
     from reasoning_gym.factory import DATASETS
 
     if family not in DATASETS or family == _NOT_A_FAMILY:

@@ -8,10 +8,11 @@
 | `aliases` | contains one of the answer's names (`etude.tasks.aliases`) anywhere | words |
 | `choice` | the same choice, by letter or text | one choice |
 | `math` | the same expression (math-verify, `etude.tasks.expressions`) | an expression |
+| `instructions` | follows all rules (`etude.tasks.instructions`); else a share of them | any |
 | `reasoning_gym` | a full score from the source's own scorer (`etude.tasks.family_scores`) | the gold answer's |
 
-Scores are 1 or 0, except those of `words`, which may be between; an answer is right at 1 (`tasks.right_at` lowers it). Your own verifier
-may give any finite number (`etude.tasks.functions`).
+Scores are 1 or 0, except those of `words` and `instructions`, which may be between; an answer is right at 1 (`tasks.right_at` lowers it).
+Your own verifier may give any finite number (`etude.tasks.functions`).
 
 `parts["parsable"]` is 1.0 if an answer of the expected form was found: it distinguishes wrong answers from missing ones. `exact`,
 `numeric`, `words`, `aliases` and `choice` take microseconds, read at most 20,000 characters in linear time and never raise. `math` and
@@ -31,6 +32,7 @@ from etude.tasks.family_scores import reasoning_gym
 from etude.tasks.feedback import of_another_form, quoted, read_as, shortened
 from etude.tasks.function_check import check_function
 from etude.tasks.functions import load_verifier
+from etude.tasks.instructions.verify import instructions
 from etude.tasks.number_answers import NO_NUMBER, read_number
 from etude.tasks.numbers import same_number
 from etude.tasks.reward import Reward
@@ -154,6 +156,7 @@ VERIFIERS: dict[str, Callable[[str, Task], Reward]] = {
     "aliases": aliases,
     "choice": choice,
     "math": math,
+    "instructions": instructions,
     "reasoning_gym": reasoning_gym,
 }
 

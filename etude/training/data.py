@@ -134,6 +134,13 @@ def load_suites(
     if tasks is not None and (tasks.split_by or not tasks.path) and evaluation.own:
         n = evaluation.n or (None if tasks.dataset or tasks.path else _GENERATED_EVALUATION)
         suites[name] = load_tasks(tasks, split=evaluation.split, n=n, seed=seed, data=data)
+    for other, parameters in evaluation.parameters.items():
+        if tasks is None or tasks.family is None:
+            raise UserError(f"evaluation.parameters.{other} changes parameters of tasks.family, which is not set: leave it out")
+        if other in suites:
+            raise UserError(f"evaluation.parameters: two suites would be called {other!r}: give it another name")
+        source, n = replace(tasks, parameters={**tasks.parameters, **parameters}), evaluation.n or _GENERATED_EVALUATION
+        suites[other] = load_tasks(source, split=evaluation.split, n=n, seed=seed, data=data)
     for path in evaluation.path:
         source = _files_like(tasks, [path])
         suites[_suite_name(path, [*suites])] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)

@@ -1,0 +1,65 @@
+"""The family `instructions`: requests with rules as tasks, other ones for each split and seed."""
+
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+from etude.errors import UserError, unknown
+from etude.randomness import seed_for
+from etude.tasks.instructions.requests import Request, sample_request
+from etude.tasks.instructions.rules import HELD_OUT, RULES
+from etude.tasks.task import Task
+
+FAMILY = "instructions"
+DEFAULTS: dict[str, Any] = {"rules": "training", "max_rules": 2}
+"""`rules`: `training`, `held_out`, `all` or a list of kinds; `max_rules`: most rules of a request."""
+_NAMED = {
+    "training": [kind for kind in RULES if kind not in HELD_OUT],
+    "held_out": [kind for kind in RULES if kind in HELD_OUT],
+    "all": [*RULES],
+}
+
+
+def check_instruction_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise UserError for an unknown parameter, set of rules or kind of rule."""
+    for name in parameters:
+        if name not in DEFAULTS:
+            raise unknown(f"parameter of {FAMILY}", name, DEFAULTS)
+    most = parameters.get("max_rules", 1)
+    if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= 4:
+        raise UserError(f"max_rules of {FAMILY} must be a whole number from 1 to 4, got {most!r}")
+    rules = parameters.get("rules", "training")
+    if isinstance(rules, str):
+        if rules not in _NAMED:
+            raise unknown(f"set of rules of {FAMILY}", rules, _NAMED)
+        return
+    if not isinstance(rules, (list, tuple)) or not rules:
+        raise UserError(f"rules of {FAMILY} must be {', '.join(_NAMED)} or a list of kinds, got {rules!r}")
+    for kind in rules:
+        if kind not in RULES:
+            raise unknown("kind of rule", str(kind), RULES)
+
+
+def sample_requests(parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[Request]:
+    """Yield requests without end, repetitions included. Raises UserError like `check_instruction_parameters`."""
+    check_instruction_parameters(parameters)
+    asked = {**DEFAULTS, **parameters}
+    kinds = _NAMED[asked["rules"]] if isinstance(asked["rules"], str) else list(asked["rules"])
+    random = Random(seed_for(FAMILY, split, seed))
+    while True:
+        yield sample_request(random, kinds, asked["max_rules"])
+
+
+def instruction_tasks(parameters: Mapping[str, Any], *, split: str, n: int, seed: int) -> list[Task]:
+    """Sample n distinct tasks; a larger n only appends tasks."""
+    tasks: dict[str, Task] = {}
+    for number, request in enumerate(sample_requests(parameters, split=split, seed=seed)):
+        if len(tasks) == n:
+            break
+        if number > 100 * n + 1000:
+            raise UserError(f"family {FAMILY!r} has too few distinct items for n={n} with rules {parameters.get('rules')}: ask for fewer")
+        rules = [{"kind": kind, "arguments": arguments} for kind, arguments in request.rules]
+        metadata = {"subject": request.subject, "rules": rules}
+        task = Task(request.prompt, verifier=FAMILY, metadata=metadata, origin=f"{FAMILY}[{number}]")
+        tasks.setdefault(task.key, task)
+    return list(tasks.values())
