@@ -17,6 +17,7 @@ from bench.time_to_score import __main__ as time_to_score
 from bench.time_to_score import cells as score_cells
 from bench.time_to_score.contestants import Theirs, their_settings
 from bench.time_to_score.curves import half_gain, rising, seconds_to, times_as_long
+from bench.time_to_score.page import table
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
@@ -210,6 +211,23 @@ def test_a_ratio_is_of_seconds_to_half_of_the_peers_gain():
         time_to_score.compared(cell("etude", [0, 10, 20], [0.1, 0.2, 0.3]), theirs[0])
     with pytest.raises(UserError, match=r"etude \(one machine\) and trl-tuned \(another\) of seed 0 practised on different machines"):
         time_to_score.compared(ours[0], theirs[0] | {"hardware": "another"})
+
+
+def test_a_lead_is_of_the_second_halves_seed_by_seed_with_what_runs_differ_by():
+    ours = [cell("etude", [0, 10, 20], [0.2, 0.25, 0.45], seed=seed) for seed in (0, 1)]
+    theirs = [cell("trl-tuned", [0, 100, 200], [0.2, 0.3, score], seed=seed) for seed, score in ((0, 0.5), (1, 0.48))]
+    found = time_to_score.reduced(ours, {"trl-tuned": theirs})
+    assert [row["lead"] for row in found["compared"]["trl-tuned"]] == pytest.approx([0.05, 0.03])
+    plan = time_to_score.plan_of("tiny", steps=2, every=1, items=8, precision="float32")
+    written = table(found | {"settings": plan.settings("etude", 0) | {"samples": 4}})
+    assert "| +5.0 points |" in written and "+4.0 points (-8.7 to +16.7 over runs), 2 seeds" in written
+
+
+def test_the_arm_with_recomputed_ratios_differs_in_them_alone():
+    plan = time_to_score.plan_of("tiny", steps=2, every=1, items=8, precision="float32")
+    ours, other = plan.practice(0).learn, plan.practice(0, score_cells.RECOMPUTED).learn
+    assert other.has_recomputed_ratios and not ours.has_recomputed_ratios
+    assert replace(other, recompute_old_logprobs=None) == ours
 
 
 def test_without_a_gain_there_is_no_ratio_and_more_steps_are_asked_for():

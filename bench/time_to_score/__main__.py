@@ -5,7 +5,7 @@
 
 The task is the quickstart's (sorting numbers), the warm start its own, made once a seed; `contestants.py` says which settings both have in
 common and what differs. `trl-tuned` has half-precision weights where those pay; `trl-float32` differs in that alone, since rounding
-weights to half precision loses most updates at such a learning rate.
+weights to half precision loses most updates at such a learning rate. `etude-recomputed` is etude with TRL's ratios (`contestants.py`).
 
 The score, chosen beforehand: accuracy of 4 samples each at temperature 1 on 256 items of a split of their own, in neither training nor
 the test suite. It is what practice maximises, and 1,024 answers make it smoother than 256 greedy ones, which stand beside it. It is
@@ -16,6 +16,9 @@ A peer's gain is its last score less its first, as measured. What noise does to 
 curve nearest to the scores (isotonic regression), straight between two measurements. A seed's ratio is the peer's seconds to half of its
 own gain by etude's to that same score, 0 where etude never gets there; the figure is the median of the seeds. Without a gain there is no
 ratio, and the command says so.
+
+Who learns more is read from the lead: the peer's mean score over the second half of the measurements less etude's, seed by seed, with the
+interval over runs (`experiments.runs`). One measurement, or one seed, says little: runs differ by about 4 points.
 
 A seed's warm start and each practice from it are cells, kept in DIR: a command that was killed goes on with the cells that are there, and
 refuses those of other settings. A seed's cells are compared only where one kind of machine made them all. `--json FILE` also writes the
@@ -28,8 +31,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.time_to_score.cells import PEERS, SAMPLES, WARM_START, Plan
-from bench.time_to_score.curves import half_gain, seconds_to, times_as_long
+from bench.time_to_score.cells import PEERS, RECOMPUTED, SAMPLES, WARM_START, Plan
+from bench.time_to_score.curves import half_gain, late, seconds_to, times_as_long
 from bench.time_to_score.page import draw, table
 from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
@@ -93,6 +96,7 @@ def compared(ours: Cell, theirs: Cell) -> dict[str, Any]:
         raise UserError(f"{made} practised on different machines: remove one of the cells, and make it on the other's machine")
     gain, target = half_gain(scores)
     row = {"seed": ours["seed"], "steps": theirs["steps"][-1], "start": scores[0], "end": scores[-1], "gain": gain, "target": target}
+    row["lead"] = late(scores) - late(ours["score"])
     mine, other = (seconds_to(target, cell["seconds"], cell["score"]) if gain > 0 else None for cell in (ours, theirs))
     return row | {"our_seconds": mine, "their_seconds": other, "ratio": times_as_long(other, mine)}
 
@@ -114,7 +118,7 @@ ARGUMENTS = {
     "seeds": Argument([0, 1]),
     "steps": Argument(60),
     "every": Argument(6, "steps between two measurements"),
-    "peers": Argument(["trl-tuned"], choices=tuple(PEERS)),
+    "peers": Argument(["trl-tuned"], choices=(*PEERS, RECOMPUTED)),
     "cells": Argument(None, f"where finished runs are kept, default {CELLS}"),
     "precision": Argument("auto", "of matrix products; auto: the faster", ("auto", "float32", "bfloat16")),
     "tiny": Argument(False, "etude alone, 2 steps of a random model: the same path in seconds"),

@@ -30,6 +30,8 @@ from experiments.turns import OURS
 
 WARM_START = "warm-start"
 FLOAT32 = "trl-float32"
+RECOMPUTED = "etude-recomputed"
+"""etude with ratios to log-probs that its learner recomputes."""
 PEERS = {name: Peer("trl_practice.py", ".venv-trl") for name in ("trl-tuned", FLOAT32)}
 SAMPLES = 4
 """Answers to each item that is measured."""
@@ -49,7 +51,7 @@ class Plan:
     items: int
     precision: str
 
-    def practice(self, seed: int) -> PracticeSettings:
+    def practice(self, seed: int, arm: str = OURS) -> PracticeSettings:
         """Return the recipe with settings that TRL can share: one update a step, the learning rate falling to about a tenth."""
         measured = {"split": "dev", "n": self.items + SPARE_ITEMS, "pass_n": self.items, "num_samples": SAMPLES}
         changes = COMPARABLE | {f"evaluation.{name}": value for name, value in measured.items()}
@@ -61,17 +63,19 @@ class Plan:
             "save_steps": 0,
         }
         changes |= {"retention.probe": False, "machine.device": "cpu", "machine.dtype": self.precision}
+        if arm == RECOMPUTED:
+            changes["learn.recompute_old_logprobs"] = True
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return to_plain_values(self.practice(seed)) | {"items": self.items, "measured_every": self.every}
+        return to_plain_values(self.practice(seed, arm)) | {"items": self.items, "measured_every": self.every}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Measure a practice's curve, or make the warm start's weights and measure their score."""
-        settings, warm_start = self.practice(seed), chosen.out / f"{WARM_START}-{seed}"
+        settings, warm_start = self.practice(seed, arm), chosen.out / f"{WARM_START}-{seed}"
         weights = warm_start / "checkpoints" / "warm_start"
         if arm == WARM_START:
             shutil.rmtree(warm_start, ignore_errors=True)  # what a kill left
@@ -110,7 +114,7 @@ def begun(arm: str, run: PreparedRun, weights: Path, scratch: Path, stack: ExitS
         raise UserError(f"the warm start in {weights} is gone: remove its cell too, and it is made again")
     load_checkpoint(weights, run.model)
     run.engine.sync_weights(0)
-    if arm == OURS:
+    if arm in (OURS, RECOMPUTED):
         return Ours(run)
     settings = their_settings(run, weights, scratch, keeps_float32=arm == FLOAT32)
     return Theirs(run, stack.enter_context(Running(PEERS[arm], settings)), scratch)

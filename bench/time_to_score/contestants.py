@@ -10,7 +10,8 @@ What both have in common follows from one `PracticeSettings`, which `in_their_wo
 What differs:
 
     etude keeps float32 weights and multiplies in half precision; `trl-tuned` has half-precision weights, `trl-float32` is as etude is;
-    etude's ratios are to the log-probs that sampling recorded, TRL's to its own forward pass, which with one update a step is exactly 1;
+    etude's ratios are to the log-probs that sampling recorded, TRL's to its own forward pass, which with one update a step is exactly 1
+    (`etude-recomputed` does as TRL does);
     etude computes what attempts have in common once, and leaves groups without signal out, whose gradient is 0 (where a step has none
     but those, TRL makes an update of momentum alone, and etude's learning rate stays behind);
     random numbers are each one's own; etude also writes every step to its run folder, as all of its runs do

@@ -37,6 +37,15 @@ def half_gain(scores: Sequence[float]) -> tuple[float, float]:
     return gain, scores[0] + gain / 2
 
 
+def late(scores: Sequence[float]) -> float:
+    """Return the mean of the second half of the scores after the first one.
+
+    >>> late([0.1, 0.2, 0.3, 0.4, 0.6])
+    0.5
+    """
+    return _mean(scores[1 + len(scores[1:]) // 2 :])
+
+
 def times_as_long(theirs: float | None, ours: float | None) -> float | None:
     """Divide a peer's seconds by ours: 0 where ours never get there, None where theirs don't."""
     if theirs is None:

@@ -1,9 +1,9 @@
 """How `bench.time_to_score` is shown: the runs and their ratios as tables, the curves as a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -12,10 +12,11 @@ from bench.time_to_score.curves import rising
 from etude.renamed import renamed_settings
 from etude.settings.configuration import flatten
 from experiments.figures import save
+from experiments.runs import run_interval
 from experiments.tables import markdown
 from experiments.turns import OURS
 
-_COLOURS = {OURS: "#c2571a", "trl-tuned": "#1f2a44", "trl-float32": "#9aa3b5"}
+_COLOURS = {OURS: "#c2571a", "trl-tuned": "#1f2a44", "trl-float32": "#9aa3b5", "etude-recomputed": "#2e7d5b"}
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -28,8 +29,9 @@ def table(found: Mapping[str, Any]) -> str:
     runs, rows = list(map(_run, found["curves"])), [_comparison(peer, row) for peer, each in found["compared"].items() for row in each]
     if not rows:
         return markdown(head, runs, below)
-    against = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}"]
-    return markdown(head, runs, markdown(against, rows, below)).rstrip("\n") + "\n"
+    against = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}", "lead"]
+    leads = [_lead(peer, [row["lead"] for row in each]) for peer, each in found["compared"].items()]
+    return markdown(head, runs, markdown(against, rows, "\n\n".join([below, *leads]))).rstrip("\n") + "\n"
 
 
 def _conditions(found: Mapping[str, Any]) -> str:
@@ -47,7 +49,15 @@ def _run(curve: Mapping[str, Any]) -> list[str]:
 
 def _comparison(peer: str, row: Mapping[str, Any]) -> list[str]:
     cells = [peer, f"{row['seed']}", f"{100 * row['gain']:+.1f} points", f"{100 * row['target']:.1f} %"]
-    return [*cells, *(_number(row[name], ",.0f") for name in ("our_seconds", "their_seconds")), _number(row["ratio"], ".2f")]
+    cells += [*(_number(row[name], ",.0f") for name in ("our_seconds", "their_seconds")), _number(row["ratio"], ".2f")]
+    return [*cells, f"{100 * row['lead']:+.1f} points"]
+
+
+def _lead(peer: str, leads: Sequence[float]) -> str:
+    """Write the mean lead of a peer, and what of it is more than the difference of two runs."""
+    found = run_interval(leads)
+    over = f" ({100 * found[0]:+.1f} to {100 * found[1]:+.1f} over runs)" if found else ""
+    return f"Lead of {peer}, mean of the second half of the measurements: {100 * fmean(leads):+.1f} points{over}, {len(leads)} seeds."
 
 
 def _number(value: float | None, form: str) -> str:

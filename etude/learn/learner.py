@@ -162,6 +162,11 @@ class Learner:
         found = self.logprobs(examples, reference=True)
         return [replace(example, reference_logprobs=values) for example, values in zip(examples, found, strict=True)]
 
+    def with_old_logprobs(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the examples with this model's log-probs as those of the behaviour policy, so that ratios to it are 1 until an update."""
+        found = self.logprobs(examples)
+        return [replace(example, behaviour_logprobs=values) for example, values in zip(examples, found, strict=True)]
+
     @torch.no_grad()
     def refresh_reference(self) -> None:
         """Copy the current model into the reference, which must be a model of its own."""

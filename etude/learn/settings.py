@@ -60,7 +60,11 @@ class Learning:
     """How the loss is averaged over tokens, as in verl; seq-mean-token-sum-norm divides by rollout.max_new_tokens (Dr. GRPO). Turns of a
     revised attempt add up."""
     epochs: int = 1
-    """Passes over a step's attempts; ratios are relative to the log-probs recorded during sampling."""
+    """Passes over a step's attempts; ratios are relative to the policy that sampled them (`recompute_old_logprobs`)."""
+    recompute_old_logprobs: bool | None = None
+    """Take ratios to the learner's own log-probs before the step's first update, at the cost of a forward pass (verl: bypass_mode false),
+    instead of those recorded during sampling, which other kernels round differently; null = true for `gspo`, whose clip range is narrower
+    than that rounding, else false."""
     minibatches_per_epoch: int = 1
     """Mini-batches per epoch, split by groups; one optimizer update each."""
     scale_lr_by_informative_groups: bool = False
@@ -81,6 +85,11 @@ class Learning:
         """Distance of a ratio below and above 1: as set, or the loss's default."""
         low, high = CLIP_RANGES[self.loss]
         return low if self.clip_low is None else self.clip_low, high if self.clip_high is None else self.clip_high
+
+    @property
+    def has_recomputed_ratios(self) -> bool:
+        """Whether ratios are to recomputed log-probs: as set, or the loss's default."""
+        return self.loss == "gspo" if self.recompute_old_logprobs is None else self.recompute_old_logprobs
 
     def most_updates(self, steps: int) -> int:
         """Return the most updates that practice makes on one learning-rate schedule; a reset restarts it."""
@@ -107,6 +116,10 @@ class Learning:
                 raise UserError(
                     f"learn.{name} is for learn.method imitation, not {self.method}: set it to false, or the method to imitation"
                 )
+        if self.recompute_old_logprobs and self.method != "policy_gradient":
+            raise UserError(
+                f"learn.recompute_old_logprobs is for the ratios of learn.method policy_gradient, and {self.method} has none: leave it out"
+            )
         if self.method == "preference" and self.preference.ref_model_sync_steps and not self.preference.needs_reference:
             raise UserError(
                 f"learn.preference.ref_model_sync_steps is {self.preference.ref_model_sync_steps}, but {self.preference.loss} has no "

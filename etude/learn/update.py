@@ -65,9 +65,18 @@ def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_exam
     prompts = [group.attempts[0].prompt for group in groups]
     distinct = list(dict.fromkeys(prompts))  # all groups, so that dropping some moves none to another part
 
-    def update(part: slice) -> dict[str, float]:
+    def places(part: slice) -> list[int]:
         chosen = set(distinct[part])
-        mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
+        return [place for place, prompt in enumerate(prompts) if prompt in chosen]
+
+    if learn.method == "policy_gradient" and learn.has_recomputed_ratios:
+        for number in range(learn.minibatches_per_epoch):  # each part by itself: cut as its update is, it is rounded as there
+            mine = places(slice(number, None, learn.minibatches_per_epoch))
+            for place, row in zip(mine, _with_old_logprobs(learner, [examples[place] for place in mine]), strict=True):
+                examples[place] = row
+
+    def update(part: slice) -> dict[str, float]:
+        mine = places(part)
         own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.is_sample]
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
         own = [example for place in mine for example in examples[place]]
@@ -86,6 +95,11 @@ def _by_pairs(learner: Learner, batch: RolloutBatch, learn: Learning) -> tuple[U
     pairs = [PAIRS[how.pairs](group, row, how.pairs_per_task) for group, row in zip(batch.groups, batch.shaped_rewards, strict=True)]
     preferring = Preferring(learner, [pair for own in pairs for pair in own], how)
     return lambda part: preferring.update([pair for own in pairs[part] for pair in own]), {"pairs": sum(map(len, pairs))}
+
+
+def _with_old_logprobs(learner: Learner, examples: list[list[Example]]) -> list[list[Example]]:
+    found = iter(learner.with_old_logprobs([example for row in examples for example in row if example.is_sampled]))
+    return [[next(found) if example.is_sampled else example for example in row] for row in examples]
 
 
 def _sum(parts: Sequence[TokenAdvantages]) -> Advantages:

@@ -10,6 +10,7 @@ from etude.errors import UserError
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import BatchSize, Learner, OptimizerSettings, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.learn.settings import Learning
 from etude.models.adapters import add_lora
 from etude.models.lora_settings import LoRA
 
@@ -119,6 +120,37 @@ def test_imitation_is_transformers_own_loss(model_of, family):
     loss.backward()
     assert metrics["imitate_loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert_close(found, {name: p.grad for name, p in model.named_parameters()})
+
+
+@pytest.mark.parametrize("loss", ["ppo", "gspo", "cispo"])
+def test_recomputed_ratios_give_the_exact_policy_gradient(llama, loss):
+    """Behaviour log-probs that are rounded otherwise than the learner's move it away, gspo's the farthest."""
+    dice = torch.Generator().manual_seed(0)
+    examples, clip = [replace(e, imitate=None, anchor=None) for e in random_examples(llama)], Learning(loss=loss).clip
+    now = Learner(llama, PLAIN, []).logprobs(examples)
+    rounded = [
+        replace(e, behaviour_logprobs=tuple(value + 0.03 * float(torch.randn(1, generator=dice)) for value in values))
+        for e, values in zip(examples, now, strict=True)
+    ]
+    stream = Stream("policy", partial(POLICY_LOSSES[loss], clip_low=clip[0], clip_high=clip[1]))
+    as_recorded, metrics = gradients(llama, rounded, [stream])
+    found, recomputed_metrics = gradients(llama, Learner(llama, PLAIN, []).with_old_logprobs(rounded), [stream])
+    llama.zero_grad()
+    for e in examples:
+        completion = torch.tensor(e.completion)
+        logits_TV = llama(input_ids=torch.tensor([e.prompt + e.completion])).logits[0, -len(completion) - 1 : -1]
+        logprobs_T = logits_TV.log_softmax(-1).gather(1, completion[:, None])[:, 0]
+        (-(torch.tensor(e.policy) * logprobs_T).sum() / BatchSize.of(examples).tokens).backward()
+    exact = {name: p.grad for name, p in llama.named_parameters()}
+    assert_close(found, exact)
+    assert recomputed_metrics["clip_share"] == 0 and (metrics["clip_share"] > 0.3) == (loss == "gspo")
+    assert distance(as_recorded, exact) > (0.3 if loss == "gspo" else 0.003)
+
+
+def distance(found, exact):
+    """The length of the difference of two gradients, as a share of the second's."""
+    squares = sum(float((found[name] - value).square().sum()) for name, value in exact.items())
+    return math.sqrt(squares / sum(float(value.square().sum()) for value in exact.values()))
 
 
 def test_an_empty_update_changes_nothing(llama):

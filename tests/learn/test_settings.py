@@ -14,6 +14,13 @@ def test_clip_ranges_are_those_of_the_loss_unless_they_are_given():
     assert Learning(clip_low=0.0).clip == (0.0, 0.28)
 
 
+def test_gspo_recomputes_what_its_ratios_are_to_unless_it_is_told_not_to():
+    assert [loss for loss in POLICY_LOSSES if Learning(loss=loss).has_recomputed_ratios] == ["gspo"]
+    assert not Learning(loss="gspo", recompute_old_logprobs=False).has_recomputed_ratios
+    with pytest.raises(UserError, match=r"recompute_old_logprobs is for the ratios of .*, and imitation has none"):
+        Learning("imitation", recompute_old_logprobs=True)
+
+
 @pytest.mark.parametrize("wrong", [{"clip_low": 1.5}, {"clip_low": -0.1}, {"clip_high": -0.1}, {"pass_k": 0}])
 def test_settings_outside_their_range_are_refused(wrong):
     with pytest.raises(UserError, match=rf"learn\.{next(iter(wrong))} (must be|0 or more)"):

@@ -23,12 +23,16 @@ class Recorder:
     """A learner that keeps what it is given."""
 
     def __init__(self):
-        self.updates, self.rate_shares = [], []
+        self.updates, self.rate_shares, self.recomputed = [], [], []
 
     def update(self, examples, size, *, rate_share):
         self.updates.append((examples, size))
         self.rate_shares.append(rate_share)
         return {"updates": float(len(self.updates))}
+
+    def with_old_logprobs(self, examples):
+        self.recomputed.append(prompts(examples))
+        return [replace(example, behaviour_logprobs=(-float(len(self.updates)),) * len(example.completion)) for example in examples]
 
     def with_reference(self, examples):
         return [replace(example, reference_logprobs=(0.0,) * len(example.completion)) for example in examples]
@@ -70,6 +74,14 @@ def test_every_part_is_averaged_over_its_own_attempts():
     learner = Recorder()
     update_on(learner, step(groups, [REWARDS[0]] * 3), Learning(minibatches_per_epoch=2))
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(4, 4, 8), (2, 2, 4)]
+
+
+@pytest.mark.parametrize(("learn", "old"), [(Learning(), -0.5), (Learning(recompute_old_logprobs=True), 0.0), (Learning(loss="gspo"), 0.0)])
+def test_ratios_are_to_the_policy_before_the_first_update_where_they_are_to_be_recomputed(learn, old):
+    learner = Recorder()
+    update_on(learner, step(GROUPS[:3], [REWARDS[0]] * 3), replace(learn, epochs=2, minibatches_per_epoch=2))
+    assert learner.recomputed == ([{10, 12}, {11}] if old == 0.0 else [])  # as updates cut them
+    assert {value for examples, _ in learner.updates for example in examples for value in example.behaviour_logprobs} == {old}
 
 
 @pytest.mark.parametrize("method", ["policy_gradient", "imitation"])

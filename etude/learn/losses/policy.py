@@ -6,7 +6,9 @@ ppo       -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)          PPO, arXiv 
 gspo      the same with s = (pi(y) / behaviour(y))^(1 / |y|) for r   GSPO, arXiv 2507.18071 eq. 5-7; clipped at 3e-4 and 4e-4 there (5.1)
 cispo     -stop_gradient(min(r, 1 + clip_high)) A log pi             CISPO, arXiv 2506.13585 eq. 4 (no lower cap)
 
-Each takes (outputs, tokens) and returns (scalar, metrics). Behaviour log-probs were recorded while sampling and are never recomputed.
+Each takes (outputs, tokens) and returns (scalar, metrics). Behaviour log-probs were recorded while sampling, or are recomputed before a
+step's first update (`learn.recompute_old_logprobs`). Recorded ones were rounded by other kernels: a half-precision update finds a standard
+deviation of 0.03 between the two at an unchanged policy. That is a tenth of ppo's clip range, but a hundred times gspo's.
 Identity: if pi is the behaviour policy (r = 1), all three have the gradient of REINFORCE, -A grad log pi.
 """
 
