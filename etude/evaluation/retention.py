@@ -18,6 +18,7 @@ from typing import Any
 
 from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
+from etude.evaluation.kept import Answered
 from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
 from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.task import Task
@@ -98,14 +99,25 @@ def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
         row |= {"perplexity": math.exp(sum(nats) / sum(tokens)), "text_tokens": sum(tokens)}
         found["nats"] = [n / t for n, t in zip(nats, tokens, strict=True)]
     if probe.questions:
-        pairs = [(question.prompt, choice) for question in probe.questions for choice in question.choices]
-        scores = iter(logprobs(pairs))
-        right = [_most_likely(question, [sum(next(scores)) for _ in question.choices]) == question.right for question in probe.questions]
+        right = [each.is_right for each in answer_questions(probe.questions, logprobs)]
         low, high = wilson_interval(sum(right), len(right))
         row |= {"choice_accuracy": sum(right) / len(right), "choice_accuracy_low": low, "choice_accuracy_high": high}
         row["choices_n"] = len(right)
         found["right"] = "".join(str(int(bit)) for bit in right)
     return found
+
+
+def answer_questions(questions: Sequence[ChoiceQuestion], logprobs: Logprobs) -> list[Answered]:
+    """Answer each question by likelihood."""
+    found = iter(logprobs([(question.prompt, choice) for question in questions for choice in question.choices]))
+    return [_answered(question, [sum(next(found)) for _ in question.choices]) for question in questions]
+
+
+def _answered(question: ChoiceQuestion, scores: Sequence[float]) -> Answered:
+    per_token = [score / len(choice) for score, choice in zip(scores, question.choices, strict=True)]
+    right = per_token.pop(question.right)
+    margin = right - max(per_token, default=right)
+    return Answered(margin, _most_likely(question, scores) == question.right, 1 / len(scores))
 
 
 def _most_likely(question: ChoiceQuestion, scores: Sequence[float]) -> int:

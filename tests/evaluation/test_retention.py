@@ -7,7 +7,15 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from etude.errors import UserError
-from etude.evaluation.retention import OLD_KNOWLEDGE, ChoiceQuestion, Probe, compare_retention, make_probe, measure_retention
+from etude.evaluation.retention import (
+    OLD_KNOWLEDGE,
+    ChoiceQuestion,
+    Probe,
+    answer_questions,
+    compare_retention,
+    make_probe,
+    measure_retention,
+)
 from etude.tasks.choices import show_choices
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -33,6 +41,14 @@ def test_the_most_likely_choice_per_byte_is_the_answer():
     assert found["right"] == "01"
     assert (found["row"]["choice_accuracy"], found["row"]["choices_n"]) == (0.5, 2)
     assert "perplexity" not in found["row"]
+
+
+def test_the_margin_of_a_question_is_per_token_against_the_best_wrong_choice():
+    choices = ((1,), (1, 1, 3), (7, 7))  # log 1/2, log 1/16 over three tokens, log 1/64 over two
+    first, last = answer_questions([ChoiceQuestion((9,), choices, (4, 4, 4), right) for right in (0, 2)], uniform)
+    assert first.margin == pytest.approx(math.log(1 / 2) - math.log(1 / 16) / 3) and first.is_right
+    assert last.margin == pytest.approx(math.log(1 / 64) / 2 - math.log(1 / 2)) and not last.is_right
+    assert first.chance == pytest.approx(1 / 3)
 
 
 def test_text_is_cut_into_windows_whose_first_token_is_given():
