@@ -2,9 +2,10 @@
 
 Accuracy is the share of greedy answers that the verifier accepts (`Reward.is_right`), with a Wilson interval; answers without a score are
 counted and are not correct. The mean reward (`etude.evaluation.rewards`) is over the scored answers. pass@k is the unbiased estimate of
-Chen et al. 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks; `pass_curve` has it for smaller k, too. majority@k is the
-accuracy of the most frequent answer of the same k samples (`etude.tasks.votes`; self-consistency, Wang et al. 2022, arXiv 2203.11171): the
-accuracy of a model that only became more certain of its own answers.
+Chen et al. 2021 (arXiv 2107.03374, eq. 1) on `pass_n` tasks of the suite (`sampled_places`); `pass_curve` has it for smaller k, too.
+majority@k is the accuracy of the most frequent answer of the same k samples (`etude.tasks.votes`; self-consistency, Wang et al. 2022, arXiv
+2203.11171): the accuracy of a model that only became more certain of its own answers. `greedy_on_sampled` is the greedy accuracy on the
+tasks that are sampled, to compare with.
 
 A repeated question gets its own samples and counts in `repeated`. Its greedy answer is the same, so intervals, which treat it as another
 question, are too narrow.
@@ -95,7 +96,10 @@ def measure(
     rewards = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
     scores = [reward.is_right for reward in rewards]
     n, right = len(rewards), sum(scores)
-    sampled, sampled_rewards = _sampled(engine, suite, how, judge)
+    places = sampled_places(suite.tasks, how.pass_n if how.num_samples else 0)
+    sampled, sampled_rewards = _sampled(engine, suite, how, judge, places)
+    if places:
+        sampled["greedy_on_sampled"] = sum(scores[place] for place in places) / len(places)
     low, high = wilson_interval(right, n)
     texts = [completion.text for completion in greedy]
     others = [_other_way(name, suite, judge, answer(suite), scores, texts) for name, answer in ways.items()]
@@ -123,8 +127,8 @@ def measure(
         {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, **_judged(reward)}
         for task, completion, reward in zip(suite.tasks, greedy, rewards, strict=True)
     ]
-    for item, mean in zip(items, sampled_rewards, strict=False):  # the first tasks are sampled
-        item["sampled_reward"] = mean
+    for place, mean in zip(places, sampled_rewards, strict=True):
+        items[place]["sampled_reward"] = mean
     for own in others:
         items = [{**item, own.name: answer} for item, answer in zip(items, own.answers, strict=True)]
     if how.thought.budgets:
@@ -133,10 +137,22 @@ def measure(
     return {"suite": suite.name, "row": row, "items": items}
 
 
-def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Verify) -> tuple[dict[str, Any], list[float | None]]:
-    """Return the metrics of sampled answers, and the mean reward of each sampled task."""
-    tasks, prompts = suite.tasks[: how.pass_n], suite.prompts[: how.pass_n]
-    if not tasks or how.num_samples == 0:
+def sampled_places(tasks: Sequence[Task], n: int) -> list[int]:
+    """Return the places of the n tasks that are sampled, in order: by a hash of their keys, since files may be sorted.
+
+    >>> sampled_places([Task("a"), Task("b"), Task("c")], 2)
+    [1, 2]
+    """
+    ranks = sorted(range(len(tasks)), key=lambda place: (seed_for("sampled", tasks[place].key), place))
+    return sorted(ranks[:n])
+
+
+def _sampled(
+    engine: Engine, suite: Suite, how: Measurement, judge: Verify, places: Sequence[int]
+) -> tuple[dict[str, Any], list[float | None]]:
+    """Return the metrics of sampled answers to the tasks at these places, and the mean reward of each."""
+    tasks, prompts = [suite.tasks[place] for place in places], [suite.prompts[place] for place in places]
+    if not tasks:
         return {"pass_n": 0}, []
     named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
     keys = [[seed_for(how.seed, "evaluation", key, sample, *again) for sample in range(how.num_samples)] for key, again in named]

@@ -22,7 +22,7 @@ class Evaluation:
     n: int | None = None
     """Tasks per suite; null = all of a file or data set, 1,000 of a family or function."""
     pass_n: int = 200
-    """Tasks that are sampled for pass@k; 0 = none."""
+    """Tasks of each suite that are sampled for pass@k, chosen by a hash of the task; 0 = none."""
     num_samples: int = 8
     """Samples per task for pass@k: the k."""
     max_new_tokens: int | None = None

@@ -49,7 +49,7 @@ def _cut_off(suite: Mapping[str, Any], room: int) -> str:
 
 def _majority_and_greedy(suite: Mapping[str, Any], k: int) -> str:
     row = suite["row"]
-    majority, greedy = row[f"majority_at_{k}"], fmean(is_item_right(item) for item in suite["items"][: row["pass_n"]])
+    majority, greedy = row[f"majority_at_{k}"], fmean(is_item_right(item) for item in suite["items"] if "sampled_reward" in item)
     measured = f"{suite['suite']} (n = {row['pass_n']}, {k} answers each), where the greedy answer is in {greedy:.1%}"
     ahead = "" if majority > greedy else ": little is to be gained by it"
     return f"reward majority_vote teaches what most answers say: right in {majority:.1%} of {measured}{ahead}"

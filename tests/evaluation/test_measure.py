@@ -9,7 +9,7 @@ from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import Measurement, Suite, majority, measure
+from etude.evaluation.measure import Measurement, Suite, majority, measure, sampled_places
 from etude.evaluation.rewards import tells_more
 from etude.rewards.unscored import TooManyUnscored
 from etude.tasks.reward import Reward
@@ -47,6 +47,29 @@ def test_the_numbers_of_a_suite_are_those_worked_out_by_hand():
     ends = ("", "_low", "_high")  # a verifier of 0 and 1 has the mean reward of its accuracies
     assert [row[f"mean_reward{end}"] for end in ends] == [row[f"accuracy{end}"] for end in ends]
     assert row["sampled_mean_reward"] == row["sampled_accuracy"] and row["right_at"] == 1.0 and not tells_more(row)
+
+
+def test_the_tasks_to_sample_are_chosen_by_their_keys_so_that_a_sorted_file_is_not_cut_at_its_easy_end(llama, tokenizer):
+    tasks = [Task(f"{number} + 1?", str(number + 1), "numeric") for number in range(40)]
+    places = sampled_places(tasks, 10)
+    assert len(places) == 10 and places == sorted(places) and max(places) > 25
+    assert set(places) < set(sampled_places(tasks, 20))  # more tasks only add some
+    assert [tasks[::-1][place].key for place in sampled_places(tasks[::-1], 10)] == [tasks[place].key for place in reversed(places)]
+    suite = Suite("sums", tasks, [(5, 6, number + 7) for number in range(40)], {})
+    page = measure(TransformersEngine(llama, tokenizer), suite, replace(HOW, pass_n=10), lambda pairs: [Reward(0.0) for _ in pairs])
+    assert [place for place, item in enumerate(page["items"]) if "sampled_reward" in item] == places
+    assert page["row"]["pass_n"] == 10 and page["row"]["greedy_on_sampled"] == 0.0
+
+
+def test_greedy_accuracy_on_the_sampled_tasks_is_of_these_tasks_only():
+    class FirstTold(Parrot):
+        def generate(self, prompts, *, num_samples=1, **how):
+            texts = [[text] for text in GREEDY_TEXTS] if num_samples == 1 else SAMPLED_TEXTS[:1]
+            return [[Completion((5,), (-0.1,), text, "stop", 0, 0) for text in group] for group in texts]
+
+    (place,) = sampled_places(SUITE.tasks, 1)
+    row = measure(FirstTold(), SUITE, replace(HOW, pass_n=1), judge)["row"]
+    assert row["greedy_on_sampled"] == [1.0, 0.0][place] and row["accuracy"] == 0.5
 
 
 def test_equal_questions_have_samples_of_their_own_and_are_counted(llama, tokenizer):
