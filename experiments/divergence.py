@@ -1,9 +1,10 @@
 """Measure how far practice moved a model, and what is left of its entropy, on the tasks that it practised on.
 
-`divergence` is KL(after || before) in nats an answer: the mean of log pi(y) - log pi_0(y) over answers y that the practised model pi
-samples, pi_0 the model that practice began with, both read by the same pass at the sampling temperature: an unbiased estimate. Forgetting
-goes with it, whatever the method (arXiv 2509.04259). `entropy` is minus the mean of log pi over the tokens of the same answers, in nats a
-token; independent samples, however practice explored.
+`divergence` is KL(now || start) in nats an answer: the mean of log pi(y) - log pi_0(y) over answers y that the practised model pi samples,
+pi_0 the model that practice began with, both read by the same pass at the sampling temperature: an unbiased estimate. It is not the
+divergence of the law of forgetting of arXiv 2509.04259: that is KL(start || now) on the new task, over answers of the start, which
+`studies.retention` measures as `forward_kl`. The two are near each other only where the model moved little. `entropy` is minus the mean of
+log pi over the tokens of the same answers, in nats a token; independent samples, however practice explored.
 """
 
 from pathlib import Path

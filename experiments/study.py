@@ -3,29 +3,64 @@
     python -m studies.NAME [--data DIR] [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny] [--out DIR]
 
     studies/NAME/cells/ARM-SEED.json   what a cell found (`experiments.cells`)
-    studies/NAME/result.json           claim, commit, hardware, rows, verdict, because
+    studies/NAME/result.json           claim, rule, commit, hardware, rows, verdict, because, power
     studies/NAME/figure.svg            the rows as a figure
 
-The rows also go as a table to the pages that have a place for it (`experiments.pages`). Result, figure and table follow from the cells
-alone: `--hours 0` computes no cell and writes the same files.
+The rows also go as a table, with the verdict below it, to the pages that have a place for them (`experiments.pages`), and the verdict to
+the table of all studies. Result, figure and tables follow from the cells alone: `--hours 0` computes no cell and writes the same files.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from etude.errors import UserError
 from etude.files import write_atomically
-from experiments import figures, pages
+from experiments import figures, pages, verdicts
 from experiments.cells import Cell, Options
+from experiments.commits import is_dirty
 from experiments.measures import Verdict
+from experiments.runs import LEAST, power_of
 from experiments.tables import Row
 
 Found = tuple[Sequence[Cell], Sequence[Row], Verdict]
+POINTS = "points"
+"""Percentage points, in which differences of shares are written."""
+
+
+class Changed(NamedTuple):
+    """A rule that is not the one that the study had before."""
+
+    before: str
+    """The verdict by the rule of before."""
+    how: str
+    """When it was changed, from what and why."""
+
+
+class Compared(NamedTuple):
+    """Differences of each seed that a verdict rests on."""
+
+    each_seed: Sequence[float]
+    unit: str = POINTS
+    least: float | None = None
+    """How far beyond the bound the mean of fewer than five seeds has to be; None: 8 points, or what the interval shows in another unit."""
+
+    @property
+    def power(self) -> dict[str, Any]:
+        """Return how small a difference is seen, in its unit."""
+        least = LEAST if self.least is None and self.unit == POINTS else self.least
+        return power_of(self.each_seed, least) | {"unit": self.unit}
+
+
+def compared(rows: Sequence[Row], wanted: Mapping[str, tuple[str, str]], set_name: str = "") -> dict[str, Compared]:
+    """Return differences of each seed by the names of `wanted`, each a row's id and its measure; what no row has is left out."""
+    found = {row["id"]: row for row in rows if set_name in ("", row["set"])}
+    each = {name: found.get(arm, {}).get(f"{measure}_each_seed", []) for name, (arm, measure) in wanted.items()}
+    return {name: Compared(values) for name, values in each.items() if values}
 
 
 @dataclass(frozen=True)
@@ -43,6 +78,15 @@ class Study:
     draw: Callable[[Sequence[Row], Path], object] = figures.draw
     data: str = ""
     """What the folder of `--data` has to hold; empty: the study can do without."""
+    rule: str = ""
+    """How the verdict follows from the rows, in one sentence."""
+    about: str = ""
+    """What the verdict is about where that is less than the claim says, such as the one model that was measured."""
+    compared: Callable[[Sequence[Row]], Mapping[str, Compared]] = lambda _: {}
+    """Return what the verdict rests on, by what it is a difference of: from it follows how small an effect the study can see."""
+    changed: Changed | None = None
+    remarks: Sequence[str] = ()
+    """What a reader of the table has to know of how its rows came about; whole sentences."""
 
     @property
     def folder(self) -> Path:
@@ -84,12 +128,34 @@ class Study:
             raise SystemExit("no cell is there yet, so there is no result to write")
         if verdict[0] not in ("holds", "does not hold", "undecided"):
             raise UserError(f"verdict must be holds, does not hold or undecided, got {verdict[0]!r}")
-        facts: dict[str, Any] = {name: "; ".join(sorted({str(cell[name]) for cell in cells})) for name in ("commit", "hardware")}
-        result = {"claim": self.claim, **facts, "rows": list(rows), "verdict": verdict[0], "because": verdict[1]}
+        result = self.result(cells, rows, verdict)
         write_atomically(path := chosen.out / "result.json", json.dumps(result, indent=1) + "\n")
         self.draw(rows, chosen.out / "figure.svg")
         if chosen.out.resolve() == self.folder.resolve():
-            pages.fill(self.folder.name, self.table(rows))
+            pages.fill(self.folder.name, self.page(result))
+            pages.fill("verdicts", verdicts.verdicts_table(verdicts.results()))
         for row in rows:
             print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
         print(f"{verdict[0]}: {verdict[1]}\n{path}")
+
+    def result(self, cells: Sequence[Cell], rows: Sequence[Row], verdict: Verdict) -> dict[str, Any]:
+        """Return what `result.json` holds; `commit` and `hardware` are those of the cells, and `cells` says how many there are and how many
+        of them name a commit from which the sources differed.
+        """
+        facts: dict[str, Any] = {name: "; ".join(sorted({str(cell[name]) for cell in cells})) for name in ("commit", "hardware")}
+        power = {name: own.power for name, own in self.compared(rows).items() if own.each_seed}
+        changed = {"verdict_before": self.changed.before, "rule_changed": self.changed.how} if self.changed else {}
+        more = {"rule": self.rule, "about": self.about, "power": power, "remarks": list(self.remarks)} | changed
+        return {
+            "claim": self.claim,
+            **facts,
+            "cells": {"number": len(cells), "dirty": sum(is_dirty(cell["commit"]) for cell in cells)},
+            "rows": list(rows),
+            "verdict": verdict[0],
+            "because": verdict[1],
+            **{name: value for name, value in more.items() if value},
+        }
+
+    def page(self, result: Mapping[str, Any]) -> str:
+        """Return the table of a result with its verdict below, as pages show them."""
+        return f"{self.table(result['rows'])}\n{verdicts.judged(result)}"

@@ -26,8 +26,12 @@ def table(rows: Sequence[Row], columns: Sequence[Column], below: str) -> str:
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], below: str) -> str:
     """Write a table of finished cells, then a paragraph `below`."""
-    every = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in lines)]
+    every = [_line(head), "|" + "---|" * len(head), *map(_line, lines)]
     return "\n".join([*every, "", below, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 # ---------------------------------------------------------------------- cells
@@ -51,6 +55,37 @@ def each(name: str, write: Callable[[Any], str]) -> Cell:
 def interval(name: str, write: Callable[[float], str]) -> Cell:
     """Write the measure `name` with its interval; nothing where the row lacks it."""
     return lambda row: f"{write(row[name])} [{write(row[f'{name}_low'])}, {write(row[f'{name}_high'])}]" if name in row else ""
+
+
+def intervals(name: str, write: Callable[[float], str]) -> Cell:
+    """Write the measure `name` with its interval over items and, where there is one, that over runs; nothing where the row lacks it."""
+    over_items, over_runs = interval(name, write), f"{name}_run"
+
+    def written(row: Row) -> str:
+        ends = f" [{write(row[f'{over_runs}_low'])}, {write(row[f'{over_runs}_high'])}]" if f"{over_runs}_low" in row else ""
+        return over_items(row) + ends
+
+    return written
+
+
+def each_over_runs(name: str, write: Callable[[float], str]) -> Cell:
+    """Write the value of every seed of a difference and, with two or more, their interval over runs."""
+    values = each(f"{name}_each_seed", write)
+
+    def written(row: Row) -> str:
+        low, high = (row.get(f"{name}_run_{end}") for end in ("low", "high"))
+        return values(row) + ("" if low is None or high is None else f" [{write(low)}, {write(high)}]")
+
+    return written
+
+
+def p_value(p: float) -> str:
+    """Write a p-value; how far it is below 1e-6 says nothing, since no test's assumptions are as exact as that.
+
+    >>> p_value(0.0213), p_value(2e-144)
+    ('p = 0.02', 'p < 1e-6')
+    """
+    return "p < 1e-6" if p < 1e-6 else f"p = {p:.1g}"
 
 
 def percent(share: float) -> str:

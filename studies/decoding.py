@@ -455,7 +455,20 @@ def find(chosen: Options) -> Found:
     return cells, reduce(cells), undecided() if chosen.is_tiny else judge(cells, arms)
 
 
-STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="openqa_false_answers, webquestions, truthfulqa and babi_en")
+STUDY = Study(
+    __file__,
+    CLAIM,
+    ARMS,
+    SEEDS,
+    find,
+    show,
+    draw,
+    data="openqa_false_answers, webquestions, truthfulqa and babi_en",
+    rule="with eight samples integrative decoding is ahead of greedy decoding and of each control, by the whole 95 % interval over "
+    "questions, paired",
+    about="this model and answers of 24 tokens",
+    remarks=["Some cells of eight samples are float32 on another processor, compared with those of one sample in bfloat16."],
+)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -9,8 +9,11 @@ for all. Cells stand in a folder for each set. The policy gradient's advantage i
 divided by a deviation either; the recipes divide it. Reversing words is what a rule could do: it asks how fast a way to explore finds that,
 not for reasoning.
 
-Claim: at equal tokens sampled, one way to explore beats the policy gradient on independent samples outside its interval on at least two of
-four test sets.
+Claim: at equal tokens sampled, one way to explore beats the policy gradient on independent samples on at least two of four test sets, each
+by runs (`experiments.runs`). Two of the sets, `test` and SVAMP, are asked of the same runs. Until 2026-12-02 a lead was one outside the
+interval over items. The baseline was chosen after the screen: against the divided advantage of the recipes imitation is not ahead on
+number_sorting, which the verdict tells. Cells of Monte-Carlo credit and of the step model were withdrawn, since they were computed by a
+rule that was no policy gradient: the verdict waits for them.
 """
 
 from collections.abc import Sequence
@@ -21,12 +24,15 @@ from typing import Any
 from experiments.arms import TINY_RUN, Arms, reduce_arms
 from experiments.arms_table import arms_table
 from experiments.cells import Cell, Options, compute
-from experiments.measures import Verdict, decided, undecided
-from experiments.study import Found, Study
+from experiments.measures import Verdict
+from experiments.runs import RULE, in_points, is_above
+from experiments.study import Changed, Compared, Found, Study
 from experiments.tables import Row
 
 BASELINE = "policy_gradient"
-CLAIM = f"at equal tokens sampled one way to explore beats {BASELINE} outside its interval on at least two of four test sets"
+AHEAD = f"{BASELINE}_ahead_each_seed"
+DIVIDED = f"{BASELINE}_standardised"
+CLAIM = f"at equal tokens sampled one way to explore beats {BASELINE} on at least two of four test sets"
 
 CENTRED = {"learn.advantage": "dr_grpo"}
 STEPS = {"rollout.search.steps.end": "tokens", "rollout.search.steps.max_tokens": 6}
@@ -114,18 +120,58 @@ def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
 
 def judge(rows: Sequence[Row]) -> Verdict:
     """Judge the claim by the final's rows alone. An arm that sampled over 5 % more than the baseline is ahead nowhere."""
+    found = {(row["id"], row["set"]): row for row in rows}
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    seeds = {(row["id"], row["set"]): row["seeds"] for row in rows}
-    if len(sets) < 4 or any(seeds.get((arm, name), 0) < len(SEEDS) for arm in FINAL for name in sets):
-        return undecided()
-    most = {row["set"]: 1.05 * row["sampled_tokens"] for row in rows if row["id"] == BASELINE}
-    better = [row for row in rows if row.get(f"{BASELINE}_ahead_high", 0.0) < 0 and row["sampled_tokens"] <= most[row["set"]]]
-    ahead = {arm: [row["set"] for row in better if row["id"] == arm] for arm in BEST}
-    said = "; ".join(f"{arm} is ahead on {', '.join(won) or 'none'}" for arm, won in ahead.items())
-    return decided(any(len(won) >= 2 for won in ahead.values()), said)
+    lacks = [arm for arm in FINAL if any(found.get((arm, name), {"seeds": 0})["seeds"] < len(SEEDS) for name in sets)]
+    won = {arm: [_is_ahead(found[arm, name], found[BASELINE, name]) for name in sets] for arm in BEST if not {arm, BASELINE} & {*lacks}}
+    said = [f"{arm} on {name} {in_points(_lead(found[arm, name]))}" for arm in won for name in sets]
+    if ("raft", "number_sorting") in found and (DIVIDED, "number_sorting") in found:
+        raft, divided = (found[arm, "number_sorting"]["accuracy_each_seed"] for arm in ("raft", DIVIDED))
+        apart = [own - its for own, its in zip(raft, divided, strict=False)]
+        said.append(f"against the divided advantage of the recipes raft is {in_points(apart)} on number_sorting")
+    if len(sets) < 4 or lacks:
+        return "undecided", "; ".join([f"not all cells are there: {', '.join(lacks) or 'sets'}", *said])
+    if any(own.count(True) >= 2 for own in won.values()):
+        return "holds", "; ".join(said)
+    return ("undecided" if any(len(own) - own.count(False) >= 2 for own in won.values()) else "does not hold"), "; ".join(said)
 
 
-STUDY = Study(__file__, CLAIM, tuple(ARMS), (SCREEN_SEED, *SEEDS), find, partial(arms_table, baseline=BASELINE))
+def _lead(row: Row) -> list[float]:
+    """Return how far an arm is ahead of the baseline on each seed."""
+    return [-value for value in row[AHEAD]]
+
+
+def _is_ahead(row: Row, baseline: Row) -> bool | None:
+    return is_above(_lead(row)) if row["sampled_tokens"] <= 1.05 * baseline["sampled_tokens"] else False
+
+
+def rests_on(rows: Sequence[Row]) -> dict[str, Compared]:
+    """Return the leads of the arms that are judged, by set."""
+    own = [row for row in rows if row["id"] in BEST and row["seeds"] == len(SEEDS) and AHEAD in row]
+    return {f"{row['id']}'s lead on {row['set']}": Compared(row[AHEAD]) for row in own}
+
+
+SCREENED = (
+    "The screen is one seed, and cannot tell ways apart that lie less than about 8 points from each other. Its rows `policy gradient "
+    "tree` and `step dpo trees` were computed before a fix of how trees branch (two branches at one position branched once): they do "
+    "not speak of these methods as they are now."
+)
+STUDY = Study(
+    __file__,
+    CLAIM,
+    tuple(ARMS),
+    (SCREEN_SEED, *SEEDS),
+    find,
+    partial(arms_table, baseline=BASELINE),
+    rule=f"some arm of {', '.join(BEST)} is ahead of {BASELINE} on two of the four sets, each {RULE}, with at most 5 % more tokens sampled",
+    compared=rests_on,
+    changed=Changed(
+        "holds",
+        "2026-12-02, after the cells: leads are judged by runs, where they were by intervals over items; the verdict before is that "
+        "with the cells that were withdrawn",
+    ),
+    remarks=[SCREENED],
+)
 
 if __name__ == "__main__":
     STUDY.main()

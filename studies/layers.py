@@ -234,7 +234,19 @@ def find(chosen: Options) -> Found:
     return cells, rows, judge(rows)
 
 
-STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="truthfulqa, factor and factscore_bios")
+STUDY = Study(
+    __file__,
+    CLAIM,
+    ARMS,
+    SEEDS,
+    find,
+    show,
+    draw,
+    data="truthfulqa, factor and factscore_bios",
+    rule="some contrast is ahead of the plain model and of a random layer of the same half, by whole intervals over questions (95 % for "
+    "three contrasts)",
+    about="this model",
+)
 
 if __name__ == "__main__":
     STUDY.main()

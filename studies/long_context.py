@@ -23,8 +23,11 @@ Scores are those of the task. The distance to the full context is KL(full || pol
 context's own answer, in nats. Under recall each token of a question reads its own pages, as if it were generated.
 
 Claim: with no more than a tenth of the tokens held, question unseen, one kind of recall loses less than 2 points on every one of these
-tasks, of 200 paired items, with 0 in the 95 % interval; and no policy that drops does (50 items or more). That 0 is in an interval does not
-say that nothing is lost: for which the lower end, too, is above -2 points is said beside it.
+tasks, of 200 paired items (lower end of the 95 % interval above -2), and no policy that drops does (50 items or more). This is the rule
+that was written before the cells. On 2026-11-29, when the rows of `sketch` were known and before those of `passing`, it was relaxed: less
+than 2 points lost with 0 in the interval was enough, since with one answer in forty turning either way 200 items cannot show the first rule
+even where nothing is lost. An interval that holds 0 shows no equivalence; since 2026-12-02 the first rule decides again, and for which the
+relaxed one holds is said beside it.
 """
 
 import tempfile
@@ -49,13 +52,14 @@ from etude.kv_cache.retrieval import PagedRetrieval
 from etude.models.load import cast_weights, end_tokens, load_model
 from experiments.cells import Cell, Options, Table, compute, made_here
 from experiments.figures import list_rows, save
-from experiments.measures import Verdict, decided, mean, mean_difference, undecided
+from experiments.measures import Verdict, decided, in_points, mean, mean_difference, undecided
 from experiments.peer import Peer, Running
-from experiments.study import Found, Study
+from experiments.study import Changed, Found, Study
 from experiments.tables import Column, Row, interval, name_of, percent, points, table, value
 
 CLAIM = (
-    "recall that holds a tenth of the tokens keeps the full context's answers to a question that comes later, and nothing that drops does"
+    "recall that holds a tenth of the tokens loses less than 2 points of the full context's answers to a question that comes later, and "
+    "nothing that drops does"
 )
 SEEDS = (120,)
 MODEL = "smollm2-135m"
@@ -364,14 +368,17 @@ def judge(rows: Sequence[Row], sets: Sequence[str]) -> Verdict:
         return undecided(missing or ["the screen"])
     by_how = {how: [found[how, name] for name in sets] for how, _ in found if all((how, name) in found for name in sets)}
     by_how = {how: own for how, own in by_how.items() if all(min(row["share"], row["held"]) <= HELD for row in own)}
-    keeps = [how for how, own in by_how.items() if all(row["loss"] > -LOSS and row["loss_high"] >= 0 for row in own)]
-    recalls = [how for how in keeps if how.split()[0] in RECALLED and all(row["held"] <= HELD for row in by_how[how])]
-    drops = [how for how in keeps if how in EVICTION]
-    surely = [how for how in (*recalls, *drops) if all(row["loss_low"] > -LOSS for row in by_how[how])]
+    little = [how for how, own in by_how.items() if how in EVICTION or all(row["held"] <= HELD for row in own)]
+    keeps = [how for how in little if all(row["loss_low"] > -LOSS for row in by_how[how])]
+    relaxed = [how for how in little if all(row["loss"] > -LOSS and row["loss_high"] >= 0 for row in by_how[how])]
+    recalls, drops = ([how for how in keeps if (how in EVICTION) == is_dropped] for is_dropped in (False, True))
+    lowest = {how: in_points(min(by_how[how], key=lambda row: row["loss_low"]), "loss") for how in relaxed}
     worst = {how: (min(row["loss"] for row in own), max(row["held"] for row in own)) for how, own in by_how.items()}
     said = [f"{how} {100 * loss:+.1f} (holds {held:.0%})" for how, (loss, held) in sorted(worst.items(), key=lambda each: -each[1][0])]
-    kept = f"keeps all in a tenth: {', '.join([*recalls, *drops]) or 'none'}; surely, by the whole interval: {', '.join(surely) or 'none'}"
-    return decided(bool(recalls) and not drops, f"largest loss on a task, in points: {', '.join(said)}; {kept}")
+    kept = f"loses less than 2 points on each task in a tenth: {', '.join(keeps) or 'none'}"
+    near = "; ".join(f"{how}, whose lowest interval is {ends}" for how, ends in lowest.items())
+    loss = f"largest loss on a task, in points: {', '.join(said)}"
+    return decided(bool(recalls) and not drops, f"{kept}; by the relaxed rule: {near or 'none'}; {loss}")
 
 
 def show(rows: Sequence[Row]) -> str:
@@ -466,7 +473,25 @@ def find(chosen: Options) -> Found | None:
     return cells, rows, judge(rows, sets)
 
 
-STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="gutenberg_books and babi_en")
+STUDY = Study(
+    __file__,
+    CLAIM,
+    ARMS,
+    SEEDS,
+    find,
+    show,
+    draw,
+    data="gutenberg_books and babi_en",
+    rule="of what holds at most a tenth, some recall and no policy that drops has the lower end of the 95 % interval of its loss above "
+    "-2 points on every task (over items)",
+    about="this model",
+    changed=Changed(
+        "holds",
+        "2026-12-02: the rule that was written before the cells decides again; from 2026-11-29, when the rows of sketch were known and "
+        "before those of passing, a loss under 2 points with 0 in its interval had been enough",
+    ),
+    remarks=["What recall does not hold lies in a file, from which a token reads what it needs."],
+)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -10,7 +10,9 @@ A task's slope is that of right (1) or not (0) over the logarithm of the length,
 are paired over tasks, intervals (95 %) over tasks.
 
 Claim: a doubling of the thought adds more accuracy after practice than before it, and practice on random scores adds less to that: the
-interval of the slope's gain by practice is above 0, and that of its lead over random scores too.
+slope's gain by practice is above 0 by runs (`experiments.runs`), and its lead over random scores too. Until 2026-12-02 both were judged by
+intervals over tasks. With next to nothing right behind the shortest thoughts a slope grows with accuracy itself, so that it is read beside
+its share of the accuracy behind the longest thought (`slope_share`), which is no part of the rule.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +26,10 @@ from matplotlib.figure import Figure
 from experiments.arms import Arms
 from experiments.cells import Cell, Options, compute
 from experiments.figures import save
-from experiments.measures import Verdict, decided, in_points, lacking, mean, mean_share, undecided
-from experiments.study import Found, Study
-from experiments.tables import Column, Row, each, interval, percent, points, seeds_of, table, value
+from experiments.measures import Verdict, all_hold, lacking, mean, mean_share, undecided
+from experiments.runs import RULE, in_points, is_above, over_runs
+from experiments.study import Changed, Found, Study, compared
+from experiments.tables import Column, Row, each, each_over_runs, interval, percent, points, seeds_of, table, value
 
 CLAIM = "a doubling of the thought adds more accuracy after practice than before it, and more so than after practice on random scores"
 SEEDS = (60, 61, 62)
@@ -88,16 +91,20 @@ def _rows(arm: str, suite: str, own: Sequence[Cell], controls: Sequence[Cell], b
         rows.append(row | {"budget_tokens": budget})
     slopes = slopes_of(answers, budgets)
     rows[0] |= mean("slope", slopes.values())
+    rows[0]["slope_share_each_seed"] = [_slope_share(answers_of([cell], model, suite), budgets) for cell in own]
     if arm == "warm_start":
         return rows
     gains = gains_of(own, suite, budgets)
     rows[0] |= mean("slope_gain", gains.values())
-    rows[0]["slope_gain_each_seed"] = [fmean(gains_of([cell], suite, budgets).values()) for cell in own]
+    by_seed = {cell["seed"]: fmean(gains_of([cell], suite, budgets).values()) for cell in own}
+    rows[0] |= over_runs("slope_gain", list(by_seed.values()))
     same = [cell for cell in controls if cell["seed"] in {each["seed"] for each in own}]
     if arm != "random_reward" and same:
         paired = gains_of([cell for cell in own if cell["seed"] in {each["seed"] for each in same}], suite, budgets)
         control = gains_of(same, suite, budgets)
         rows[0] |= mean("random_reward_behind", [paired[key] - control[key] for key in paired if key in control])
+        behind = [by_seed[cell["seed"]] - fmean(gains_of([cell], suite, budgets).values()) for cell in same]
+        rows[0] |= over_runs("random_reward_behind", behind)
     return rows
 
 
@@ -121,6 +128,12 @@ def slopes_of(answers: Answers, budgets: Sequence[int]) -> dict[str, float]:
     }
 
 
+def _slope_share(answers: Answers, budgets: Sequence[int]) -> float | None:
+    """Return the slope as a share of the accuracy behind the longest thought; None where nothing is right there."""
+    longest = fmean(right[-1] for rights in answers.values() for right in rights)
+    return round(fmean(slopes_of(answers, budgets).values()) / longest, 4) if longest else None
+
+
 def gains_of(cells: Sequence[Cell], suite: str, budgets: Sequence[int]) -> dict[str, float]:
     """Return what practice added to the slope of every item."""
     before, after = (slopes_of(answers_of(cells, model, suite), budgets) for model in ("warm_start", "practice"))
@@ -141,13 +154,17 @@ def judge(rows: Sequence[Row]) -> Verdict:
     found = {row["id"]: row for row in rows}
     if missing := lacking(found, [f"{arm}_free" for arm in ROWS], len(SEEDS)):
         return undecided(missing)
-    practice = found["practice_free"]
-    said = [f"a doubling adds {100 * found['warm_start_free']['slope']:+.1f} points at the warm start"]
+    before, practice = found["warm_start_free"], found["practice_free"]
+    said = [f"a doubling adds {100 * before['slope']:+.1f} points at the warm start"]
     said += [f"{100 * found[f'{arm}_free']['slope']:+.1f} after {arm.replace('_', ' ')}" for arm in CHANGES]
-    seeds = ", ".join(map(points, practice["slope_gain_each_seed"]))
-    ahead = in_points(practice, "random_reward_behind")
-    said.append(f"by practice {in_points(practice, 'slope_gain')} (each seed {seeds}), ahead of random scores by {ahead}")
-    return decided(practice["slope_gain_low"] > 0 and practice["random_reward_behind_low"] > 0, "; ".join(said))
+    shares = [", ".join(f"{share:.2f}" for share in row["slope_share_each_seed"]) for row in (before, practice)]
+    said.append(f"as a share of the accuracy behind the longest thought {shares[0]} before and {shares[1]} after practice, by seed")
+    gains, lead = practice["slope_gain_each_seed"], practice["random_reward_behind_each_seed"]
+    parts = {
+        f"more after practice than before ({in_points(gains)})": is_above(gains),
+        f"more than by random scores ({in_points(lead)})": is_above(lead),
+    }
+    return all_hold(parts, said)
 
 
 def show(rows: Sequence[Row]) -> str:
@@ -165,12 +182,18 @@ def show(rows: Sequence[Row]) -> str:
         Column("tokens", value("tokens", "{:.0f}".format)),
         *(Column(f"behind {budget}", behind(budget)) for budget in budgets),
         Column("a doubling adds", interval("slope", points)),
-        Column("more than before", interval("slope_gain", points)),
-        Column("gain per seed", each("slope_gain_each_seed", points)),
-        Column("random reward behind", interval("random_reward_behind", points)),
+        Column(f"of the accuracy behind {budgets[-1]}, per seed", each("slope_share_each_seed", _share)),
+        Column("more than before [items]", interval("slope_gain", points)),
+        Column("per seed [runs]", each_over_runs("slope_gain", points)),
+        Column("random reward behind [items]", interval("random_reward_behind", points)),
+        Column("per seed [runs]", each_over_runs("random_reward_behind", points)),
     ]
-    below = f"{rows[0]['n']:,} items of {rows[0]['set']}, {seeds_of(rows)}; points and intervals (95 %) over items."
+    below = f"{rows[0]['n']:,} items of {rows[0]['set']}, {seeds_of(rows)}; 95 % intervals: over items, [runs] over seeds (t)."
     return table([row for row in rows if not row["budget_tokens"]], columns, below)
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.2f}"
 
 
 def _arm(row: Row) -> str:
@@ -211,7 +234,26 @@ def find(chosen: Options) -> Found:
     return cells, rows, judge(rows)
 
 
-STUDY = Study(__file__, CLAIM, tuple(CHANGES), SEEDS, find, show, draw)
+RESTS_ON = {
+    "gain of the slope by practice": ("practice_free", "slope_gain"),
+    "its lead on random scores": ("practice_free", "random_reward_behind"),
+}
+STUDY = Study(
+    __file__,
+    CLAIM,
+    tuple(CHANGES),
+    SEEDS,
+    find,
+    show,
+    draw,
+    rule=f"the gain of the slope by practice, and its lead on that by random scores, are above 0 {RULE}",
+    compared=lambda rows: compared(rows, RESTS_ON),
+    changed=Changed("holds", "2026-12-02, after the cells: gains are judged by runs, where they were by intervals over items"),
+    remarks=[
+        "A slope grows with accuracy where short thoughts are right next to never. As a share of the accuracy behind the longest "
+        "thought it is about the same before and after practice: a doubling adds no more than accuracy explains."
+    ],
+)
 
 if __name__ == "__main__":
     STUDY.main()

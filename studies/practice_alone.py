@@ -20,7 +20,8 @@ without gold answers and of those with, on number_sorting and word_problems (tes
 sampled its set's budget of tokens, its own problems among them. All arms go on from one warm start, in which the demonstrations are shown
 turned round as well (a problem is written), or a model of this size writes none.
 
-Claim: practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set.
+Claim: practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set: its gain less
+half of gold's, on the same seed, is above 0 by runs (`experiments.runs`), and so is gold's gain. Until 2026-12-02 the pooled means decided.
 
 Problems that the policy wrote are judged by a rule where one knows what a problem says (numbers to be sorted). For others the best arm that
 writes problems has one run on word_problems, of which fifty are written to `to_read.jsonl`; what somebody who read them says of them is
@@ -48,8 +49,9 @@ from experiments.arms import TINY_RUN, Arms, reduce_arms, steps_of
 from experiments.arms_table import arms_table
 from experiments.cells import Cell, Options, compute
 from experiments.figures import save
-from experiments.measures import Verdict, decided, undecided
-from experiments.study import Found, Study
+from experiments.measures import Verdict, all_hold, undecided
+from experiments.runs import RULE, in_points, is_above
+from experiments.study import Changed, Compared, Found, Study
 from experiments.tables import Column, Row, percent
 
 BASELINE, CONTROL = "gold", "random_reward"
@@ -295,9 +297,26 @@ def judge(rows: Sequence[Mapping[str, Any]], picked: Sequence[tuple[str, int]]) 
     arm = next((arm for arm, _ in picked if arm in ALONE), None)
     if arm is None or len(sets) < 3 or any((each, name) not in gains for each in (BASELINE, CONTROL, arm) for name in sets):
         return undecided()
-    is_kept = all(gains[BASELINE, name]["gain"] > 0 and 2 * gains[arm, name]["gain"] >= gains[BASELINE, name]["gain"] for name in sets)
-    said = ", ".join(f"{name} {100 * gains[arm, name]['gain']:+.1f} of {100 * gains[BASELINE, name]['gain']:+.1f} points" for name in sets)
-    return decided(is_kept, f"{arm} gains {said}")
+    parts: dict[str, bool | None] = {}
+    for name in sets:
+        kept, gold = _over_half(gains[arm, name], gains[BASELINE, name]), gains[BASELINE, name]["gain_each_seed"]
+        means = " of ".join(f"{100 * gains[each, name]['gain']:+.1f}" for each in (arm, BASELINE))
+        is_kept, is_gain = is_above(kept), is_above(gold)
+        both = False if False in (is_kept, is_gain) else None if None in (is_kept, is_gain) else True
+        parts[f"{name} {means} points, more than half {in_points(kept)}, gold's gain {in_points(gold)}"] = both
+    return all_hold(parts, [f"{arm} gains"])
+
+
+def _over_half(row: Mapping[str, Any], gold: Mapping[str, Any]) -> list[float]:
+    """Return what an arm gains on each seed beyond half of what gold answers do."""
+    return [own - its / 2 for own, its in zip(row["gain_each_seed"], gold["gain_each_seed"], strict=True)]
+
+
+def rests_on(rows: Sequence[Row]) -> dict[str, Compared]:
+    """Return what the arms without gold answers gain on each seed of the final beyond half of gold's gain, by set."""
+    gold = {row["set"]: row for row in rows if row["id"] == BASELINE and row["seeds"] == len(SEEDS)}
+    own = [row for row in rows if row["id"] in ALONE and row["set"] in gold and row["seeds"] == len(SEEDS)]
+    return {f"{row['id']} less half of gold, {row['set']}": Compared(_over_half(row, gold[row["set"]])) for row in own}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -364,7 +383,25 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     save(figure, path)
 
 
-STUDY = Study(__file__, CLAIM, tuple(ARMS), (SCREEN_SEED, *SEEDS), find, table, draw)
+SCREENED = (
+    "The screen is one seed at a constant rate: it cannot tell ways apart that lie less than about 8 points from each other, and picked "
+    "`weakness_sampling` where it was behind gold. On word problems the constant rate holds gold back (the recipe's, which falls, gains "
+    "more), so that half of its gain is a low bar there."
+)
+STUDY = Study(
+    __file__,
+    CLAIM,
+    tuple(ARMS),
+    (SCREEN_SEED, *SEEDS),
+    find,
+    table,
+    draw,
+    rule="on every set gold's gain, and that of the screen's best arm without gold answers less half of it on the same seed, are above "
+    f"0 {RULE}",
+    compared=rests_on,
+    changed=Changed("does not hold", "2026-12-02, after the cells: gains are judged by runs, where pooled means were compared"),
+    remarks=[SCREENED],
+)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -15,12 +15,14 @@ Old knowledge is the 600 questions of the retention suite by likelihood (`kept`:
 book (`rise`: nats a token more than the start); gates go by 600 others and another book, so that what they keep is measured on what they
 did not see. `forward_kl` is KL(start || model) on the new task, in nats an answer.
 
-Claims, each with its rule: (1) some way keeps at least 98 % of the start's accuracy with at least 90 % of rl's gain (pooled over seeds);
-(2) forgetting follows the divergence: the rank correlation of `rise` and `forward_kl` over all cells that were trained has an interval
-(bootstrap over cells) above 0, beside which that of the sound ways alone is told; (3) at equal gain sft's text costs more nats than rl's
-beyond the interval over pieces of text: that it does is told where its gain is less than 5 points above rl's on each seed (less gain at a
-higher cost is no excuse), that it does not where it is less than 5 below; (4) on each seed a gate stops the harmful run with at least 98 %
-kept: each of both gates is told, one is enough. All four hold, or the study's claim does not.
+Claims, each with its rule, by runs (`experiments.runs`): (1) some way with at least 90 % of rl's gain (pooled over seeds) keeps at least
+98 % of the start's accuracy above chance; (2) forgetting follows the divergence: over the ways of a seed that were trained, the rank
+correlation of `rise` and `forward_kl` is above 0 (fewer than five seeds have to agree in sign, with a mean over 0.5), beside which that of
+the sound ways alone is told; (3) at equal gain sft's text costs more nats than rl's: that it does is told where its gain is less than 5
+points above rl's on each seed (less gain at a higher cost is no excuse), that it does not where it is less than 5 below; fewer than five
+seeds tell neither; (4) on each seed a gate stops the harmful run with at least 98 % kept: each of both gates is told, one is enough. All
+four hold, or the study's claim does not. Until 2026-12-02 (1) was by accuracy with its guesses, and (2) and (3) by intervals over cells
+and over pieces of text.
 
 Seed 60 came first, and two things were set by what it showed: the gate's limit on perplexity (2 %, where 10 % had let harm pass), and
 harmful_gate_kl with its 20 nats (sound ways end within 5, the harmful run was at 68 behind two steps). The other seeds are their test; in
@@ -30,6 +32,7 @@ harmful_gate_kl with its 20 nats (sound ways end within 5, the harmful run was a
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -49,7 +52,8 @@ from etude.models.load import load_model
 from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.prompts import render_prompts
 from etude.settings.configuration import to_plain_values
-from etude.suites.retention_probe import logprobs_of, probe_for
+from etude.suites.harness import Request, Subject
+from etude.suites.retention_probe import probe_for
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import with_system
 from etude.training.checkpoints import load_checkpoint
@@ -61,8 +65,9 @@ from experiments.cells import Cell, Options, compute, hardware_of
 from experiments.figures import save
 from experiments.measures import Verdict, all_hold, differences, lacking, mean, mean_share, undecided, with_ends
 from experiments.prepared_run import prepared_run
-from experiments.study import Found, Study
-from experiments.tables import Column, Row, interval, name_of, percent, points, seeds_of, table, value
+from experiments.runs import RULE, in_points, is_above, over_runs
+from experiments.study import Changed, Compared, Found, Study
+from experiments.tables import Column, Row, each_over_runs, interval, name_of, percent, points, seeds_of, table, value
 
 CLAIM = (
     "a way to practise keeps >= 98 % of old knowledge with >= 90 % of the gain; forgetting follows KL(start || now) on the new task; "
@@ -72,6 +77,10 @@ SEEDS = (60, 61, 62)
 FACTORS = (0.25, 0.5, 0.75)
 SFT_STEPS = (5, 10, 20, 40, 70, 100)
 KEPT, GAIN, SAME_GAIN = 0.98, 0.90, 0.05
+LARGE = 0.5
+"""A large correlation (Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, section 3.2)."""
+CHANCE = 0.25
+"""Accuracy of a guess on the questions: all but a few of ARC have four choices."""
 
 ASKED: dict[str, Any] = {"columns": {"question": "q", "choices": "options", "answer": "a"}, "n": 150, "window_tokens": 256}
 KNOWN = Retention(
@@ -156,6 +165,9 @@ TINY_SFT_STEPS = (2, 4)
 class Retaining(Arms):
     """A cell for every model: what it can and what it knows."""
 
+    arms: Sequence[str] = ARMS
+    target: str = "rl"
+    """The arm whose gain the model that learns from more demonstrations is to have."""
     known: Retention = KNOWN
     sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
     sft_steps: Sequence[int] = SFT_STEPS
@@ -176,9 +188,8 @@ class Retaining(Arms):
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Compute a cell; its model stays under `out/runs`, for those between."""
-        runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in ARMS}
-        needed = {"start": (), "rl": ("start",), "sft": ("start", "rl")}.get(arm, ("start", *BETWEEN.get(arm, ())[:1]))
-        missing = [other for other in needed if not (runs[other] / "measured.json").exists()]
+        runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in self.arms}
+        missing = [other for other in self.needed(arm) if not (runs[other] / "measured.json").exists()]
         if missing:
             raise SystemExit(f"cell {arm}, seed {seed} needs the run of {', '.join(missing)} in {chosen.out / 'runs'}: compute that first")
         facts: dict[str, Any] = {}
@@ -197,6 +208,12 @@ class Retaining(Arms):
         where = RunFolder(runs["start"]).read_json("environment.json")
         return {"commit": environment()["commit"], "hardware": hardware_of(where, where["precision"]), **facts, **found}
 
+    def needed(self, arm: str) -> tuple[str, ...]:
+        """Return the arms whose runs have to be there."""
+        if arm == "start":
+            return ()
+        return ("start", self.target) if arm == "sft" else ("start", *BETWEEN.get(arm, ())[:1])
+
     def _practised(self, arm: str, seed: int, runs: Mapping[str, Path], chosen: Options) -> dict[str, Any]:
         """Make a practice run; return what its gate did, if it has one."""
         settings, folder = self._settings(arm, seed), runs[arm]
@@ -210,11 +227,11 @@ class Retaining(Arms):
         return {"gate": result["gate"]} if "gate" in result else {}
 
     def _demonstrated(self, seed: int, runs: Mapping[str, Path], chosen: Options) -> dict[str, Any]:
-        """Learn from more demonstrations; keep the model on the way whose accuracy on dev tasks is nearest to that of rl."""
+        """Learn from more demonstrations; keep the model on the way whose accuracy on dev tasks is nearest to that of the target."""
         settings, folder = self._settings("sft", seed), runs["sft"]
         shutil.rmtree(folder, ignore_errors=True)
         kept = RunFolder.start(folder, to_plain_values(settings), resume=False)
-        target, dev = RunFolder(runs["rl"]).read_json("measured.json")["dev"], {}
+        target, dev = RunFolder(runs[self.target]).read_json("measured.json")["dev"], {}
         with prepared_run(settings, self.recipe, kept, chosen.data) as run:
             load_checkpoint(runs["start"] / "checkpoints" / "warm_start", run.model)
             learner = run.warm_start_learner()
@@ -249,11 +266,9 @@ class Retaining(Arms):
         room, found = max_prompt_tokens(loaded, longest), dict[str, Any]()
         with VerifierReward(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
             found["right"] = self._answered(settings, engine, room, outcome.judge, "test", chosen)
-            if arm == "rl":
+            if arm == self.target:
                 found["dev"] = _share_of(self._answered(settings, engine, room, outcome.judge, "dev", chosen))
-        probe = probe_for(self.known, tokenizer, max_prompt_tokens(loaded, 0), chosen.data)
-        assert probe is not None
-        known = measure_retention(probe, logprobs_of(loaded, place, settings.machine))
+        found |= self._knows(Subject(loaded, tokenizer, place, settings.machine, Request(chosen.data)), start)
         temperature = settings.rollout.sampling.temperature
         if arm == "start":
             tasks = load_tasks(settings.tasks, split="test", n=self.sizes["answers"], seed=seed, data=chosen.data)
@@ -262,7 +277,14 @@ class Retaining(Arms):
             answers = sampled(engine, prompts, **how, sampling=settings.rollout.sampling, seed=seed)
             kept.write_json("answers.json", as_rows(with_start(loaded, answers, place.dtype, temperature)))
         divergence = forward_divergence(loaded, from_rows(kept.read_json("answers.json")), place.dtype, temperature)
-        return {**found, "known": known["right"], "nats": known["nats"], "forward_kl": divergence["forward_kl"]}
+        return {**found, "forward_kl": divergence["forward_kl"]}
+
+    def _knows(self, model: Subject, _start: Path) -> dict[str, Any]:
+        """Measure what a model knows."""
+        probe = probe_for(self.known, model.tokenizer, model.room(), model.request.data)
+        assert probe is not None
+        known = measure_retention(probe, model.logprobs)
+        return {"known": known["right"], "nats": known["nats"]}
 
 
 def nearest(dev: Mapping[int, float], target: float) -> int:
@@ -284,12 +306,22 @@ def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
     trained = [arm for arm in PRACTISED if arm not in ("start", "harmful_gate_kl")]
     for name, arms in (("kl_correlation", trained), ("sound_kl_correlation", [arm for arm in trained if arm not in HARMED])):
         moved = [(cell["forward_kl"], _rise(cell, starts[cell["seed"]])) for arm in arms for cell in own[arm]]
-        rows[0] |= correlation(name, moved) if len(moved) > 2 else {}
+        if len(moved) > 2:
+            rows[0] |= correlation(name, moved) | over_runs(name, _of_each_seed(arms, own, starts))
     pairs = [(cell, other) for cell in own["sft"] for other in own["rl"] if cell["seed"] == other["seed"]]
     if pairs:
         apart = [fmean(values) for values in zip(*(differences(other["nats"], one["nats"]) for one, other in pairs), strict=True)]
-        next(row for row in rows if row["id"] == "sft").update(mean("above_rl", apart))
+        each = [_rise(one, other) for one, other in pairs]
+        next(row for row in rows if row["id"] == "sft").update(mean("above_rl", apart) | over_runs("above_rl", each))
     return rows
+
+
+def _of_each_seed(arms: Sequence[str], own: Mapping[str, Sequence[Cell]], starts: Mapping[int, Cell]) -> list[float]:
+    """Return the rank correlation of rise and divergence over the ways of each seed."""
+    by_seed: dict[int, list[tuple[float, float]]] = {seed: [] for seed in starts}
+    for cell in (cell for arm in arms for cell in own[arm]):
+        by_seed[cell["seed"]].append((cell["forward_kl"], _rise(cell, starts[cell["seed"]])))
+    return [rank_correlation(*zip(*moved, strict=True)) for moved in by_seed.values() if len(moved) > 2]
 
 
 def _row(arm: str, own: Sequence[Cell], starts: Mapping[int, Cell], set_name: str) -> dict[str, Any]:
@@ -303,6 +335,8 @@ def _row(arm: str, own: Sequence[Cell], starts: Mapping[int, Cell], set_name: st
     row |= {"known": fmean(now), "known_n": len(now), "kept": fmean(now) / fmean(before)}
     row["kept_low"], row["kept_high"] = (1 + end / fmean(before) for end in mean_interval(changes))
     row["kept_each_seed"] = [round(_share_of(cell["known"]) / _share_of(starts[cell["seed"]]["known"]), 4) for cell in own]
+    above = [_above(cell) / _above(starts[cell["seed"]]) for cell in own if _above(starts[cell["seed"]]) > 0]
+    row |= {"above": fmean(above), **over_runs("above", above)} if above else {}
     row |= mean("rise", rises)
     row["forward_kl"] = fmean(cell["forward_kl"] for cell in own)
     if "gate" in own[0]:
@@ -313,6 +347,11 @@ def _row(arm: str, own: Sequence[Cell], starts: Mapping[int, Cell], set_name: st
 
 def _share_of(bits: str) -> float:
     return bits.count("1") / len(bits)
+
+
+def _above(cell: Cell) -> float:
+    """Return the accuracy on the questions above chance."""
+    return _share_of(cell["known"]) - CHANCE
 
 
 def _by_item(rows: Sequence[str]) -> list[float]:
@@ -336,25 +375,30 @@ def judge(rows: Sequence[Row], seeds: int) -> Verdict:
     if missing := lacking(found, ARMS, seeds):
         return undecided(missing)
     harmless = [row for row in rows if row["id"] not in ("start", *HARMED)]
-    keeping = [row["id"] for row in harmless if row["kept"] >= KEPT and row["gain_share"] is not None and row["gain_share"] >= GAIN]
+    gaining = [row for row in harmless if row["gain_share"] is not None and row["gain_share"] >= GAIN]
+    keeps = {row["id"]: is_above(row["above_each_seed"], KEPT) for row in gaining}
+    some_keeps = True if True in keeps.values() else None if None in keeps.values() else False
     sft, start, gates = found["sft"], found["start"], ("harmful_gate", "harmful_gate_kl")
     stopping = [gate for gate in gates if all(found[gate]["stopped_each_seed"]) and min(found[gate]["kept_each_seed"]) >= KEPT]
-    ahead = [one - other for one, other in zip(sft["gain_each_seed"], found["rl"]["gain_each_seed"], strict=True)]
-    costs_more: bool | None = sft["above_rl_low"] > 0
-    if max(ahead) >= SAME_GAIN if costs_more else min(ahead) <= -SAME_GAIN:
+    ahead = differences(found["rl"]["gain_each_seed"], sft["gain_each_seed"])
+    costs_more = is_above(sft["above_rl_each_seed"], least=inf)
+    if (costs_more is True and max(ahead) >= SAME_GAIN) or (costs_more is False and min(ahead) <= -SAME_GAIN):
         costs_more = None
+    kept = ", ".join(f"{row['id']} {in_points(row['above_each_seed'])}" for row in gaining)
     parts: dict[str, bool | None] = {
-        f"some way keeps >= 98 % with >= 90 % of the gain ({', '.join(keeping) or 'none'})": bool(keeping),
+        f"some way keeps >= 98 % above chance with >= 90 % of the gain ({kept or 'none'})": some_keeps,
         f"forgetting follows KL(start || now) (rank correlation {_said(start, 'kl_correlation')}, of the sound ways "
-        f"{_said(start, 'sound_kl_correlation')})": start["kl_correlation_low"] > 0,
+        f"{_said(start, 'sound_kl_correlation')})": is_above(start["kl_correlation_each_seed"], least=LARGE),
         f"sft costs more nats than rl at equal gain ({_said(sft, 'above_rl')})": costs_more,
         f"a gate stops the harmful run with >= 98 % kept ({', '.join(stopping) or 'none'})": bool(stopping),
     }
-    return all_hold(parts, unclear="undecided, since gains differ")
+    return all_hold(parts)
 
 
 def _said(row: Mapping[str, Any], name: str) -> str:
-    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+    """Write a measure with its interval over items, and its value on each seed."""
+    each = ", ".join(f"{value:.3f}" for value in row[f"{name}_each_seed"])
+    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]; each seed {each}"
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -394,6 +438,7 @@ TABLE = (
     Column("gain", value("gain", points)),
     Column("of rl's gain", value("gain_share", lambda share: f"{100 * share:.0f} %")),
     Column("old knowledge kept", interval("kept", percent)),
+    Column("above chance, per seed [runs]", each_over_runs("above", percent)),
     Column("text, nats a token more", interval("rise", "{:+.3f}".format)),
     Column("KL(start || model), nats an answer", value("forward_kl", "{:.2f}".format)),
 )
@@ -401,7 +446,10 @@ TABLE = (
 
 def show(rows: Sequence[Row]) -> str:
     """Write one line an arm."""
-    below = f"{rows[0]['n']:,} items of {rows[0]['set']} and {rows[0]['known_n']} questions, {seeds_of(rows)}; intervals (95 %) over items."
+    below = (
+        f"{rows[0]['n']:,} items of {rows[0]['set']} and {rows[0]['known_n']} questions, {seeds_of(rows)}; 95 % intervals over items, "
+        "[runs] over seeds (t)."
+    )
     return table(rows, TABLE, below)
 
 
@@ -415,7 +463,31 @@ def find(chosen: Options) -> Found:
     return cells, rows, judge(rows, len(SEEDS))
 
 
-STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="science_mcq, mmlu and gutenberg_books")
+def rests_on(rows: Sequence[Row]) -> dict[str, Compared]:
+    """Return the differences of each seed that the verdict rests on."""
+    found = {row["id"]: row for row in rows}
+    each = {f"{arm}, above chance": Compared(found[arm]["above_each_seed"]) for arm in ("rl", "rl_kl") if arm in found}
+    dearer = found.get("sft", {}).get("above_rl_each_seed")
+    return each | ({"text, sft - rl": Compared(dearer, "nats")} if dearer else {})
+
+
+STUDY = Study(
+    __file__,
+    CLAIM,
+    ARMS,
+    SEEDS,
+    find,
+    show,
+    draw,
+    data="science_mcq, mmlu and gutenberg_books",
+    rule="some way keeps >= 98 % of the accuracy above chance with >= 90 % of rl's gain, the rank correlation of KL(start || now) and "
+    "the text's nats is above 0 over the ways of a seed, and sft's text costs more nats at a gain within 5 points, each "
+    f"{RULE}; on each seed a gate stops the harmful run with >= 98 % kept",
+    compared=rests_on,
+    changed=Changed(
+        "undecided", "2026-12-02, after the cells: knowledge is counted above chance and parts 1 to 3 by runs, where they were by items"
+    ),
+)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -21,7 +21,8 @@ and, where that is given only if half of them agree, how many are given and righ
 equal, so that nothing is said by counting equal ones. A collapse that a run's alarm sees is told, and stops nothing. `joined_sure`,
 `joined_short`, `largest_cluster`, `single_alike` and `gold` are screens of one seed, the others have three.
 
-Claim: joined is right more often than start and than single on WebQuestions (greedy answers, paired over questions, three seeds).
+Claim: joined is right more often than start and than single on WebQuestions (greedy answers, three seeds), both by runs
+(`experiments.runs`); until 2026-12-02 both by intervals over questions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,10 +51,11 @@ from etude.tasks.task import Task
 from experiments.arms import TINY_RUN, Arms, difference, run_of, steps_of
 from experiments.cells import Cell, Options, compute, made_here
 from experiments.figures import accuracies, save
-from experiments.measures import Verdict, decided, in_points, lacking, mean, mean_share, undecided
+from experiments.measures import Verdict, all_hold, lacking, mean, mean_share, undecided
 from experiments.questions import INSTRUCTION, SETS, TINY_SETS, Questions
-from experiments.study import Found, Study
-from experiments.tables import Column, Row, each, interval, name_of, percent, points, seeds_of, table, value
+from experiments.runs import RULE, in_points, is_above, over_runs
+from experiments.study import Changed, Found, Study, compared
+from experiments.tables import Column, Row, each, each_over_runs, interval, name_of, percent, points, seeds_of, table, value
 from studies.decoding import MAX_NEW_TOKENS
 
 CLAIM = "a model that learned from its own joint answers is right more often than before, and than one that learned from single samples"
@@ -180,12 +182,13 @@ def _row(arm: str, name: str, by_arm: Mapping[str, Sequence[Cell]]) -> dict[str,
     right = _of_items(own, name, "right")
     row: dict[str, Any] = {"id": arm, "set": name, "n": len(right), "seeds": len(own)}
     row |= mean_share("accuracy", [fmean(bits) for bits in right.values()])
-    row["accuracy_each_seed"] = [round(fmean(bit == "1" for bit in cell["sets"][name]["right"]), 4) for cell in own]
+    row["accuracy_each_seed"] = [round(_right(cell, name), 4) for cell in own]
     for other, said in ((START, "gain"), ("single", "single_behind"), ("single_alike", "single_alike_behind")):
         seeds = {cell["seed"] for cell in by_arm.get(other, ())} & {cell["seed"] for cell in own}
         if arm not in (START, other) and seeds:
             both = [[cell for cell in by_arm[each] if cell["seed"] in seeds] for each in (other, arm)]
             row |= difference(said, *(_of_items(cells, name, "right") for cells in both))
+            row |= over_runs(said, [_right(own, name) - _right(its, name) for its, own in zip(*both, strict=True)])
     pages = [cell["sets"][name] for cell in own]
     agreement = [fmean(values) for values in zip(*(page["agreement"] for page in pages), strict=True)]
     row |= mean("agreement", agreement) | {"sampled_n": len(agreement)}
@@ -201,6 +204,10 @@ def _row(arm: str, name: str, by_arm: Mapping[str, Sequence[Cell]]) -> dict[str,
         row |= {fact: fmean(values)} if values else {}
     row["collapsed"] = sum(bool(cell.get("collapse")) for cell in own)
     return row
+
+
+def _right(cell: Cell, name: str) -> float:
+    return fmean(bit == "1" for bit in cell["sets"][name]["right"])
 
 
 def _of_items(cells: Sequence[Cell], name: str, kind: str) -> dict[str, list[int]]:
@@ -219,19 +226,23 @@ def judge(rows: Sequence[Row], arms: Sequence[str]) -> Verdict:
     own = {row["id"]: row for row in rows if row["set"] == ASKED[0]}
     if missing := lacking(own, arms, lambda arm: len(seeds_of_arm(arm))):
         return undecided(missing)
-    row = own["joined"]
-    start, single = (in_points(row, name, unit=" points") for name in ("gain", "single_behind"))
-    holds = row["gain_low"] > 0 and row["single_behind_low"] > 0
-    return decided(holds, f"joined gains on the start {start} and on single samples {single}")
+    gains, lead = (own["joined"][f"{name}_each_seed"] for name in ("gain", "single_behind"))
+    parts = {
+        f"joined gains on the start ({in_points(gains)})": is_above(gains),
+        f"and on single samples ({in_points(lead)})": is_above(lead),
+    }
+    return all_hold(parts)
 
 
 TABLE = (
     Column("set", itemgetter("set")),
     Column("learned from", lambda row: name_of(row) + (f" (collapse in {row['collapsed']})" if row["collapsed"] else "")),
     Column("greedy", interval("accuracy", percent)),
-    Column("gain", interval("gain", points)),
+    Column("gain [items]", interval("gain", points)),
+    Column("per seed [runs]", each_over_runs("gain", points)),
     Column("accuracy per seed", each("accuracy_each_seed", percent)),
-    Column("on single samples", interval("single_behind", points)),
+    Column("on single samples [items]", interval("single_behind", points)),
+    Column("per seed [runs]", each_over_runs("single_behind", points)),
     Column("on these of the same questions", interval("single_alike_behind", points)),
     Column("samples agree", value("agreement", percent)),
     Column("largest cluster right", value("largest", percent)),
@@ -246,7 +257,7 @@ TABLE = (
 def show(rows: Sequence[Row]) -> str:
     """Write one line an arm and set."""
     sizes = dict.fromkeys(f"{row['n']:,} questions of {row['set']}, samples of {row['sampled_n']:,}" for row in rows)
-    return table(rows, TABLE, f"{'; '.join(sizes)}; {seeds_of(rows)}; intervals (95 %) over questions, gains paired.")
+    return table(rows, TABLE, f"{'; '.join(sizes)}; {seeds_of(rows)}; 95 % intervals: over questions, [runs] over seeds (t).")
 
 
 def draw(rows: Sequence[Row], path: Path) -> Path:
@@ -277,7 +288,21 @@ def find(chosen: Options) -> Found:
     return cells, rows, undecided() if chosen.is_tiny else judge(rows, arms)
 
 
-STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="webquestions and openqa_false_answers")
+RESTS_ON = {"gain on the start": ("joined", "gain"), "lead on single samples": ("joined", "single_behind")}
+STUDY = Study(
+    __file__,
+    CLAIM,
+    ARMS,
+    SEEDS,
+    find,
+    show,
+    draw,
+    data="webquestions and openqa_false_answers",
+    rule=f"on WebQuestions the gain of `joined` on the start and its lead on single samples are above 0, both {RULE}",
+    compared=lambda rows: compared(rows, RESTS_ON, ASKED[0]),
+    changed=Changed("does not hold", "2026-12-02, after the cells: gains are judged by runs, where they were by intervals over questions"),
+    remarks=["Gold answers, one seed, gain little at this budget either, so that there was little for other targets to gain."],
+)
 
 if __name__ == "__main__":
     STUDY.main()

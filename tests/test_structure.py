@@ -213,7 +213,7 @@ def test_studies_and_benchmarks_know_what_they_share_and_not_each_other(package,
 
 
 def test_a_study_and_a_benchmark_is_what_its_folder_holds():
-    for path in (path for path in (ROOT / "studies").glob("*.py") if path.stem != "__init__"):
+    for path in (path for path in (ROOT / "studies").glob("*.py") if not path.stem.startswith("__")):
         assert path.read_text(encoding="utf8").endswith('if __name__ == "__main__":\n    STUDY.main()\n'), path.name
     commands = [*(ROOT / "bench").glob("*.py"), *(ROOT / "bench").glob("*/__main__.py")]
     for path in (path for path in commands if path.name != "__init__.py"):
