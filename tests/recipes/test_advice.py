@@ -63,7 +63,8 @@ def test_a_plain_run_is_told_nothing():
 def test_a_majority_vote_is_told_what_most_answers_know_beside_the_greedy_one_on_the_same_items(majority, ahead):
     settings = parse_practice(find_configuration("practice", "tiny"), arguments_from({"reward": "majority_vote"}))
     k = settings.evaluation.num_samples
-    items = [{"score": score} for score in (1.0, 0.0, 1.0, None, 1.0, 1.0)]
+    items: list[dict[str, float | None]] = [{"score": score} for score in (1.0, 0.0, 1.0, None, 1.0, 1.0)]
+    items = [item | ({"sampled_reward": 0.5} if place < 4 else {}) for place, item in enumerate(items)]
     suite = {"suite": "sums", "row": {"pass_n": 4, f"majority_at_{k}": majority}, "items": items}
     (sentence,) = expected_of_feedback(settings, [suite, {"suite": "unsampled", "row": {"pass_n": 0}, "items": items}])
     told = f"right in {majority:.1%} of sums (n = 4, {k} answers each), where the greedy answer is in 50.0%"

@@ -10,6 +10,7 @@ from etude.tasks.answers import answer_form, final_answer, parse_list
 from etude.tasks.choices import read_choice
 from etude.tasks.expressions import as_latex
 from etude.tasks.family_scores import decode, encode
+from etude.tasks.instructions.rules import RULES
 from etude.tasks.numbers import find_numbers, write_number
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, find_verifier
@@ -302,10 +303,13 @@ def test_no_verifier_raises_on_arbitrary_text(verifier):
     task = Task("question", "12", verifier, metadata={"family": "chain_sum", "entry": entry})
     if verifier == "choice":
         task = Task("question", "B", verifier, metadata={"choices": ["1", "2"]})
+    if verifier == "instructions":
+        rules = [{"kind": kind, "arguments": rule.sample(draw)} for kind, rule in RULES.items()]
+        task = Task("question", None, verifier, metadata={"subject": "question", "rules": rules})
     for _ in range(300 if verifier in CHEAP else 40):
         text = "".join(draw.choice(parts) for _ in range(draw.randrange(30)))
         result = VERIFIERS[verifier](text, task)
-        assert 0.0 <= result.score <= 1.0 if verifier == "words" else result.score in (0.0, 1.0)
+        assert 0.0 <= result.score <= 1.0 if verifier in ("words", "instructions") else result.score in (0.0, 1.0)
         assert result.parts["parsable"] in (0.0, 1.0)
         assert (result.message == "") == (result.score == 1.0)
 
