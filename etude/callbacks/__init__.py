@@ -23,6 +23,7 @@ CALLBACKS = {
     "soundness_guard": "etude.callbacks.soundness_guard:SoundnessGuard",
     "reward_shaping": "etude.callbacks.reward_shaping:RewardShaping",
     "overlong_penalty": "etude.callbacks.overlong_penalty:OverlongPenalty",
+    "down_sampling": "etude.callbacks.down_sampling:DownSampling",
     "implicit_reward": "etude.callbacks.implicit_reward:ImplicitRewardCallback",
     "kl_penalty": "etude.callbacks.kl_penalty:KLPenalty",
     "replay": "etude.callbacks.replay:ReplayCallback",

@@ -69,6 +69,7 @@ ACTS = {
     "entropy_bonus": Acts({"target": 9.0, "delta": 0.1}),
     "reward_shaping": Acts({"method": "novelty"}),
     "overlong_penalty": Acts({"buffer_tokens": 3, "mask_truncated_completions": True}),
+    "down_sampling": Acts({"num_train": 2}),
     "implicit_reward": Acts({"coef": 1.0}),
     "kl_penalty": Acts({"kl_coef": 0.5}),
     "replay": Acts({"path": ["text.txt"], "ratio": 1.0, "kl_coef": 0.5, "window_tokens": 16}),

@@ -9,7 +9,7 @@ from etude.errors import UserError
 from etude.tasks.instructions.family import instruction_tasks, sample_requests
 from etude.tasks.instructions.ifeval import IFEVAL, ifeval_rules
 from etude.tasks.instructions.requests import are_compatible, sample_request
-from etude.tasks.instructions.rules import HELD_OUT, RULES
+from etude.tasks.instructions.rules import HELD_OUT, RULES, TRAINING
 from etude.tasks.instructions.verify import empty_compliance
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -18,6 +18,7 @@ from etude.tasks.verifiers import VERIFIERS
 EXAMPLES: dict[str, tuple[dict[str, object], tuple[str, ...], tuple[str, ...]]] = {
     "exact_words": ({"n": 4}, ("Don't wake the cat!", "one 2 three-four five"), ("Wake the cat!", "")),
     "at_most_words": ({"n": 3}, ("Sea and sky", "Sea"), ("Sea and blue sky", "...")),
+    "at_least_words": ({"n": 3}, ("Sea and sky",), ("Blue sea",)),
     "words_between": ({"low": 2, "high": 3}, ("Sea and sky", "Blue sea"), ("Sea", "Sea and blue sky")),
     "sentences": ({"n": 2}, ("It rains. Stay in!", "It rains. Stay in"), ("It rains.", "It rains... Stay in! Now.")),
     "lines": ({"n": 2}, ("One\n\ntwo",), ("One", "One\ntwo\nthree")),
@@ -96,7 +97,7 @@ def test_training_never_asks_for_a_held_out_kind_and_the_held_out_suite_for_no_o
         name: {kind for request in islice(sample_requests({"rules": name}, split="train", seed=0), 1500) for kind, _ in request.rules}
         for name in ("training", "held_out")
     }
-    assert asked["held_out"] == HELD_OUT and asked["training"] == set(RULES) - HELD_OUT
+    assert asked == {"training": set(TRAINING), "held_out": set(HELD_OUT)} and not set(TRAINING) & set(HELD_OUT)
 
 
 def test_more_tasks_only_append_and_splits_and_seeds_differ() -> None:

@@ -7,17 +7,13 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.tasks.instructions.requests import Request, sample_request
-from etude.tasks.instructions.rules import HELD_OUT, RULES
+from etude.tasks.instructions.rules import HELD_OUT, RULES, TRAINING
 from etude.tasks.task import Task
 
 FAMILY = "instructions"
 DEFAULTS: dict[str, Any] = {"rules": "training", "max_rules": 2}
 """`rules`: `training`, `held_out`, `all` or a list of kinds; `max_rules`: most rules of a request."""
-_NAMED = {
-    "training": [kind for kind in RULES if kind not in HELD_OUT],
-    "held_out": [kind for kind in RULES if kind in HELD_OUT],
-    "all": [*RULES],
-}
+_NAMED = {"training": TRAINING, "held_out": HELD_OUT, "all": tuple(RULES)}
 
 
 def check_instruction_parameters(parameters: Mapping[str, Any]) -> None:

@@ -3,8 +3,8 @@
 The idea is that of IFEval (Zhou et al. 2023, arXiv 2311.07911, section 2): instructions that a program can verify. Departure: these rules
 fit answers of one line, where most of IFEval's are about long texts; `etude.tasks.instructions.ifeval` has those under their public names.
 
-Rules of one `group` are about the same property of a text and are never asked together. `RULES` names all kinds. Kinds in `HELD_OUT` are
-only for evaluation: each has a relative among the others, so that transfer between kinds can be measured.
+Rules of one `group` are about the same property of a text and are never asked together. `RULES` names all kinds, `TRAINING` and `HELD_OUT`
+those of the two sets by name.
 """
 
 from collections.abc import Callable
@@ -51,6 +51,10 @@ def _has_exact_words(text: str, n: int) -> bool:
 
 def _has_at_most_words(text: str, n: int) -> bool:
     return 0 < len(words(text)) <= n
+
+
+def _has_at_least_words(text: str, n: int) -> bool:
+    return len(words(text)) >= n
 
 
 def _has_words_between(text: str, low: int, high: int) -> bool:
@@ -176,7 +180,13 @@ RULES = {
         "length",
         ("Use at most {n} words.", "No more than {n} words.", "Keep it to {n} words or fewer."),
         _has_at_most_words,
-        _number(6, 12),
+        _number(8, 16),
+    ),
+    "at_least_words": Rule(
+        "length",
+        ("Use at least {n} words.", "Write {n} words or more."),
+        _has_at_least_words,
+        _number(8, 14),
     ),
     "words_between": Rule(
         "length",
@@ -186,9 +196,9 @@ RULES = {
     ),
     "sentences": Rule(
         "sentences",
-        ("Write exactly {n} sentences.", "Answer in {n} sentences.", "Use {n} sentences."),
+        ("Number of sentences: {n}.", "Use exactly {n} sentence(s)."),
         _has_sentences,
-        _number(2, 3),
+        _number(1, 3),
     ),
     "lines": Rule("sentences", ("Write exactly {n} lines.", "Put it on {n} lines."), _has_lines, _number(2, 4)),
     # form
@@ -242,7 +252,7 @@ RULES = {
         "end",
         ('End with "{mark}".', 'The last character must be "{mark}".'),
         _ends_with_mark,
-        lambda random: {"mark": random.choice(("!", "?", "..."))},
+        lambda random: {"mark": random.choice((".", "!", "?"))},
     ),
     "end_letter": Rule(
         "end", ("The last letter must be {letter}.", "End with the letter {letter}."), _ends_with_letter, _letter("DEGLNRSTY")
@@ -270,7 +280,7 @@ RULES = {
         "avoid",
         ('Do not use the letter "{letter}".', 'Avoid the letter "{letter}".', 'No word may contain the letter "{letter}".'),
         _lacks_letter,
-        _letter("aiostrnl"),
+        _letter("bcfgjkmpquvwxyz"),
     ),
     "avoid_word": Rule(
         "avoid",
@@ -285,19 +295,10 @@ RULES = {
 }
 """All kinds of rules."""
 
-HELD_OUT = frozenset(
-    {
-        "words_between",
-        "lines",
-        "numbered_items",
-        "brackets",
-        "begin_letter",
-        "end_letter",
-        "uppercase",
-        "title_case",
-        "words_in_order",
-        "avoid_word",
-        "commas",
-    }
+TRAINING = (
+    *("exact_words", "at_most_words", "sentences", "comma_list", "quoted", "begin_word", "end_word", "end_mark", "lowercase"),
+    *("include_word", "word_times", "avoid_letter", "no_comma", "digits"),
 )
-"""Kinds that training never asks for."""
+"""Kinds that training asks for."""
+HELD_OUT = ("words_between", "numbered_items", "begin_letter", "words_in_order", "avoid_word", "commas")
+"""Kinds that training never asks for, to measure transfer: each has a relative among those."""
