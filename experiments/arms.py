@@ -63,8 +63,15 @@ TINY_RUN: dict[str, Any] = {
     "evaluation.num_samples": 2,
 }
 """A practice run of a second, of the recipe `tiny`: it is tried, and measures nothing."""
-SAMPLED = ("sampled_accuracy", "majority_at_8", "majority_at_32", "pass_at_8", "pass_at_32")
-"""Measures of sampled answers, of which a cell keeps a number a model and suite."""
+SAMPLED = {
+    "greedy_on_sampled": "greedy, tasks sampled",
+    "sampled_accuracy": "sampled",
+    "majority_at_8": "majority@8",
+    "majority_at_32": "majority@32",
+    "pass_at_8": "pass@8",
+    "pass_at_32": "pass@32",
+}
+"""Measures on the tasks that are sampled, of which a cell keeps a number a model and suite, and their heads in tables."""
 TINY = {"steps": 6, "rollout.tasks_per_step": 6, "evaluation.n": 50, "evaluation.pass_n": 10}
 """What a cell of a study's tiny form has otherwise: it is tried, and measures nothing."""
 

@@ -3,16 +3,8 @@
 from collections.abc import Sequence
 from operator import itemgetter
 
+from experiments.arms import SAMPLED
 from experiments.tables import Column, Row, each_over_runs, interval, name_of, p_value, percent, points, seeds_of, table, value
-
-SAMPLED = {
-    "sampled_accuracy": "sampled",
-    "majority_at_8": "majority@8",
-    "majority_at_32": "majority@32",
-    "pass_at_8": "pass@8",
-    "pass_at_32": "pass@32",
-}
-"""Measures of sampled answers, and their heads."""
 
 
 def arms_table(rows: Sequence[Row], baseline: str = "practice", more: Sequence[Column] = ()) -> str:
@@ -45,8 +37,10 @@ def _gain(row: Row) -> str:
 
 def _below(rows: Sequence[Row]) -> str:
     items = ", ".join(f"{row['n']:,} items of {row['set']}" for row in rows if row["id"] == rows[0]["id"])
-    sampled = next((row["pass_n"] for row in rows if "pass_n" in row), 0)
+    number = next((row["pass_n"] for row in rows if "pass_n" in row), 0)
+    is_chosen = any("greedy_on_sampled" in row for row in rows)  # older cells sampled the first tasks
+    sampled = f"{number:.0f} tasks of each seed, chosen by a hash" if is_chosen else f"the first {number:.0f} of each seed"
     return (
-        f"Greedy: {items}, {seeds_of(rows)}; sampled answers: the first {sampled:.0f} of each seed. 95 % intervals: [items] and p-values "
-        "over items, [runs] over seeds (t)."
+        f"Greedy: {items}, {seeds_of(rows)}; sampled answers: {sampled}. 95 % intervals: [items] and p-values over items, [runs] over "
+        "seeds (t)."
     )

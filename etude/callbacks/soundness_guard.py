@@ -8,6 +8,7 @@ Identity: thresholds of -inf.
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from etude.errors import UserError
@@ -61,6 +62,10 @@ class SoundnessGuard(Callback):
 
     def start(self, run: "PracticeRun") -> None:
         self.learner, self.render = run.learner, run.render
+        subjects = {request.question: request for request in map(request_of, run.data.train)}
+        if len(subjects) < 2:
+            raise UserError("soundness_guard compares an answer's request with another one, and all training tasks have the same")
+        self.spare = [self.render(request) for request in islice(subjects.values(), 2)]
         run.add_reference()
 
     def before_update(self, batch: RolloutBatch) -> Metrics:
@@ -74,6 +79,7 @@ class SoundnessGuard(Callback):
             [self.render(request_of(group.task)) for group in batch.groups],
             answers,
             lambda pairs: self.learner.logprobs([Example(*pair) for pair in pairs], reference=True),
+            self.spare,
         )
         how = self.settings
         problems = [

@@ -15,9 +15,8 @@ import numpy as np
 
 from etude.errors import UserError
 from etude.randomness import seed_for
+from etude.tasks.instructions.text import NUMBERED, SENTENCE_END
 
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\u2019\u201d]*(?=\s|$)")
-_NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+", re.MULTILINE)
 _ITEM = re.compile(r"\s*[-\u2013\u2014]\s+\S")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
@@ -80,8 +79,8 @@ def _is_quoted(text: str, _: str) -> bool:
 
 def _has_sentences(text: str, number: str) -> bool:
     """Check the number of sentences; unfinished text after the last one counts as a sentence."""
-    text = _NUMBERED.sub("", text)
-    ends = [end.end() for end in _SENTENCE_END.finditer(text)]
+    text = NUMBERED.sub("", text)
+    ends = [end.end() for end in SENTENCE_END.finditer(text)]
     return len(ends) == int(number) and ends[-1] == len(text)
 
 

@@ -19,14 +19,10 @@ everything, and nothing is newly right.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from etude.errors import UserError
-from etude.randomness import seed_for
+from etude.evaluation.statistics import ratio_of_sums
 
 Ratio = tuple[float, float, float]
 """A ratio with the ends of its 95 % interval."""
-_RESAMPLES = 2000
 
 
 class Answered(NamedTuple):
@@ -67,24 +63,3 @@ def kept_and_new(before: Sequence[bool], after: Sequence[bool]) -> tuple[list[bo
     """
     pairs = list(zip(before, after, strict=True))
     return [now for then, now in pairs if then], [now for then, now in pairs if not then]
-
-
-def ratio_of_sums(tops: Sequence[float], bottoms: Sequence[float], *, seed: int = 0) -> Ratio | None:
-    """Return sum(tops) / sum(bottoms) with its 95 % percentile bootstrap interval over pairs (Efron and Tibshirani 1993, section 13.3).
-
-    None if the sum of the bottoms is not above 0 in 99 % of the resamples: the ratio has no bounds then. Raises UserError without pairs.
-
-    >>> ratio_of_sums([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    (0.5, 0.5, 0.5)
-    """
-    pairs_N2 = np.array(list(zip(tops, bottoms, strict=True)), dtype=np.float64)
-    if not len(pairs_N2):
-        raise UserError("a ratio of sums needs at least one pair, got none")
-    generator = np.random.default_rng(seed_for(seed, "ratio_of_sums"))
-    sums_R2 = np.array([pairs_N2[generator.integers(0, len(pairs_N2), len(pairs_N2))].sum(axis=0) for _ in range(_RESAMPLES)])
-    top, bottom = pairs_N2.sum(axis=0)
-    is_usable_R = sums_R2[:, 1] > 0
-    if bottom <= 0 or is_usable_R.mean() < 0.99:
-        return None
-    low, high = np.quantile(sums_R2[is_usable_R, 0] / sums_R2[is_usable_R, 1], [0.025, 0.975])
-    return float(top / bottom), float(low), float(high)

@@ -47,13 +47,15 @@ def request_of(task: Task) -> Task:
     return replace(task, prompt=(*task.prompt[:-1], {**task.prompt[-1], "content": subject}))
 
 
-def soundness(requests: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], logprobs: Logprobs) -> list[list[Soundness]]:
-    """Measure the answers to each request; the other request is the next one with another text, in a circle.
+def soundness(
+    requests: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], logprobs: Logprobs, spare: Sequence[Tokens] = ()
+) -> list[list[Soundness]]:
+    """Measure the answers to each request; the other request is the next one with another text, in a circle, then the first of `spare`.
 
-    `requests` are prompts as token ids, `answers` the answers to each. Raises ValueError if all requests are the same.
+    `requests` are prompts as token ids, `answers` the answers to each. Raises ValueError if all requests are the same, spare ones included.
     """
     pairs = [(request, answer) for request, own in zip(requests, answers, strict=True) for answer in own if answer]
-    against = [(other, answer) for other, own in zip(_others(requests), answers, strict=True) for answer in own if answer]
+    against = [(other, answer) for other, own in zip(_others(requests, spare), answers, strict=True) for answer in own if answer]
     found = iter(list(zip(logprobs(pairs), logprobs(against), strict=True)))
     return [[_measured(*next(found)) if answer else Soundness(float("-inf"), float("-inf")) for answer in own] for own in answers]
 
@@ -62,9 +64,9 @@ def _measured(own: Sequence[float], other: Sequence[float]) -> Soundness:
     return Soundness(sum(own) / len(own), sum(own) - sum(other))
 
 
-def _others(requests: Sequence[Tokens]) -> list[Tokens]:
+def _others(requests: Sequence[Tokens], spare: Sequence[Tokens]) -> list[Tokens]:
     """Return for each request the next one that differs."""
-    if len(set(requests)) < 2:
+    if len({*requests, *spare}) < 2:
         raise ValueError("soundness compares an answer's request with another one, and all requests are the same")
-    circle = [*requests, *requests]
+    circle = [*requests, *requests, *spare]
     return [next(other for other in circle[place + 1 :] if other != request) for place, request in enumerate(requests)]

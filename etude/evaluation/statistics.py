@@ -5,6 +5,7 @@
 | how certain is an accuracy? | `wilson_interval` | Wilson, JASA 22 (1927) |
 | how often does one of k samples succeed? | `pass_at_k`, `pass_curve` | Chen et al., arXiv 2107.03374, eq. 1 |
 | how certain is a mean? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
+| how certain is a ratio of sums? | `ratio_of_sums` | the same bootstrap, over pairs |
 | are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
 | and if each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
 | and by numbers of any range, such as rewards? | `paired_mean_test` | the same test; bootstrap |
@@ -140,6 +141,29 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resample
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def ratio_of_sums(
+    tops: Sequence[float], bottoms: Sequence[float], *, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float] | None:
+    """Return sum(tops) / sum(bottoms) with its 95 % percentile bootstrap interval over pairs (Efron and Tibshirani 1993, section 13.3).
+
+    None if the sum of the bottoms is not above 0 in 99 % of the resamples: the ratio has no bounds then. Raises UserError without pairs.
+
+    >>> ratio_of_sums([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    (0.5, 0.5, 0.5)
+    """
+    pairs_N2 = np.array(list(zip(tops, bottoms, strict=True)), dtype=np.float64)
+    if not len(pairs_N2):
+        raise UserError("a ratio of sums needs at least one pair, got none")
+    generator = np.random.default_rng(seed_for(seed, "ratio_of_sums"))
+    sums_R2 = np.array([pairs_N2[generator.integers(0, len(pairs_N2), len(pairs_N2))].sum(axis=0) for _ in range(resamples)])
+    top, bottom = pairs_N2.sum(axis=0)
+    is_usable_R = sums_R2[:, 1] > 0
+    if bottom <= 0 or is_usable_R.mean() < 0.99:
+        return None
+    low, high = np.quantile(sums_R2[is_usable_R, 0] / sums_R2[is_usable_R, 1], [0.025, 0.975])
+    return float(top / bottom), float(low), float(high)
 
 
 def paired_test(first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95) -> PairedTest:

@@ -10,6 +10,8 @@ CLIP_RANGES = dict.fromkeys(POLICY_LOSS_NAMES, (0.2, 0.28)) | {"gspo": (3e-4, 4e
 """Default distance of a ratio below and above 1: DAPO's for a token, GSPO's for a sequence, whose ratio is a mean over its tokens and stays
 within some thousandths of 1.
 """
+RECOMPUTED_RATIOS = frozenset({"gspo"})
+"""Losses whose ratios are to recomputed log-probs by default: their clip range is narrower than the rounding of recorded ones."""
 PREFERENCE_LOSS_NAMES = ("dpo", "ipo", "kto", "simpo")
 """The names of `etude.learn.losses.PREFERENCE_LOSSES`."""
 

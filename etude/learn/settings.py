@@ -5,7 +5,7 @@ from typing import Literal
 
 from etude.errors import UserError, at_least, check_known
 from etude.learn.advantages import ADVANTAGES
-from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES, CovarianceSettings, PreferenceLoss
+from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES, RECOMPUTED_RATIOS, CovarianceSettings, PreferenceLoss
 from etude.learn.optimizer import OptimizerSettings
 from etude.learn.pairs import PAIRS
 from etude.learn.step_advantages import STEP_ADVANTAGES
@@ -89,7 +89,7 @@ class Learning:
     @property
     def has_recomputed_ratios(self) -> bool:
         """Whether ratios are to recomputed log-probs: as set, or the loss's default."""
-        return self.loss == "gspo" if self.recompute_old_logprobs is None else self.recompute_old_logprobs
+        return self.loss in RECOMPUTED_RATIOS if self.recompute_old_logprobs is None else self.recompute_old_logprobs
 
     def most_updates(self, steps: int) -> int:
         """Return the most updates that practice makes on one learning-rate schedule; a reset restarts it."""

@@ -19,8 +19,9 @@ from typing import Any
 from etude.engine.completion import Tokens
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
-from etude.evaluation.kept import above_chance, kept_and_new, ratio_of_sums, still_known
+from etude.evaluation.kept import above_chance, kept_and_new, still_known
 from etude.evaluation.retention import make_probe
+from etude.evaluation.statistics import ratio_of_sums
 from etude.evaluation.token_divergence import token_divergence
 from etude.suites.general_knowledge import ALL, SHIPPED, text_of
 from etude.suites.harness import Row, Subject

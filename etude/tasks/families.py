@@ -15,7 +15,7 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.tasks.family_scores import encode
-from etude.tasks.instructions.family import FAMILY, check_instruction_parameters, instruction_tasks, sample_requests
+from etude.tasks.instructions.family import FAMILY, check_instruction_parameters, sample_instructions
 from etude.tasks.task import Task
 from etude.tasks.templates import fill_template
 
@@ -31,15 +31,12 @@ def family_names() -> list[str]:
 
 
 def sample_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield entries (`question`, `answer`, `metadata`) of a family without end, repetitions included.
+    """Yield entries (`question`, `answer`, `metadata`) of a family of reasoning-gym without end, repetitions included.
 
     `parameters` are fields of the family's own configuration. Raises UserError for an unknown family or parameter, and for a value that
     the family refuses.
     """
     check_parameters(family, parameters)
-    if family == FAMILY:
-        yield from ({"question": request.prompt, "answer": None} for request in sample_requests(parameters, split=split, seed=seed))
-        return
     first = seed_space(split, seed)
     for chunk in count():
         try:
@@ -59,6 +56,25 @@ def seed_space(split: str, seed: int, *, num_spaces: int = 2**20, size: int = 2*
     return (seed_for("reasoning_gym", split, seed) % num_spaces) * size
 
 
+def sample_tasks(
+    family: str,
+    parameters: Mapping[str, Any],
+    *,
+    split: str,
+    seed: int,
+    question: str | None = None,
+    worked_format: str | None = None,
+) -> Iterator[Task]:
+    """Yield tasks of a family without end, repetitions included. Raises UserError like `sample_entries`, and for formats without effect."""
+    if family != FAMILY:
+        entries = enumerate(sample_entries(family, parameters, split=split, seed=seed))
+        yield from (_task(family, entry, f"{family}[{index}]", question, worked_format) for index, entry in entries)
+    elif question is None and worked_format is None:
+        yield from sample_instructions(parameters, split=split, seed=seed)
+    else:
+        raise UserError(f"tasks.question and tasks.worked_format have no effect on the family {family}: leave them out")
+
+
 def load_family(
     family: str,
     parameters: Mapping[str, Any],
@@ -75,17 +91,13 @@ def load_family(
     the family's question. Raises UserError if the family has fewer than n distinct items: if n samples in a row (at least 256) contain no
     new one.
     """
-    if family == FAMILY:
-        if question is not None or worked_format is not None:
-            raise UserError(f"tasks.question and tasks.worked_format have no effect on the family {FAMILY}: leave them out")
-        return instruction_tasks(parameters, split=split, n=n, seed=seed)
     tasks: dict[str, Task] = {}
     patience = max(_CHUNK, n)
     last_new = 0
-    for index, entry in enumerate(sample_entries(family, parameters, split=split, seed=seed)):
+    sampled = sample_tasks(family, parameters, split=split, seed=seed, question=question, worked_format=worked_format)
+    for index, task in enumerate(sampled):
         if len(tasks) == n:
             break
-        task = _task(family, entry, f"{family}[{index}]", question, worked_format)
         if task.key not in tasks:
             tasks[task.key] = task
             last_new = index
@@ -105,7 +117,7 @@ def curriculum_levels(family: str, n: int) -> list[dict[str, Any]]:
     from reasoning_gym.factory import DATASETS, create_curriculum, has_curriculum
 
     check_parameters(family, {})
-    curriculum = create_curriculum(family) if family != FAMILY and has_curriculum(family) else None
+    curriculum = create_curriculum(family) if has_curriculum(family) else None
     most = 0 if curriculum is None else 1 + max(len(attribute.levels) - 1 for attribute in curriculum.attributes.values())
     if curriculum is None or n > most:
         raise UserError(f"family {family!r} has {most} levels of its own, {n} were asked for: write them down as a list of parameters")

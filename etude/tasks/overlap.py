@@ -7,7 +7,7 @@ from itertools import islice
 from math import exp, inf
 
 from etude.errors import UserError, at_least
-from etude.tasks.families import sample_entries
+from etude.tasks.families import sample_tasks
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 
@@ -104,8 +104,7 @@ def _keys(source: TaskSource, n: int, seed: int) -> list[str]:
     if source.family is None:
         raise UserError("only a family draws items again and again; for files and data sets, compare them with overlap")
     at_least("n", n, 1)
-    entries = sample_entries(source.family, source.parameters, split="space", seed=seed)
-    return [Task(entry["question"]).key for entry in islice(entries, n)]
+    return [task.key for task in islice(sample_tasks(source.family, source.parameters, split="space", seed=seed), n)]
 
 
 def _poisson_upper(count: int) -> float:

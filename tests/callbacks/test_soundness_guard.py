@@ -30,12 +30,15 @@ class Learner:
 
 def guarded(settings, rewards):
     completions = [Completion(tokens, (-1.0, -1.0), "", "stop", 0, 0) for tokens in (SOUND, NOISE, GENERAL, WRONG)]
+    data = SimpleNamespace(train=[Task("Describe a boat."), Task("Describe a bus.")])
     other = Group(Task("Describe a bus."), (Attempt.of((2,), Completion(WRONG, (-1.0, -1.0), "", "stop", 0, 0)),))
     own = Group(Task("Describe a boat."), tuple(Attempt.of((1,), completion) for completion in completions))
     batch = RolloutBatch(1, [own, other], [[Reward(score) for score in rewards], [Reward(0.0)]], {}, {})
     batch.begin_update()
     callback, learner = SoundnessGuard(settings), Learner()
-    run = SimpleNamespace(learner=learner, render=lambda task: (1,) if "boat" in task.question else (2,), add_reference=lambda: None)
+    run = SimpleNamespace(
+        learner=learner, render=lambda task: (1,) if "boat" in task.question else (2,), add_reference=lambda: None, data=data
+    )
     callback.start(run)
     return callback.before_update(batch), [reward.score for reward in batch.shaped_rewards[0]], batch, learner
 
@@ -50,6 +53,12 @@ def test_attempts_without_fluency_or_topic_lose_their_score_and_the_logged_rewar
 def test_only_attempts_that_can_lose_are_measured():
     _, scores, _, learner = guarded(SoundnessGuardSettings(), [0.0, None, 1.0, 0.0])
     assert scores == [0.0, None, 0.0, 0.0] and set(learner.asked) == {GENERAL}
+
+
+def test_training_tasks_of_one_request_are_refused_at_the_start():
+    run = SimpleNamespace(learner=None, render=None, data=SimpleNamespace(train=[Task("Describe a boat.")] * 3))
+    with pytest.raises(UserError, match="all training tasks have the same"):
+        SoundnessGuard(SoundnessGuardSettings()).start(run)
 
 
 def test_thresholds_of_minus_infinity_change_nothing():

@@ -3,7 +3,8 @@
 import pytest
 
 from etude.errors import UserError
-from etude.evaluation.kept import Answered, above_chance, kept_and_new, ratio_of_sums, still_known
+from etude.evaluation.kept import Answered, above_chance, kept_and_new, still_known
+from etude.evaluation.statistics import ratio_of_sums
 
 
 def answered(*margins, chance=0.25):

@@ -22,6 +22,7 @@ def test_fluency_is_the_mean_and_topic_the_difference_to_the_next_request_that_d
 
 def test_an_answer_without_tokens_is_not_sound_and_equal_requests_cannot_be_compared():
     assert soundness([(1,), (2,)], [[()], []], table)[0][0].problem() == "fluency"
+    assert soundness([(1,), (1,)], [[(7,)], []], table, spare=[(1,), (2,)]) == [[Soundness(-6.0, 0.5)], []]
     with pytest.raises(ValueError, match="all requests are the same"):
         soundness([(1,), (1,)], [[(7,)], [(7,)]], table)
 

@@ -6,7 +6,8 @@ from random import Random
 import pytest
 
 from etude.errors import UserError
-from etude.tasks.instructions.family import instruction_tasks, sample_requests
+from etude.tasks.families import load_family
+from etude.tasks.instructions.family import sample_instructions
 from etude.tasks.instructions.ifeval import IFEVAL, ifeval_rules
 from etude.tasks.instructions.requests import are_compatible, sample_request
 from etude.tasks.instructions.rules import HELD_OUT, RULES, TRAINING
@@ -94,17 +95,28 @@ def test_rules_that_contradict_each_other_are_never_asked_together(rules: list[t
 
 def test_training_never_asks_for_a_held_out_kind_and_the_held_out_suite_for_no_other() -> None:
     asked = {
-        name: {kind for request in islice(sample_requests({"rules": name}, split="train", seed=0), 1500) for kind, _ in request.rules}
+        name: {
+            rule["kind"]
+            for task in islice(sample_instructions({"rules": name}, split="train", seed=0), 1500)
+            for rule in task.metadata["rules"]
+        }
         for name in ("training", "held_out")
     }
     assert asked == {"training": set(TRAINING), "held_out": set(HELD_OUT)} and not set(TRAINING) & set(HELD_OUT)
 
 
 def test_more_tasks_only_append_and_splits_and_seeds_differ() -> None:
-    few, many = (instruction_tasks({}, split="train", n=n, seed=0) for n in (20, 60))
+    few, many = (load_family("instructions", {}, split="train", n=n, seed=0) for n in (20, 60))
     assert few == many[:20] and len({task.key for task in many}) == 60
-    others = [instruction_tasks({}, split=split, n=60, seed=seed) for split, seed in (("test", 0), ("train", 1))]
+    others = [load_family("instructions", {}, split=split, n=60, seed=seed) for split, seed in (("test", 0), ("train", 1))]
     assert all(len({task.key for task in many} & {task.key for task in other}) < 6 for other in others)
+
+
+def test_formats_that_have_no_effect_and_more_tasks_than_there_are_are_refused() -> None:
+    with pytest.raises(UserError, match=r"tasks.question and tasks.worked_format have no effect on the family instructions"):
+        load_family("instructions", {}, split="train", n=3, seed=0, question="{words}")
+    with pytest.raises(UserError, match="family 'instructions' has too few distinct items"):
+        load_family("instructions", {"rules": ["title_case"], "max_rules": 1}, split="train", n=100_000, seed=0)
 
 
 def test_the_score_is_the_share_of_rules_and_right_is_all_of_them() -> None:
@@ -188,8 +200,6 @@ def test_all_25_kinds_of_ifeval_have_a_hand_worked_example() -> None:
 
 @pytest.mark.parametrize("kind", PUBLIC)
 def test_a_public_rule_accepts_and_refuses_as_its_authors_do(kind: str) -> None:
-    if kind == "language:response_language":
-        pytest.importorskip("langdetect")
     arguments, good, bad = PUBLIC[kind]
     assert IFEVAL[kind](good, **arguments) and not IFEVAL[kind](bad, **arguments)
 

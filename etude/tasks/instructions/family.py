@@ -1,12 +1,13 @@
 """The family `instructions`: requests with rules as tasks, other ones for each split and seed."""
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 from random import Random
 from typing import Any
 
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
-from etude.tasks.instructions.requests import Request, sample_request
+from etude.tasks.instructions.requests import sample_request
 from etude.tasks.instructions.rules import HELD_OUT, RULES, TRAINING
 from etude.tasks.task import Task
 
@@ -36,26 +37,14 @@ def check_instruction_parameters(parameters: Mapping[str, Any]) -> None:
             raise unknown("kind of rule", str(kind), RULES)
 
 
-def sample_requests(parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[Request]:
-    """Yield requests without end, repetitions included. Raises UserError like `check_instruction_parameters`."""
+def sample_instructions(parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[Task]:
+    """Yield tasks without end, repetitions included. Raises UserError like `check_instruction_parameters`."""
     check_instruction_parameters(parameters)
     asked = {**DEFAULTS, **parameters}
     kinds = _NAMED[asked["rules"]] if isinstance(asked["rules"], str) else list(asked["rules"])
     random = Random(seed_for(FAMILY, split, seed))
-    while True:
-        yield sample_request(random, kinds, asked["max_rules"])
-
-
-def instruction_tasks(parameters: Mapping[str, Any], *, split: str, n: int, seed: int) -> list[Task]:
-    """Sample n distinct tasks; a larger n only appends tasks."""
-    tasks: dict[str, Task] = {}
-    for number, request in enumerate(sample_requests(parameters, split=split, seed=seed)):
-        if len(tasks) == n:
-            break
-        if number > 100 * n + 1000:
-            raise UserError(f"family {FAMILY!r} has too few distinct items for n={n} with rules {parameters.get('rules')}: ask for fewer")
+    for number in count():
+        request = sample_request(random, kinds, asked["max_rules"])
         rules = [{"kind": kind, "arguments": arguments} for kind, arguments in request.rules]
         metadata = {"subject": request.subject, "rules": rules}
-        task = Task(request.prompt, verifier=FAMILY, metadata=metadata, origin=f"{FAMILY}[{number}]")
-        tasks.setdefault(task.key, task)
-    return list(tasks.values())
+        yield Task(request.prompt, verifier=FAMILY, metadata=metadata, origin=f"{FAMILY}[{number}]")

@@ -2,8 +2,9 @@
 
 The 25 kinds of Zhou et al. 2023 (arXiv 2311.07911, table 1), with the counting of the authors' checker (google-research,
 instruction_following_eval): words are runs of letters, digits and underscores, paragraphs are separated by `***` (or by an empty line where
-a first word is asked for). Departures: sentences are counted by `etude.tasks.instructions.text.num_sentences` instead of nltk's punkt, and
-the response's language by langdetect only if that package is installed.
+a first word is asked for). Departures: sentences are counted by `etude.tasks.instructions.text.num_sentences` instead of nltk's punkt. The
+language of an answer is detected by langdetect, as there: without that package its kind is refused, and the two kinds of English in one
+case check the case only.
 """
 
 import json
@@ -60,7 +61,7 @@ def _langdetect() -> Any:
     try:
         import langdetect
     except ImportError:
-        raise UserError("the rule language:response_language needs the package langdetect: pip install langdetect") from None
+        raise UserError("the rule language:response_language needs the package langdetect: pip install 'etude[ifeval]'") from None
     return langdetect
 
 

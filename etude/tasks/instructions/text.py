@@ -3,8 +3,8 @@
 import re
 
 WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\]\u2019\u201d]*(?=\s|$)")
-_NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+", re.MULTILINE)
+SENTENCE_END = re.compile(r"[.!?]+[\"')\u2019\u201d]*(?=\s|$)")
+NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+", re.MULTILINE)
 _DASHED = re.compile(r"\s*[-*\u2022\u2013\u2014]\s+\S")
 _PAIRS = {'"': '"', "\u201c": "\u201d", "[": "]", "(": ")"}
 
@@ -29,8 +29,8 @@ def num_sentences(text: str) -> int:
     >>> num_sentences("It rained. We went home! Did you"), num_sentences("1. Tea")
     (3, 1)
     """
-    text = _NUMBERED.sub("", text).strip()
-    ends = [end.end() for end in _SENTENCE_END.finditer(text)]
+    text = NUMBERED.sub("", text).strip()
+    ends = [end.end() for end in SENTENCE_END.finditer(text)]
     rest = text[ends[-1] :] if ends else text
     return len(ends) + (WORD.search(rest) is not None)
 
