@@ -80,7 +80,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 ARGUMENTS = {
-    "recipe": Argument("quickstart"),
+    "recipe": Argument("number_sorting"),
     "steps": Argument(26),
     "data": Argument(None, "the folder of data sets"),
 }

@@ -99,7 +99,7 @@ class Arms:
     shares: bool = field(default=True, kw_only=True)
     """Whether arms of a seed share the measurements before practice, and the warm start: not where they differ in how they are measured."""
     more: Callable[[RunFolder], Cell] = field(default=lambda _: {}, kw_only=True)
-    """What else a cell keeps of its finished run."""
+    """What else a cell keeps of its finished run, whose model is still there."""
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return to_plain_values(self._settings(arm, seed))
@@ -123,12 +123,12 @@ class Arms:
         if self.shares and not folder.exists():
             share(runs, arm, to_plain_values(settings))
         result = run_of(settings, self.recipe, folder, chosen.data)
-        cell = cell_of(folder, result) | divergence_of(settings, folder, chosen.data)
+        cell = cell_of(folder, result) | divergence_of(settings, folder, chosen.data) | self.more(RunFolder(folder))
         shutil.rmtree(folder / "model", ignore_errors=True)
         for checkpoint in (folder / "checkpoints").glob("*"):
             if checkpoint.name != "warm_start":
                 shutil.rmtree(checkpoint)
-        return cell | self.more(RunFolder(folder))
+        return cell
 
 
 def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | None) -> dict[str, Any]:
@@ -156,22 +156,29 @@ def check_run(folder: Path, defaults: Mapping[str, Any], settings: Callable[[], 
 
 def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> None:
     """Begin the run of `arm` with the stages that it has in common with a finished run of its seed, if there is one; by one rename."""
-    usable = [path for other, path in runs.items() if other != "longer_warm_start"]
-    source = next((path for path in usable if (path / "result.json").exists()), None)
-    if source is None:
+    finished = [path for path in runs.values() if (path / "result.json").exists()]
+    if not finished:
         return
+    same = [path for path in finished if _begins_alike(path, settings)]
+    source = (same or finished)[0]
     partial = begin_like(source, runs[arm], settings)
     names = ["evaluation/base.json"]
-    if arm != "longer_warm_start":
+    if same:
         names += ["evaluation/warm_start.json", "checkpoints/warm_start"]
         for log in ("metrics.jsonl", "timings.jsonl"):
             rows = [row for row in read_jsonl(source / log) if row["phase"] != "practice"]
             (partial / log).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    for name in names:
+    for name in filter(lambda name: (source / name).exists(), names):
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (source / name).is_dir() else shutil.copyfile
         copy(source / name, partial / name)
     partial.rename(runs[arm])
+
+
+def _begins_alike(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether the run in a folder has these settings' warm start."""
+    kept: dict[str, Any] = yaml.safe_load((folder / "configuration.yaml").read_text())
+    return json.dumps(kept["warm_start"], sort_keys=True) == json.dumps(settings["warm_start"], sort_keys=True)
 
 
 def begin_like(source: Path, folder: Path, settings: Mapping[str, Any]) -> Path:
@@ -231,21 +238,27 @@ def all_there(rows: Sequence[Mapping[str, Any]], seeds: int, arms: Sequence[str]
     return all(max((row["seeds"] for row in rows if row["id"] == arm), default=0) >= seeds for arm in arms)
 
 
-def reduce_arms(cells: Sequence[Cell], arms: Sequence[str] = ARMS, baseline: str = "practice") -> list[dict[str, Any]]:
-    """Reduce cells to a row for each arm and suite, pooled over seeds: accuracy, and the paired difference to the warm start (`gain`).
+def reduce_arms(
+    cells: Sequence[Cell], arms: Sequence[str] = ARMS, baseline: str = "practice", start: str = "warm_start"
+) -> list[dict[str, Any]]:
+    """Reduce cells to a row for each arm and suite, pooled over seeds: accuracy, and the paired difference to the `start` (`gain`).
 
-    That is the one which the arm went on from; of the longer warm start, the baseline's. Arms are compared with the baseline
-    (`BASELINE_ahead`). Both have an interval over items and one over runs, and stand for sampled answers too (`pass_at_8_gain`), over runs.
+    That is the warm start which the arm went on from (of the longer warm start, the baseline's), or the model as it came (`base`). Arms are
+    compared with the baseline (`BASELINE_ahead`). Both have an interval over items and one over runs, and stand for sampled answers too
+    (`pass_at_8_gain`), over runs.
     """
     others = {cell["seed"]: cell for cell in cells if cell["id"] == baseline}
     rows = []
-    for arm in ("base", "warm_start", *arms):
+    for arm in (*dict.fromkeys(("base", start)), *arms):
         own = [cell for cell in cells if cell["id"] == (arm if arm in arms else baseline)]
-        rows += [_row(arm, suite, own, others, baseline, is_arm=arm in arms) for suite in (own[0]["items"] if own else ())]
+        suites = own[0]["items"] if own else ()
+        rows += [_row(arm, suite, own, others, baseline, start, is_arm=arm in arms) for suite in suites]
     return rows
 
 
-def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], baseline: str, *, is_arm: bool) -> dict[str, Any]:
+def _row(
+    arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], baseline: str, first: str, *, is_arm: bool
+) -> dict[str, Any]:
     model = "practice" if is_arm else arm
     right = right_of(own, model, suite)
     row: dict[str, Any] = {"id": arm, "set": suite, "n": len(right), "seeds": len(own)}
@@ -262,8 +275,8 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
     begun = paired if arm == "longer_warm_start" else own
     if is_arm and begun:
         start = [others[cell["seed"]] if arm == "longer_warm_start" else cell for cell in begun]
-        row |= difference("gain", right_of(start, "warm_start", suite), right_of(begun, "practice", suite))
-        row |= _runs("gain", suite, [(cell, "warm_start") for cell in start], [(cell, "practice") for cell in begun])
+        row |= difference("gain", right_of(start, first, suite), right_of(begun, "practice", suite))
+        row |= _runs("gain", suite, [(cell, first) for cell in start], [(cell, "practice") for cell in begun])
         if arm != baseline and paired:
             same_seeds = [others[cell["seed"]] for cell in paired]
             row |= difference(f"{baseline}_ahead", right_of(paired, "practice", suite), right_of(same_seeds, "practice", suite))

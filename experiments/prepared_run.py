@@ -50,7 +50,7 @@ class PreparedRun:
     """The tasks of practice with their prompts."""
     suites: Sequence[Suite]
     judge: Verify
-    """The verifier of the recipe."""
+    """Scores the answers of evaluations."""
     _loop: Loop
     _is_started: bool = False
 
@@ -105,5 +105,5 @@ def prepared_run(
         loop = Loop(run, CallbackList(callbacks_of(settings)))
         loop.prepare()
         parts = {name: getattr(run, name) for name in ("engine", "model", "tokenizer", "place", "room_tokens")}
-        found: dict[str, Any] = {"items": run.data.items, "suites": run.data.suites, "judge": verifiers.judge}
+        found: dict[str, Any] = {"items": run.data.items, "suites": run.data.suites, "judge": run.judge}
         yield PreparedRun(settings, folder, **parts, **found, _loop=loop)

@@ -75,8 +75,8 @@ REVERSAL = {
     "rollout.max_new_tokens": 32,  # the recipe's, which is its family's
 }
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "number_sorting": ("quickstart", {"n": 800, "token_budget.tokens": 120_000}),
-    "word_reversal": ("quickstart", REVERSAL | {"n": 800, "token_budget.tokens": 120_000}),
+    "number_sorting": ("number_sorting", {"n": 800, "token_budget.tokens": 120_000}),
+    "word_reversal": ("number_sorting", REVERSAL | {"n": 800, "token_budget.tokens": 120_000}),
     "word_problems": ("word_problems", {"token_budget.tokens": 200_000}),
 }
 """Which recipe practises for a set, and what it has otherwise. Word problems are two test sets, and the other families one each."""

@@ -88,7 +88,7 @@ ALL_SETS = {
     "warm_start.steps": 40,
 }
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "number_sorting": ("quickstart", {"n": 800, "token_budget.tokens": 120_000, "warm_start.writing": 320}),
+    "number_sorting": ("number_sorting", {"n": 800, "token_budget.tokens": 120_000, "warm_start.writing": 320}),
     "word_problems": ("word_problems", {"token_budget.tokens": 200_000, "warm_start.writing": 200}),
 }
 """Which recipe practises for a set, and what it has otherwise."""

@@ -59,7 +59,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 ARMS = tuple(CHANGES)
 SETS: dict[str, list[tuple[str, int]]] = {
-    "quickstart": [(arm, SEEDS[0]) for arm in ("full", "h2o_half", "recall_half")],
+    "number_sorting": [(arm, SEEDS[0]) for arm in ("full", "h2o_half", "recall_half")],
     NEEDLES: [(arm, seed) for seed in SEEDS for arm in ("full", "kvzip_half", "tova_half", "random_half")],
 }
 """By recipe what is run."""

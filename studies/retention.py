@@ -457,7 +457,7 @@ def find(chosen: Options) -> Found:
     if chosen.is_tiny:
         models = Retaining("tiny", {}, TINY, PRACTISED, known=TINY_KNOWN, sizes=TINY_SIZES, sft_steps=TINY_SFT_STEPS)
     else:
-        models = Retaining("quickstart", {}, RUN | WATCHED, PRACTISED)
+        models = Retaining("number_sorting", {}, RUN | WATCHED, PRACTISED)
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in (TINY_ARMS if chosen.is_tiny else ARMS)], models, chosen)
     rows = reduce(cells, "tiny" if chosen.is_tiny else "number_sorting")
     return cells, rows, judge(rows, len(SEEDS))

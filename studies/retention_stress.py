@@ -313,7 +313,7 @@ def find(chosen: Options) -> Found:
         tiny: dict[str, Any] = {"sizes": TINY_SIZES, "sft_steps": TINY_SFT_STEPS, "suite": TINY_SUITE}
         models = Stressed("tiny", {}, TINY, TINY_PRACTISED, arms=ARMS, target="rl_500", **tiny)
     else:
-        models = Stressed("quickstart", {}, RUN, PRACTISED, arms=ARMS, target="rl_500")
+        models = Stressed("number_sorting", {}, RUN, PRACTISED, arms=ARMS, target="rl_500")
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in (TINY_ARMS if chosen.is_tiny else ARMS)], models, chosen)
     rows = reduce(cells, *(("tiny", TINY_SUITE.known_margin) if chosen.is_tiny else ("number_sorting",)))
     return cells, rows, judge(rows)

@@ -210,7 +210,7 @@ def find(chosen: Options) -> Found:
         "learn.optimizer.lr_scheduler": "constant",
         "learn.optimizer.decay_steps": None,
     }
-    answering = Answering("tiny", small, 20) if chosen.is_tiny else Answering("quickstart", changes, 300)
+    answering = Answering("tiny", small, 20) if chosen.is_tiny else Answering("number_sorting", changes, 300)
     cases = TINY_CASES if chosen.is_tiny else CASES
     cells = compute([(case, seed) for seed in chosen.seeds for case in cases], answering, chosen)
     rows = reduce(cells)

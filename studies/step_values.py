@@ -288,7 +288,7 @@ def show(rows: Sequence[Row]) -> str:
 
 def find(chosen: Options) -> Found | None:
     small = {"warm_start.steps": 60, "rollout.tasks_per_step": 8}
-    recipe = "tiny" if chosen.is_tiny else "quickstart"
+    recipe = "tiny" if chosen.is_tiny else "number_sorting"
     agreement = (
         Agreement(recipe, small, 8, 2, each=1, step_tokens=1) if chosen.is_tiny else Agreement(recipe, {}, 200, 30, each=4, step_tokens=6)
     )

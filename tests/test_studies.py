@@ -34,14 +34,15 @@ from studies import (
     diversity,
     exploration,
     importance,
+    instructions,
     knows_says,
     layers,
     long_context,
     long_thought,
+    number_sorting,
     order,
     practice_alone,
     practice_views,
-    quickstart,
     retention,
     retention_stress,
     searching,
@@ -50,8 +51,8 @@ from studies import (
     step_values,
 )
 
-STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if not path.stem.startswith("_"))
-OF_PRACTICE = {"quickstart": ARMS, "word_problems": ("practice",)}
+STUDIES = sorted(path.stem for path in Path(number_sorting.__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+OF_PRACTICE = {"number_sorting": ARMS, "word_problems": ("practice",)}
 """By study the arms that are tried: both have the same."""
 
 
@@ -63,7 +64,7 @@ def run(name: str, folder: Path, *words: str) -> None:
     """`python -m studies.NAME --tiny --out FOLDER`, in this process: one of its own would take seconds to begin."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, "--tiny", "--out", str(folder), *words])
-        runpy.run_path(str(Path(quickstart.__file__).with_name(f"{name}.py")), run_name="__main__")
+        runpy.run_path(str(Path(number_sorting.__file__).with_name(f"{name}.py")), run_name="__main__")
 
 
 @pytest.mark.parametrize(("name", "arms"), OF_PRACTICE.items())
@@ -79,7 +80,7 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, arms
     assert "bfloat16" in result["hardware"] or "float32" in result["hardware"]
     run(name, tmp_path, "--only", *arms)
     assert "cell practice" not in capsys.readouterr().out
-    if name == "quickstart":  # the rest is the table's, whatever it is of
+    if name == "number_sorting":  # the rest is the table's, whatever it is of
         refuses_other_settings(name, tmp_path)
 
 
@@ -298,6 +299,47 @@ def test_what_an_arm_gains_is_counted_from_its_own_warm_start_and_a_longer_one_f
     assert {row["id"]: row["gain"] for row in rows if "gain" in row} == {"practice": 1.0, "imitation": 0.25, "longer_warm_start": 0.5}
 
 
+def test_without_a_warm_start_gains_are_over_the_model_as_it_came():
+    runs = [cell("practice", 1, "a b c d", "0000", "1111"), cell("imitation", 1, "a b c d", "0000", "0011")]
+    for run in runs:
+        run["right"] = {"base": {"s": "0001"}, "practice": run["right"]["practice"]}
+    rows = reduce_arms(runs, ("practice", "imitation"), start="base")
+    assert [(row["id"], row.get("gain")) for row in rows] == [("base", None), ("practice", 0.75), ("imitation", 0.25)]
+
+
+def test_a_cell_from_before_its_recipe_had_this_name_has_its_suite_under_todays(tmp_path):
+    table = Arms("number_sorting", number_sorting.STEPS)
+    path = tmp_path / "cells" / "practice-10.json"
+    path.parent.mkdir()
+    found = {"items": {"quickstart": "a b"}, "evaluation": [{"suite": "quickstart"}], "commit": "quickstart"}
+    path.write_text(json.dumps({"id": "practice", "seed": 10, "settings": table.settings("practice", 10), **found}))
+    (kept,) = compute([], table, Options(tmp_path, None, 1.0, [], [10], is_tiny=False))
+    assert (kept["items"], kept["evaluation"]) == ({"number_sorting": "a b"}, [{"suite": "number_sorting"}])
+    assert kept["commit"] == "quickstart"
+
+
+def test_the_study_of_instructions_compares_practice_with_every_control_in_its_tiny_form(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where demonstrations are written
+    result = tiny("instructions", tmp_path / "out")
+    assert [row["id"] for row in result["rows"]] == ["base", *instructions.ARMS]
+    assert all("gain" in row for row in result["rows"][1:]) and result["verdict"] == "undecided"
+    assert all("practice_ahead" in row for row in result["rows"][2:])
+
+
+@pytest.mark.parametrize(("held_out", "verdict"), [(0.16, "holds"), (0.10, "does not hold")])
+def test_the_claim_of_instructions_needs_half_of_the_gain_on_held_out_kinds(held_out, verdict):
+    def row(arm, suite, **measures):
+        return {"id": arm, "set": suite, "seeds": 10, **{f"{name}_each_seed": each for name, each in measures.items()}}
+
+    wobble = [0.01 * (place % 3) for place in range(10)]
+    rows = [
+        row("practice", "quickstart", gain=[0.3 + one / 10 for one in wobble], known=[0.99] * 5 + [0.995] * 5),
+        row("practice", "held_out", gain=[held_out + one / 10 for one in wobble]),
+        *(row(arm, "quickstart", practice_ahead=[0.1 + one for one in wobble]) for arm in instructions.UNTOLD),
+    ]
+    assert instructions.judge(rows)[0] == verdict
+
+
 def test_a_gain_is_over_all_runs_of_an_arm_and_a_comparison_over_those_that_practice_has_too():
     runs = [
         cell("imitation", 1, "a b", "00", "01"),
@@ -332,7 +374,7 @@ def test_an_arm_begins_with_what_a_finished_arm_of_its_seed_measured(arm, shared
 
 
 def test_a_cell_that_is_older_than_a_setting_was_computed_with_its_default(tmp_path):
-    table = Arms("quickstart", quickstart.STEPS)
+    table = Arms("number_sorting", number_sorting.STEPS)
     settings = table.settings("practice", 10)
     del settings["retention"]
     path = tmp_path / "cells" / "practice-10.json"

@@ -17,10 +17,10 @@ from studies import (
     importance,
     knows_says,
     long_context,
+    number_sorting,
     order,
     practice_alone,
     practice_views,
-    quickstart,
     retention,
     retention_stress,
     searching,
@@ -97,8 +97,8 @@ MORE, LESS = {"gain_each_seed": [0.3, 0.4, 0.3]}, {"gain_each_seed": [0.3, 0.2, 
 DEARER, NO_DEARER = ({"above_rl_each_seed": [sign * 0.1, sign * 0.11, sign * 0.1, sign * 0.12, sign * 0.1]} for sign in (1, -1))
 SETS = [row["set"] for row in json.loads((ROOT / "studies/long_context/result.json").read_text())["rows"] if row["id"] == "full"]
 CLAIMS = {
-    "quickstart": Claim(
-        lambda rows: quickstart.judge(rows, 3),
+    "number_sorting": Claim(
+        lambda rows: number_sorting.judge(rows, 3),
         {
             "practice": PRACTISED,
             "random_reward": each_seed("gain", -0.1) | AHEAD,

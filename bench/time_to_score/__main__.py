@@ -47,7 +47,7 @@ def found_of(chosen: Namespace) -> dict[str, Any]:
     if chosen.tiny:
         plan = plan_of("tiny", steps=2, every=1, items=8, precision=chosen.precision)
         return measured(plan, chosen.seeds[:1], [], chosen.cells or Path(tempfile.mkdtemp()))
-    plan = plan_of("quickstart", steps=chosen.steps, every=chosen.every, items=256, precision=chosen.precision)
+    plan = plan_of("number_sorting", steps=chosen.steps, every=chosen.every, items=256, precision=chosen.precision)
     return measured(plan, chosen.seeds, chosen.peers, chosen.cells or CELLS)
 
 

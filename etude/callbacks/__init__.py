@@ -27,6 +27,7 @@ CALLBACKS = {
     "implicit_reward": "etude.callbacks.implicit_reward:ImplicitRewardCallback",
     "kl_penalty": "etude.callbacks.kl_penalty:KLPenalty",
     "replay": "etude.callbacks.replay:ReplayCallback",
+    "interpolation": "etude.callbacks.interpolation:Interpolation",
     "token_budget": "etude.callbacks.token_budget:TokenBudget",
     "collapse": "etude.callbacks.collapse:CollapseDetector",
     "gate": "etude.callbacks.gate:Gate",

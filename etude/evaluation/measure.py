@@ -5,7 +5,8 @@ counted and are not correct. The mean reward (`etude.evaluation.rewards`) is ove
 Chen et al. 2021 (arXiv 2107.03374, eq. 1) on `pass_n` tasks of the suite (`sampled_places`); `pass_curve` has it for smaller k, too.
 majority@k is the accuracy of the most frequent answer of the same k samples (`etude.tasks.votes`; self-consistency, Wang et al. 2022, arXiv
 2203.11171): the accuracy of a model that only became more certain of its own answers. `greedy_on_sampled` is the greedy accuracy on the
-tasks that are sampled, to compare with.
+tasks that are sampled, to compare with. `sound` is the share of sound answers among those that the verifier accepts, if a judge demands
+both (`etude.callbacks.soundness_guard`).
 
 A repeated question gets its own samples and counts in `repeated`. Its greedy answer is the same, so intervals, which treat it as another
 question, are too narrow.
@@ -112,7 +113,8 @@ def measure(
         **reward_row(rewards),
         **sampled,
         **{name: value for own in others for name, value in own.row.items()},
-        "parsable": _mean([reward.parts["parsable"] for reward in rewards if "parsable" in reward.parts]),
+        "parsable": _mean_part(rewards, "parsable"),
+        **({"sound": sound} if (sound := _mean_part(rewards, "sound")) is not None else {}),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
         "unscored": sum(reward.score is None for reward in rewards),
@@ -249,8 +251,9 @@ def _demanding(judge: Verify, max_unscored_share: float, where: str) -> Verify:
     return asked
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    """Return the mean, None (not 0) for no values."""
+def _mean_part(rewards: Sequence[Reward], name: str) -> float | None:
+    """Return the mean of a part over the rewards that have it, None (not 0) if none has."""
+    values = [reward.parts[name] for reward in rewards if name in reward.parts]
     return sum(values) / len(values) if values else None
 
 

@@ -93,7 +93,8 @@ def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     taken |= {"max_unscored_share": recipe.max_unscored_share}
     return {
         **asked,
-        **flatten(taken),
+        **{name: value for name, value in flatten(taken).items() if not name.startswith("evaluation.parameters.")},
+        "evaluation.parameters": recipe.evaluation.parameters,
         "verifier": recipe.tasks.verifier,
         "right_at": recipe.tasks.right_at,
         "columns": recipe.tasks.columns,

@@ -40,7 +40,7 @@ def measurement(settings: PracticeSettings) -> Measurement:
 
 def _measure(run: PracticeRun, model: str, suite: Suite, how: Measurement) -> dict[str, Any]:
     run.reporter.measuring(model, suite.name, len(suite.tasks))
-    return measure(run.engine, suite, how, run.verifiers.judge)
+    return measure(run.engine, suite, how, run.judge)
 
 
 def _check_items(run: PracticeRun, name: str, page: Mapping[str, Any]) -> None:

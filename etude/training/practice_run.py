@@ -11,6 +11,7 @@ from etude.device.machine import device_facts, max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.protocols import PrefixEngine
 from etude.evaluation.divergence import StartSampling
+from etude.evaluation.measure import Verify
 from etude.evaluation.retention import Probe, measure_retention
 from etude.learn.learner import Learner, Loss, Stream
 from etude.models.adapters import add_lora, check_targets
@@ -42,7 +43,7 @@ from etude.training.settings import PracticeSettings
 class PracticeRun(Run):
     """A run of practice.
 
-    Slots that callbacks share: `replay_factor`, `sampler.sampling`, `sampler.step_value`, `reward.majority_vote.min_vote_share`,
+    Slots that callbacks share: `judge`, `replay_factor`, `sampler.sampling`, `sampler.step_value`, `reward.majority_vote.min_vote_share`,
     `learner.temperature`, `learner.rate_factor`, `learner.entropy_bonus`.
     """
 
@@ -53,6 +54,8 @@ class PracticeRun(Run):
     """The model that training begins with, by name."""
     engine: PrefixEngine = field(init=False)
     data: RunData = field(init=False)
+    judge: Verify = field(init=False)
+    """Scores the answers of evaluations: the verifiers, unless a callback demands more."""
     reward: RunReward = field(init=False)
     sampler: Sampler = field(init=False)
     learner: Learner = field(init=False)
@@ -75,6 +78,7 @@ class PracticeRun(Run):
         if warning := self.verifiers.prepare([*self.data.train, *self.data.measured]):
             self.reporter.say(warning)
         check_golds([*self.data.train, *self.data.measured], self.verifiers.judge)
+        self.judge = self.verifiers.judge
         self.place = resolve_device(settings.machine, self.folder.read_json("environment.json") or {})
         self.reward = RunReward.of(settings, self.verifiers, self.place, has_steps_left=self._has_steps_left())
         self.base = settings.model

@@ -86,7 +86,7 @@ def test_own_answers_that_are_cut_off_are_said_to_teach_shortness(truncated, rew
 
 def test_a_familys_own_levels_are_said_to_be_others_than_those_that_are_measured():
     def said(changes):
-        settings, heard = parse_practice(find_configuration("practice", "quickstart"), arguments_from(changes)), []
+        settings, heard = parse_practice(find_configuration("practice", "number_sorting"), arguments_from(changes)), []
         for callback in callbacks_of(settings):
             callback.prepare(SimpleNamespace(settings=settings, reporter=SimpleNamespace(say=heard.append)))
         return [each for each in heard if "own_levels" in each]

@@ -65,6 +65,11 @@ def test_the_tasks_of_a_recipe_can_be_measured(finished):
     assert row["suite"] == "tiny" and row["accuracy"] == expected["accuracy"] and row["pass_at_2"] == expected["pass_at_2"]
 
 
+def test_further_suites_of_a_recipe_come_with_it():
+    settings = parse_evaluate("smollm2-135m", ["--recipe", "quickstart"])
+    assert settings.evaluation.parameters == {"held_out": {"rules": "held_out"}}
+
+
 def test_options_change_a_recipe_and_keep_the_rest_of_it(finished, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(

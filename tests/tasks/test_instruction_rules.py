@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[dict[str, object], tuple[str, ...], tuple[str, ...]]] 
     "at_least_words": ({"n": 3}, ("Sea and sky",), ("Blue sea",)),
     "words_between": ({"low": 2, "high": 3}, ("Sea and sky", "Blue sea"), ("Sea", "Sea and blue sky")),
     "sentences": ({"n": 2}, ("It rains. Stay in!", "It rains. Stay in"), ("It rains.", "It rains... Stay in! Now.")),
+    "one_sentence": ({}, ("It rains.", '"It rains"'), ("It rains. Stay in!", "")),
     "lines": ({"n": 2}, ("One\n\ntwo",), ("One", "One\ntwo\nthree")),
     "dashed_items": ({"n": 2}, ("- tea\n- milk",), ("- tea\nmilk", "Here:\n- tea\n- milk", "-tea\n-milk")),
     "numbered_items": ({"n": 2}, ("1. tea\n2. milk",), ("1. tea\n3. milk", "1. tea", "Here:\n1. tea\n2. milk")),
@@ -29,21 +30,26 @@ EXAMPLES: dict[str, tuple[dict[str, object], tuple[str, ...], tuple[str, ...]]] 
     "quoted": ({}, ('"Fresh bread."', "\u201cFresh bread.\u201d"), ('"Fresh" bread', '"Fresh" or "old"', '""')),
     "brackets": ({}, ("[Fresh bread.]",), ("[Fresh] bread", "(Fresh bread)")),
     "begin_word": ({"word": "Soon"}, ("Soon it rains", '"soon, I hope"'), ("Sooner or later", "It rains soon")),
+    "begin_words": ({"phrase": "long ago"}, ("Long ago it rained", '"Long, ago'), ("It was long ago", "Long")),
     "begin_letter": ({"letter": "S"}, ("Soon", '"sea"'), ("It rains soon", "")),
     "end_word": ({"word": "rain"}, ("I like rain.", '"Rain"'), ("I like rain today", "trains")),
     "end_mark": ({"mark": "!"}, ("Come in!",), ("Come in!)", "!", "Come in.")),
+    "sign": ({"name": "Tom"}, ("See you there, Tom", "Yours,\nTOM!"), ("Tom says hello", "Tommy")),
+    "question": ({}, ("Who is there?", '"Who is there?"'), ("Who? Me.", "?")),
     "end_letter": ({"letter": "N"}, ("I like rain.",), ("I like tea.", "")),
     "lowercase": ({}, ("the sea is 3 miles off",), ("The sea", "33")),
     "uppercase": ({}, ("THE SEA IS 3 MILES OFF",), ("THE sea", "33")),
     "title_case": ({}, ("The Sea And 3 Ships",), ("The sea", "")),
     "include_word": ({"word": "rain"}, ("I like Rain.",), ("I like rainbows.",)),
+    "two_words": ({"first": "sun", "second": "rain"}, ("Rain, then sun",), ("sun and sun", "rainy sun")),
+    "phrase": ({"phrase": "in the end"}, ("It rained in the end.", "In the end, rain"), ("in the ending", "the end")),
     "words_in_order": ({"first": "sun", "second": "rain"}, ("Sun, then rain", "rain, sun, rain"), ("Rain, then sun", "sun")),
     "word_times": ({"word": "tea", "n": 2}, ("Tea for me, tea for you",), ("Tea", "tea tea tea", "teas and teas")),
     "avoid_letter": ({"letter": "e"}, ("A cat sat on a mat",), ("The cat", "...")),
     "avoid_word": ({"word": "the"}, ("Other cats",), ("On the mat", "")),
     "no_comma": ({}, ("Sea and sky",), ("Sea, sky", "...")),
     "commas": ({"n": 2}, ("sea, sky, sand",), ("sea, sky", ",,")),
-    "digits": ({}, ("3 ships",), ("Three ships",)),
+    "number": ({"number": 3}, ("3 ships", "ships, 3."), ("Three ships", "33 ships", "3.5 ships are 35")),
 }
 
 
@@ -86,6 +92,9 @@ def test_rules_of_a_request_differ_in_their_group_and_can_all_be_followed() -> N
         [("avoid_word", {"word": "the"}), ("begin_word", {"word": "The"})],
         [("lowercase", {}), ("begin_word", {"word": "Soon"})],
         [("quoted", {}), ("end_mark", {"mark": "!"})],
+        [("comma_list", {"n": 3}), ("no_comma", {})],
+        [("numbered_items", {"n": 3}), ("begin_word", {"word": "Soon"})],
+        [("numbered_items", {"n": 3}), ("quoted", {})],
     ],
 )
 def test_rules_that_contradict_each_other_are_never_asked_together(rules: list[tuple[str, dict[str, object]]]) -> None:
@@ -137,11 +146,13 @@ def test_the_score_is_the_share_of_rules_and_right_is_all_of_them() -> None:
         ("Write a line about the sea", "copies the prompt"),
         ("sea sea sea", "repeats a word"),
         ("the sea and the sea and the sea and the sea and the sea", "repeats itself"),
+        ("The sea with the word tea.", "speaks of the rules"),
+        ("The sea sent a letter.", None),
         ("The sea never sleeps.", None),
     ],
 )
 def test_empty_compliance_is_named(text: str, problem: str | None) -> None:
-    assert empty_compliance(text, "Write a line about the sea. Use no commas.") == problem
+    assert empty_compliance(text, "Write a line about the sea. Use no commas.", asked="the sea letter") == problem
 
 
 @pytest.mark.parametrize(
@@ -152,6 +163,8 @@ def test_empty_compliance_is_named(text: str, problem: str | None) -> None:
         ({"rules": ["lowercas"]}, "unknown kind of rule 'lowercas'"),
         ({"rules": []}, "rules of instructions must be"),
         ({"max_rules": 9}, "max_rules of instructions must be a whole number from 1 to 4, got 9"),
+        ({"rules": ["quoted", "brackets"], "min_rules": 2}, "no 2 of quoted, brackets go together: set min_rules lower"),
+        ({"min_rules": 3}, r"min_rules of instructions is 3, above max_rules \(2\): set max_rules as high"),
     ],
 )
 def test_a_wrong_parameter_is_answered_in_one_sentence(parameters: dict[str, object], message: str) -> None:

@@ -12,8 +12,10 @@ from etude.tasks.instructions.rules import HELD_OUT, RULES, TRAINING
 from etude.tasks.task import Task
 
 FAMILY = "instructions"
-DEFAULTS: dict[str, Any] = {"rules": "training", "max_rules": 2}
-"""`rules`: `training`, `held_out`, `all` or a list of kinds; `max_rules`: most rules of a request."""
+MOST = 4
+"""Most rules of a request."""
+DEFAULTS: dict[str, Any] = {"rules": "training", "min_rules": 1, "max_rules": 2}
+"""`rules`: `training`, `held_out`, `all` or a list of kinds; a request has `min_rules` to `max_rules` rules."""
 _NAMED = {"training": TRAINING, "held_out": HELD_OUT, "all": tuple(RULES)}
 
 
@@ -22,10 +24,14 @@ def check_instruction_parameters(parameters: Mapping[str, Any]) -> None:
     for name in parameters:
         if name not in DEFAULTS:
             raise unknown(f"parameter of {FAMILY}", name, DEFAULTS)
-    most = parameters.get("max_rules", 1)
-    if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= 4:
-        raise UserError(f"max_rules of {FAMILY} must be a whole number from 1 to 4, got {most!r}")
-    rules = parameters.get("rules", "training")
+    asked = {**DEFAULTS, **parameters}
+    for name in ("min_rules", "max_rules"):
+        number = asked[name]
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST:
+            raise UserError(f"{name} of {FAMILY} must be a whole number from 1 to {MOST}, got {number!r}")
+    if asked["min_rules"] > asked["max_rules"]:
+        raise UserError(f"min_rules of {FAMILY} is {asked['min_rules']}, above max_rules ({asked['max_rules']}): set max_rules as high")
+    rules = asked["rules"]
     if isinstance(rules, str):
         if rules not in _NAMED:
             raise unknown(f"set of rules of {FAMILY}", rules, _NAMED)
@@ -44,7 +50,7 @@ def sample_instructions(parameters: Mapping[str, Any], *, split: str, seed: int)
     kinds = _NAMED[asked["rules"]] if isinstance(asked["rules"], str) else list(asked["rules"])
     random = Random(seed_for(FAMILY, split, seed))
     for number in count():
-        request = sample_request(random, kinds, asked["max_rules"])
+        request = sample_request(random, kinds, asked["max_rules"], asked["min_rules"])
         rules = [{"kind": kind, "arguments": arguments} for kind, arguments in request.rules]
         metadata = {"subject": request.subject, "rules": rules}
         yield Task(request.prompt, verifier=FAMILY, metadata=metadata, origin=f"{FAMILY}[{number}]")

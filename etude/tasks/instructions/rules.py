@@ -7,13 +7,14 @@ Rules of one `group` are about the same property of a text and are never asked t
 those of the two sets by name.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from etude.tasks.instructions.text import is_enclosed, lines, lower_words, num_dashed, num_sentences, words
-from etude.tasks.instructions.vocabulary import OPENINGS, WORDS
+from etude.tasks.instructions.vocabulary import NAMES, OPENINGS, PHRASES, WORDS
 
 Arguments = dict[str, Any]
 
@@ -40,6 +41,10 @@ def _word(random: Random) -> Arguments:
     return {"word": random.choice(WORDS)}
 
 
+def _phrase(random: Random) -> Arguments:
+    return {"phrase": random.choice(PHRASES)}
+
+
 def _two_words(random: Random) -> Arguments:
     first, second = random.sample(WORDS, 2)
     return {"first": first, "second": second}
@@ -63,6 +68,11 @@ def _has_words_between(text: str, low: int, high: int) -> bool:
 
 def _begins_with_word(text: str, word: str) -> bool:
     return lower_words(text)[:1] == [word.lower()]
+
+
+def _begins_with_words(text: str, phrase: str) -> bool:
+    asked = lower_words(phrase)
+    return lower_words(text)[: len(asked)] == asked
 
 
 def _begins_with_letter(text: str, letter: str) -> bool:
@@ -97,6 +107,14 @@ def _contains(text: str, word: str) -> bool:
     return word.lower() in lower_words(text)
 
 
+def _contains_phrase(text: str, phrase: str) -> bool:
+    return f" {' '.join(lower_words(phrase))} " in f" {' '.join(lower_words(text))} "
+
+
+def _contains_both(text: str, first: str, second: str) -> bool:
+    return {first.lower(), second.lower()} <= set(lower_words(text))
+
+
 def _contains_in_order(text: str, first: str, second: str) -> bool:
     found = lower_words(text)
     return first in found and second in found[found.index(first) + 1 :]
@@ -118,16 +136,20 @@ def _has_no_comma(text: str) -> bool:
     return "," not in text and bool(words(text))
 
 
-def _has_number(text: str) -> bool:
-    return any(letter.isdigit() for letter in text)
+def _has_number(text: str, number: int) -> bool:
+    return re.search(rf"(?<!\d)(?<!\d[.,]){number}(?!\d)(?![.,]\d)", text) is not None
 
 
 def _has_commas(text: str, n: int) -> bool:
     return text.count(",") == n and bool(words(text))
 
 
-def _has_sentences(text: str, n: int) -> bool:
+def _has_sentences(text: str, n: int = 1) -> bool:
     return num_sentences(text) == n
+
+
+def _is_question(text: str) -> bool:
+    return text.rstrip("\"\u201d'\u2019").endswith("?") and bool(words(text))
 
 
 def _has_dashed_items(text: str, n: int) -> bool:
@@ -194,12 +216,8 @@ RULES = {
         _has_words_between,
         _range,
     ),
-    "sentences": Rule(
-        "sentences",
-        ("Number of sentences: {n}.", "Use exactly {n} sentence(s)."),
-        _has_sentences,
-        _number(1, 3),
-    ),
+    "one_sentence": Rule("sentences", ("Write exactly one sentence.", "Use a single sentence."), _has_sentences),
+    "sentences": Rule("sentences", ("Write exactly {n} sentences.", "Use {n} sentences."), _has_sentences, _number(2, 3)),
     "lines": Rule("sentences", ("Write exactly {n} lines.", "Put it on {n} lines."), _has_lines, _number(2, 4)),
     # form
     "dashed_items": Rule(
@@ -236,6 +254,12 @@ RULES = {
         _begins_with_word,
         lambda random: {"word": random.choice(OPENINGS)},
     ),
+    "begin_words": Rule(
+        "beginning",
+        ('Begin with the words "{phrase}".', 'The first words must be "{phrase}".'),
+        _begins_with_words,
+        _phrase,
+    ),
     "begin_letter": Rule(
         "beginning",
         ("Begin with the letter {letter}.", "The first letter must be {letter}."),
@@ -254,11 +278,18 @@ RULES = {
         _ends_with_mark,
         lambda random: {"mark": random.choice((".", "!", "?"))},
     ),
+    "sign": Rule(
+        "end",
+        ('Sign it with the name "{name}" at the end.', 'The name "{name}" must come last.'),
+        lambda text, name: _ends_with_word(text, name),
+        lambda random: {"name": random.choice(NAMES)},
+    ),
+    "question": Rule("end", ("Write it as a question.", "It must be a question."), _is_question),
     "end_letter": Rule(
         "end", ("The last letter must be {letter}.", "End with the letter {letter}."), _ends_with_letter, _letter("DEGLNRSTY")
     ),
     # case
-    "lowercase": Rule("case", ("Write in lowercase letters only.", "Use no capital letters.", "all in lowercase, please."), _is_lower),
+    "lowercase": Rule("case", ("Write in lowercase letters only.", "Use no capital letters.", "All in lowercase, please."), _is_lower),
     "uppercase": Rule("case", ("Write in CAPITAL LETTERS only.", "Use only capital letters."), _is_upper),
     "title_case": Rule("case", ("Begin Every Word With a Capital Letter.", "Capitalize each word."), _is_title_case),
     # words
@@ -268,6 +299,13 @@ RULES = {
         _contains,
         _word,
     ),
+    "two_words": Rule(
+        "word",
+        ('Use the words "{first}" and "{second}".', 'Both "{first}" and "{second}" must be in it.'),
+        _contains_both,
+        _two_words,
+    ),
+    "phrase": Rule("word", ('Use the phrase "{phrase}".', 'The words "{phrase}" must be in it.'), _contains_phrase, _phrase),
     "words_in_order": Rule(
         "word",
         ('Use the word "{first}" and, after it, the word "{second}".', 'Mention "{first}" before "{second}".'),
@@ -291,14 +329,21 @@ RULES = {
     # marks
     "no_comma": Rule("comma", ("Use no commas.", "Do not use commas."), _has_no_comma),
     "commas": Rule("comma", ("Use exactly {n} commas.", "It must have {n} commas."), _has_commas, _number(2, 3)),
-    "digits": Rule("number", ("Include a number in digits.", "Use at least one number, written in digits."), _has_number),
+    "number": Rule(
+        "number",
+        ("Mention the number {number}.", "The number {number} must be in it, in digits."),
+        _has_number,
+        lambda random: {"number": random.randint(2, 99)},
+    ),
 }
 """All kinds of rules."""
 
 TRAINING = (
-    *("exact_words", "at_most_words", "sentences", "comma_list", "quoted", "begin_word", "end_word", "end_mark", "lowercase"),
-    *("include_word", "word_times", "avoid_letter", "no_comma", "digits"),
+    *("at_most_words", "one_sentence", "quoted", "begin_word", "end_word", "end_mark", "include_word", "two_words", "word_times", "number"),
+    *("avoid_letter", "no_comma"),
 )
 """Kinds that training asks for."""
-HELD_OUT = ("words_between", "numbered_items", "begin_letter", "words_in_order", "avoid_word", "commas")
-"""Kinds that training never asks for, to measure transfer: each has a relative among those."""
+HELD_OUT = ("words_between", "begin_words", "sign", "question", "phrase", "words_in_order", "avoid_word")
+"""Kinds that training never asks for, to measure transfer. Each has a relative among those, chosen by meaning: a length between two numbers
+beside a length up to one, a phrase where training has a word, a name as the last word, a question beside the mark at the end, an order of
+two words beside two words, a forbidden word beside a forbidden letter."""

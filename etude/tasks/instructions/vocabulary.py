@@ -29,6 +29,15 @@ OPENINGS = _listed(
     """
 )
 """Words that an answer may be asked to begin with."""
+PHRASES = _listed(
+    """
+    after the rain; all day long; at the corner; before sunrise; behind the door; by the river; every other day; far from home; in the end;
+    just in time; last summer; long ago; no one knows; not too fast; now and then; on the way; once more; one fine day; out of the blue;
+    over the hills; step by step; the whole town; this time; under the table; with a smile
+    """
+)
+"""Phrases that an answer may be asked to use or to begin with."""
+NAMES = _listed("Ada; Ben; Clara; David; Emma; Felix; Grace; Hugo; Ivy; Jonas; Kate; Leo; Maria; Nina; Oscar; Paul; Rosa; Sam; Tom; Vera")
 TOPICS = _listed(
     """
     the sea; a rainy day; an old friend; the first snow; a long train ride; the smell of bread; a lost key; the night sky; a small
@@ -44,11 +53,12 @@ PEOPLE = _listed(
     who moved away; my landlord; an old classmate; my aunt; the team; a guest
     """
 )
-OCCASIONS = _listed(
+PURPOSES = _listed(
     """
-    thanks for the cake; good luck tomorrow; dinner at seven; sorry for being late; happy birthday; the meeting was moved; get well
-    soon; the key under the mat; news of the baby; the late bus; welcome home; the hungry cat; goodbye; a lost umbrella; a picnic on
-    Sunday
+    say thanks for the cake; wish good luck for tomorrow; invite them to dinner; say sorry for being late; wish a happy birthday; say that
+    the meeting was moved; say get well soon; say where the key is; tell the news about the baby; warn about the late bus; say welcome
+    home; ask about the hungry cat; say goodbye; ask about a lost umbrella; suggest a picnic on Sunday; ask for help with a ladder; offer
+    some soup; say that the parcel came; ask for the recipe; praise the garden
     """
 )
 THINGS = _listed(

@@ -1,6 +1,6 @@
-"""Does practice add skill? The quickstart recipe against its controls, from the same warm start, three seeds.
+"""Does practice add skill? The recipe `number_sorting` against its controls, from the same warm start, three seeds.
 
-    python -m studies.quickstart [--hours H] [--only ID ...] [--tiny]
+    python -m studies.number_sorting [--hours H] [--only ID ...] [--tiny]
 
 Claim: practice adds at least 10 points of greedy accuracy to the warm start on every seed, 15 on average, paired p < 0.001 pooled; random
 scores add less than 2 points; practice stays ahead of both random scores and a longer warm start. Means and comparisons are judged by runs
@@ -29,7 +29,7 @@ STEPS = {"longer_warm_start": 120}
 
 
 def find(chosen: Options) -> Found:
-    recipe, steps, overrides = ("tiny", {"longer_warm_start": 40}, TINY) if chosen.is_tiny else ("quickstart", STEPS, {})
+    recipe, steps, overrides = ("tiny", {"longer_warm_start": 40}, TINY) if chosen.is_tiny else ("number_sorting", STEPS, {})
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
     cells = compute([(arm, seed) for seed in seeds for arm in ARMS], Arms(recipe, steps, overrides), chosen)
     rows = reduce_arms(cells)
