@@ -153,7 +153,9 @@ class Instructed(Arms):
         answers = [{"question": now["question"], "before": then["text"], "after": now["text"]} for then, now in learned[:SHOWN]]
         if not self.has_retention:
             return {"answers": answers}
-        found = RETENTION.evaluate(str(folder.path / "model"), None, {"against": self._settings("practice", 0).model}, data=data)
+        found = RETENTION.evaluate(
+            str(folder.path / "model"), None, {"against": self._settings("practice", 0).model, "floor": False}, data=data
+        )
         kept = [{name: row[name] for name in ("part", "name", "n", "value")} for row in found["rows"] if row["part"] in KEPT]
         return {"answers": answers, "retention": kept}
 

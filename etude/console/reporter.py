@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from etude.console.terminal import visible
-from etude.evaluation.report.number_format import short_reward
+from etude.evaluation.report.number_format import short_p_value, short_reward
 from etude.evaluation.report.tables import num_samples
 from etude.evaluation.rewards import tells_more
 from etude.tasks.feedback import shortened
@@ -106,7 +106,7 @@ class Console:
         for pair in result["paired"]:
             self.say(
                 f"{pair['suite']}: {_words(pair['second'])} against {_words(pair['first'])} {100 * pair['difference']:+.1f} points "
-                f"[{100 * pair['difference_low']:+.1f}, {100 * pair['difference_high']:+.1f}], paired p = {pair['p_value']:.2g} "
+                f"[{100 * pair['difference_low']:+.1f}, {100 * pair['difference_high']:+.1f}], paired {short_p_value(pair['p_value'])} "
                 f"(n = {pair['n']}){_reward_change(pair) if has_rewards else ''}"
             )
         for row in result.get("retention", ()):
@@ -231,7 +231,7 @@ def _reward_change(pair: Mapping[str, Any]) -> str:
     for kind, name in (("", "mean reward"), ("sampled_", "sampled mean reward")):
         if f"{kind}reward_difference" in pair:
             value, low, high = (_signed(pair[f"{kind}reward_difference{end}"]) for end in ("", "_low", "_high"))
-            text += f"; {name} {value} [{low}, {high}], paired p = {pair[f'{kind}reward_p_value']:.2g}"
+            text += f"; {name} {value} [{low}, {high}], paired {short_p_value(pair[f'{kind}reward_p_value'])}"
     return text
 
 

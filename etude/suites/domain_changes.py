@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etude.evaluation.report.number_format import short_p_value
 from etude.evaluation.statistics import mean_interval, paired_test
 
 
@@ -43,5 +44,5 @@ def format_change(change: Mapping[str, Any]) -> str:
         return f"{named} {change['nats']:+.3f} nats {unit} [{change['nats_low']:+.3f}, {change['nats_high']:+.3f}]"
     points = [100 * change[name] for name in ("before", "after", "difference", "low", "high")]
     moved = "{:.1f} to {:.1f} %, {:+.1f} points [{:+.1f}, {:+.1f}]".format(*points)
-    more = f", p = {change['p_value']:.2g}, {change['nats']:+.3f} nats a byte" if "p_value" in change else " of F1"
+    more = f", {short_p_value(change['p_value'])}, {change['nats']:+.3f} nats a byte" if "p_value" in change else " of F1"
     return f"{named} {moved}{more} (n = {change['n']})"

@@ -53,8 +53,9 @@ def _measure(suite: RetentionSuite, left_out: str | None, subject: Subject, _: s
         return found
     before = Items()
     own = [*measure_parts(suite, start, before, with_text=False)]
+    rounded = _in_other_precision(suite, start) if suite.floor else None
     facts = {"model": suite.against, "weights": describe_weights(suite.against), "rows": own}
-    rows += report_rows(changed_rows(suite, start, subject, before, items), _line, subject.reporter)
+    rows += report_rows(changed_rows(suite, start, subject, before, items, rounded), _line, subject.reporter)
     return found | {"against": facts | {"answers": before.answers}}
 
 
@@ -64,6 +65,14 @@ def _start(name: str, subject: Subject) -> Subject:
     start = replace(subject, model=model, tokenizer=tokenizer, request=replace(subject.request, reporter=Silent()))
     check_same_tokens(start, subject)
     return start
+
+
+def _in_other_precision(suite: RetentionSuite, start: Subject) -> Items:
+    """Measure the start's greedy answers in float32 instead of bfloat16, or in bfloat16 instead of float32."""
+    items, other = Items(), "float32" if start.place.precision == "bfloat16" else "bfloat16"
+    for _ in measure_parts(replace(suite, choices=[]), replace(start, place=replace(start.place, precision=other)), items, with_text=False):
+        pass
+    return items
 
 
 def _line(row: Row) -> str:

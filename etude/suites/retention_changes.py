@@ -6,6 +6,8 @@ known         questions that the start knows with a margin (`etude.evaluation.ke
 above chance  all questions with choices                                               the start's accuracy above chance that is left
 kept          greedy answers that the start had right                                  share right
 newly right   greedy answers that the start had wrong                                  share right
+floor         greedy answers that the start had right                                  share that it has right in the other precision, where
+                                                                                       rounding alone changes answers
 divergence    tokens of texts, and of the start's answers to everyday prompts          KL(start || now), exact, in nats a token
 
 Of what the start has nothing of (no question known, no answer right, accuracy not clearly above chance) there is no row. Intervals are over
@@ -42,14 +44,16 @@ def check_same_tokens(start: Subject, now: Subject) -> None:
         raise UserError("against: the model has another tokenizer than this start; name the model that its practice began with")
 
 
-def changed_rows(suite: RetentionSuite, start: Subject, now: Subject, before: Items, after: Items) -> Iterator[Row]:
-    """Compare a model with its start, whose items are already measured."""
-    yield from kept_rows(suite, before, after)
+def changed_rows(
+    suite: RetentionSuite, start: Subject, now: Subject, before: Items, after: Items, rounded: Items | None = None
+) -> Iterator[Row]:
+    """Compare a model with its start, whose items are already measured, `rounded` in the other precision."""
+    yield from kept_rows(suite, before, after, rounded)
     yield from divergence_rows(start.model, now.model, divergence_pieces(suite, start))
 
 
-def kept_rows(suite: RetentionSuite, before: Items, after: Items) -> Iterator[Row]:
-    """Compare two models by their items."""
+def kept_rows(suite: RetentionSuite, before: Items, after: Items, rounded: Items | None = None) -> Iterator[Row]:
+    """Compare two models by their items; `rounded` are those of the first in the other precision."""
     for name in (SHIPPED, ALL):
         then, now = before.choices[name], after.choices[name]
         if known := still_known(then, now, suite.known_margin):
@@ -61,6 +65,8 @@ def kept_rows(suite: RetentionSuite, before: Items, after: Items) -> Iterator[Ro
         for kind, now_right in zip(("kept", "newly right"), kept_and_new(bits, after.right[part]), strict=True):
             if now_right:
                 yield share_row(kind, part, now_right)
+        if rounded and any(bits):
+            yield share_row("floor", part, kept_and_new(bits, rounded.right[part])[0])
 
 
 def divergence_pieces(suite: RetentionSuite, start: Subject) -> PiecesByName:

@@ -44,6 +44,8 @@ class RetentionSuite:
     """The start of practice, a model: what is left of what it knew and did is measured too; null = the model is measured alone."""
     known_margin: float = 0.2
     """The start knows a question if its right choice is so many nats a token likelier than the best wrong one; of about a third it is."""
+    floor: bool = True
+    """Whether the start answers again in the other precision: how many of its right answers rounding alone changes."""
     closed_book: int = 120
     """Shipped questions to be answered in a few words, of `against` and of the model; 0 = none."""
     closed_book_tokens: int = 32
@@ -81,5 +83,5 @@ _LEAST = {
     "chat_tokens": 1,
     "divergence_tokens": 0,
 }
-READ_AGAINST_A_START = ("known_margin", "closed_book", "chat_prompts", "chat_tokens", "divergence_tokens")
+READ_AGAINST_A_START = ("known_margin", "floor", "closed_book", "chat_prompts", "chat_tokens", "divergence_tokens")
 """Beginnings of settings that are read only if there is a model in `against`."""

@@ -126,12 +126,15 @@ def test_rows_tell_what_is_left_of_what_the_start_knew_and_did():
 
     before = items([2.0, 2.0, 0.1, -2.0] * 20, [True, True, False])
     after = items([1.0, -1.0, -1.0, -2.0] * 20, [False, True, False])
-    rows = {(row["part"], row["name"]): row for row in kept_rows(RetentionSuite(), before, after)}
+    rounded = items([], [True, True, True])
+    rows = {(row["part"], row["name"]): row for row in kept_rows(RetentionSuite(), before, after, rounded)}
     assert (rows["known", ALL]["n"], rows["known", ALL]["value"]) == (40, 0.5)
     assert rows["known", ALL]["sure_right"] == pytest.approx(2 / 3)  # of three in four that it is as sure of
     assert rows["above chance", ALL]["value"] == pytest.approx(0.0)  # 75 to 25 %
     assert (rows["kept", "instructions"]["n"], rows["kept", "instructions"]["value"]) == (2, 0.5)
     assert (rows["newly right", "instructions"]["n"], rows["newly right", "instructions"]["value"]) == (1, 0.0)
+    assert (rows["floor", "instructions"]["n"], rows["floor", "instructions"]["value"]) == (2, 1.0)
+    assert not any(row["part"] == "floor" for row in kept_rows(RetentionSuite(), before, after))
 
 
 def test_models_of_different_tokenizers_are_refused(tokenizer):

@@ -59,6 +59,15 @@ def p_value(value: Any, relation: bool = False) -> str:
     return text if value < 0.001 or not relation else f"={FIXED_SPACE}{text}"
 
 
+def short_p_value(value: float) -> str:
+    """Format a p-value in ASCII; how far it is below 1e-6 says nothing, since no test's assumptions are as exact as that.
+
+    >>> short_p_value(0.0213), short_p_value(2e-144)
+    ('p = 0.021', 'p < 1e-6')
+    """
+    return "p < 1e-6" if value < 1e-6 else f"p = {value:.2g}"
+
+
 def reward(value: Any) -> str:
     """Format a reward of any range: 0.0634 -> 0.063, 12.34 -> 12.3, -4.5 -> -4.500 with a minus sign."""
     return short_reward(value).replace("-", MINUS) if is_number(value) else MISSING
