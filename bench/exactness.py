@@ -1,6 +1,6 @@
 """What it costs a step of practice that its run can be killed: ledger, attempts, metrics and checkpoints, as a share of the whole.
 
-    python -m bench.exactness [--recipe quickstart] [--steps 26] [--json FILE] [--key value ...]
+    python -m bench.exactness [--recipe number_sorting] [--steps 26] [--json FILE] [--key value ...]
 
 One run is made in a temporary folder, from the recipe without its warm start and measurements; the writers are timed where they are called.
 """

@@ -2,9 +2,9 @@
 
     python -m studies.diversity --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
 
-Every way practises for the same steps on word_problems, whose solutions can be written in more than one form (the sorted lists of the
-quickstart can't), at a constant rate behind three steps, with four updates a step, so that ratios leave 1 and clipping matters; `none` has
-GRPO's advantage and a clip of 0.2 on both sides, and each other way changes what its name says. A run keeps the course of its steps:
+Every way practises for the same steps on word_problems, whose solutions can be written in more than one form (those of
+`number_sorting` can't), at a constant rate after three steps, with four updates a step, so that ratios leave 1 and clipping matters; `none`
+has GRPO's advantage and a clip of 0.2 on both sides, and each other way changes what its name says. A run keeps the course of its steps:
 entropy, different answers and different forms (`etude.evaluation.diversity`). The final model's pass@k is estimated from 32 samples of each
 of 100 tasks, all at temperature 1, also where practice warmed up. Seeds are gone through one after the other, so the first is a screen.
 

@@ -11,8 +11,8 @@ h2o_half      half, by what was read of it so far
 recall_half   everything is kept, in pages of 4 tokens in a file; each token reads half of them
 random_half   half by lot: the control
 
-Two recipes. `quickstart` sorts lists, which can't be done from half of one: a seed of full contexts, one way to drop and one to recall show
-what that costs. `needles` looks a name up among statements, most of which are not needed: three seeds.
+Two recipes. `number_sorting` sorts lists, which can't be done from half of one: a seed of full contexts, one way to drop and one to recall
+show what that costs. `needles` looks a name up among statements, most of which are not needed: three seeds.
 
 Attempts' log-probs are those of the model under the policy; its update reads full contexts and corrects by ratios. `context_mib` is the
 most that the rows of a batch held while they decoded, measured over the tensors that are there, the mean over the steps. Under a view each
@@ -20,7 +20,7 @@ row has its prompt to itself: so this is no saving against the engine's own cont
 prompts are longer than answers.
 
 Claim, of `needles` alone: under kvzip_half practice ends within 3 points of full, by runs (`experiments.runs`), with contexts of at most
-0.6 of the size; random_half ends further behind. The claim was of all practice until on `quickstart` nothing was learned from half of a
+0.6 of the size; random_half ends further behind. The claim was of all practice until on `number_sorting` nothing was learned from half of a
 context, and was then made of `needles`. Until 2026-12-02 the distance was judged by the interval over items.
 """
 

@@ -3,8 +3,8 @@
     python -m studies.retention --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
 
 start          the warm-started model that all others go on from
-rl             the quickstart's practice; rl_kl with an anchor to the start, rl_replay beside replayed tales, rl_lora with adapters of rank
-               32 at ten times the rate, rl_gate with a gate every 13 steps that lowers the rate where it has to fall back
+rl             the practice of `number_sorting`; rl_kl with an anchor to the start, rl_replay beside replayed tales, rl_lora with adapters
+               of rank 32 at ten times the rate, rl_gate with a gate every 13 steps that lowers the rate where it has to fall back
 sft            more demonstrations instead, five times as many, 16 a step at the warm start's rate; of the models at `SFT_STEPS` the one
                whose accuracy on dev tasks is nearest to that of rl (of two as near the earlier), so that both have the same gain
 rl_0.25 ...    models between the start and rl, or sft, by interpolation; nothing is trained

@@ -2,9 +2,9 @@
 
     python -m studies.retention_stress --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
 
-start        the quickstart's warm start, which all others go on from
+start        the warm start of `number_sorting`, which all others go on from
 base         the model as it came: what the warm start costs is the way from it to the start
-rl_52        the quickstart's practice on number sorting; rl_250 and rl_500 with so many steps, and a rate that falls accordingly
+rl_52        its practice; rl_250 and rl_500 with so many steps, and a rate that falls accordingly
 rl_500_kl    rl_500 with an anchor to the start (coefficient 0.05)
 two_tasks    rl_250, and then word reversal: its form shown by as many demonstrations, and 250 steps of practice
 sft          more demonstrations instead, as in `studies.retention`: at the gain of rl_500
@@ -65,7 +65,7 @@ FIRST, LAST = "rl_250", "two_tasks"
 
 
 def _steps(number: int, decay: int) -> dict[str, Any]:
-    """So many steps, over which the rate falls to where the quickstart's ends."""
+    """So many steps, over which the rate falls to where the recipe's ends."""
     return {"steps": number, "learn.optimizer.decay_steps": decay}
 
 

@@ -2,8 +2,8 @@
 
     python -m studies.searching [--hours H] [--only ID ...] [--tiny]
 
-One model practises on the quickstart (policy gradient, a step model learning beside it); every way of answering is measured on the same 300
-tasks at temperature 1, greedy beside them. Ways, each at several sizes:
+One model practises on `number_sorting` (policy gradient, a step model learning beside it); every way of answering is measured on the same
+300 tasks at temperature 1, greedy beside them. Ways, each at several sizes:
 
 majority, weighted           independent answers; the final answer of most, votes weighing what the step model expects of them
 best_likely, best_step_model independent answers; the likeliest, and that of which the step model expects most

@@ -2,7 +2,7 @@
 
     python -m studies.step_values [--hours H] [--seeds SEED ...] [--tiny]
 
-Prefixes are inner nodes of trees that the warm-started model of the quickstart grew (a vine: answers, and more from behind every step of
+Prefixes are inner nodes of trees that the warm-started model of `number_sorting` grew (a vine: answers, and more from behind every step of
 6 tokens), four of each of 50 tasks of which some of 8 answers were right and some wrong, since no others have an advantage. The truth is
 the mean score of 64 answers drawn from behind each. Estimators:
 

@@ -3,7 +3,7 @@
     make bench-peers                                    once: the peers' environments
     python -m bench.time_to_score [--json FILE] [--seeds 0 1] [--steps 60] [--peers trl-tuned] [--cells DIR] [--tiny]
 
-The task is the quickstart's (sorting numbers), the warm start its own, made once a seed; `contestants.py` says which settings both have in
+The task is that of `number_sorting`, the warm start its own, made once a seed; `contestants.py` says which settings both have in
 common and what differs. `trl-tuned` has half-precision weights where those pay; `trl-float32` differs in that alone, since rounding
 weights to half precision loses most updates at such a learning rate. `etude-recomputed` is etude with TRL's ratios (`contestants.py`).
 
