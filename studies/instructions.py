@@ -24,8 +24,10 @@ What practice costs of the old knowledge is measured by the retention suite, wit
 the share still right of its right greedy answers).
 """
 
+import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,7 +50,7 @@ from experiments.measures import Verdict, all_hold, undecided
 from experiments.prepared_run import prepared_run
 from experiments.runs import RULE, in_points, is_above, over_runs
 from experiments.study import Compared, Found, Study
-from experiments.tables import Column, Row, each_over_runs, percent
+from experiments.tables import Column, Row, each_over_runs, markdown, percent
 
 CLAIM = (
     "practice on instructions with rules gains >= 25 points over the model as it came, is ahead of every control that is told no right "
@@ -172,6 +174,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for row in rows:
         if row["id"] == "practice" and row["set"] == MAIN:
             row |= _retained([cell["retention"] for cell in cells if "retention" in cell])
+            row["answers"] = next((cell["answers"] for cell in cells if "answers" in cell), [])
     return rows
 
 
@@ -221,12 +224,21 @@ def rests_on(rows: Sequence[Row]) -> dict[str, Compared]:
 
 
 def show(rows: Sequence[Row]) -> str:
-    """Write one line an arm and suite."""
+    """Write one line an arm and suite, and the first seed's answers before and after practice."""
     more = (
         Column("still known [runs]", each_over_runs("known", percent), needs="known"),
         Column("right answers kept [runs]", each_over_runs("kept", percent), needs="kept"),
     )
-    return arms_table(rows, more=more, start="the model as it came")
+    answers: list[dict[str, str]] = next((row["answers"] for row in rows if row.get("answers")), [])
+    lines = [[_shown(each[name]) for name in ("question", "before", "after")] for each in answers]
+    said = f"The first {len(lines)} requests of the first seed that practice turned right, with the greedy answers."
+    own = markdown(["request", "before", "after"], lines, said) if lines else ""
+    return "\n".join(filter(None, [arms_table(rows, more=more, start="the model as it came"), own]))
+
+
+def _shown(text: str) -> str:
+    """Return a text of a model in a line of Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def find(chosen: Options) -> Found:

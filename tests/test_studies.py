@@ -326,6 +326,15 @@ def test_the_study_of_instructions_compares_practice_with_every_control_in_its_t
     assert all("practice_ahead" in row for row in result["rows"][2:])
 
 
+def test_a_page_shows_answers_before_and_after_as_they_are_written():
+    run = cell("practice", 120, "a b", "00", "11")
+    run["items"], run["right"] = {"quickstart": "a b"}, {"base": {"quickstart": "00"}, "practice": {"quickstart": "11"}}
+    run["answers"] = [{"question": "Describe | a boat.", "before": "<b>no</b>", "after": "a *red*\nboat [here](http://x)"}]
+    shown = instructions.show(instructions.reduce([run]))
+    assert "| Describe \\| a boat. | &lt;b&gt;no&lt;/b&gt; | a \\*red\\* boat \\[here\\](http://x) |" in shown
+    assert "The first 1 requests of the first seed" in shown
+
+
 @pytest.mark.parametrize(("held_out", "verdict"), [(0.16, "holds"), (0.10, "does not hold")])
 def test_the_claim_of_instructions_needs_half_of_the_gain_on_held_out_kinds(held_out, verdict):
     def row(arm, suite, **measures):
