@@ -40,7 +40,5 @@ def _below(rows: Sequence[Row]) -> str:
     number = next((row["pass_n"] for row in rows if "pass_n" in row), 0)
     is_chosen = any("greedy_on_sampled" in row for row in rows)  # older cells sampled the first tasks
     sampled = f"{number:.0f} tasks of each seed, chosen by a hash" if is_chosen else f"the first {number:.0f} of each seed"
-    return (
-        f"Greedy: {items}, {seeds_of(rows)}; sampled answers: {sampled}. 95 % intervals: [items] and p-values over items, [runs] over "
-        "seeds (t)."
-    )
+    own = f"; sampled answers: {sampled}" if number else ""
+    return f"Greedy: {items}, {seeds_of(rows)}{own}. 95 % intervals: [items] and p-values over items, [runs] over seeds (t)."

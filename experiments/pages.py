@@ -27,4 +27,4 @@ def seen_from(page: Path, table: str) -> str:
 def filled(text: str, name: str, table: str) -> str:
     """Return the text with the table of the study `name` in its place, if it has one."""
     place = re.compile(rf"(?<=<!-- table: {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    return place.sub(lambda _: table, text)
+    return place.sub(lambda _: table, text, count=1)  # after an empty place a second match would reach to the next end

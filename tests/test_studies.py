@@ -420,10 +420,13 @@ def test_a_table_is_put_where_its_place_is_marked_and_nowhere_else(tmp_path):
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     page.write_text("before\n<!-- table: mine -->\n| old |\n<!-- end -->\nafter\n")
     other.write_text("<!-- table: another -->\n| old |\n<!-- end -->\n")
+    empty = tmp_path / "empty.md"
+    empty.write_text("<!-- table: mine -->\n<!-- end -->\nbetween\n<!-- table: another -->\n| old |\n<!-- end -->\n")
     for _ in range(2):
-        fill("mine", "| new |\n", [page, other])
+        fill("mine", "| new |\n", [page, other, empty])
         assert page.read_text() == "before\n<!-- table: mine -->\n| new |\n<!-- end -->\nafter\n"
     assert "| old |" in other.read_text()
+    assert empty.read_text() == "<!-- table: mine -->\n| new |\n<!-- end -->\nbetween\n<!-- table: another -->\n| old |\n<!-- end -->\n"
 
 
 def test_leads_that_are_stated_of_papers_claims_are_those_of_the_study():
