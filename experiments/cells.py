@@ -92,7 +92,9 @@ FORMER = {"number_sorting": "quickstart"}
 
 def _read(path: Path, table: Table) -> Cell:
     recipe: str = getattr(table, "recipe", "")
-    cell: Cell = _renamed(json.loads(path.read_text()), FORMER.get(recipe, recipe), recipe)
+    cell: Cell = json.loads(path.read_text())
+    if recipe in FORMER:
+        cell = _renamed(cell, FORMER[recipe], recipe)
     again = "remove the cell (and its run) to compute it again, or check out the commit that it names"
     settings = flatten(json.loads(json.dumps(table.settings(cell["id"], cell["seed"]))))  # as a file has them: lists for tuples
     defaults = {name: value for name, value in table.defaults().items() if name in settings}  # of what this cell has at all

@@ -24,6 +24,7 @@ STARTS: dict[str, tuple[str, ...]] = {
 }
 """Ways to begin an answer, by how the request begins."""
 TRIES = 12
+"""Templates that are tried for a request."""
 
 
 def demonstrations(parameters: dict[str, Any], seed: int, n: int) -> Iterator[dict[str, Any]]:

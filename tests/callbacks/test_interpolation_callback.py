@@ -10,7 +10,7 @@ from etude.errors import UserError
 from etude.recipes.practice import practice
 
 
-def moved(factor: float, *, steps: int) -> list[torch.Tensor]:
+def moved(factor: float, *, steps: int) -> list[float]:
     """Return the weight of a model that an update adds 1 to in each of two steps, after each."""
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 10.0)
