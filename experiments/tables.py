@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -68,15 +69,26 @@ def intervals(name: str, write: Callable[[float], str]) -> Cell:
     return written
 
 
+def mean_over_runs(name: str, write: Callable[[float], str]) -> Cell:
+    """Write the mean over seeds of a difference and, with two or more, their interval over runs; nothing where the row lacks it."""
+
+    def written(row: Row) -> str:
+        values = row.get(f"{name}_each_seed", ())
+        return f"{write(fmean(values))}{_run_ends(row, name, write)}" if values else ""
+
+    return written
+
+
 def each_over_runs(name: str, write: Callable[[float], str]) -> Cell:
     """Write the value of every seed of a difference and, with two or more, their interval over runs."""
     values = each(f"{name}_each_seed", write)
 
-    def written(row: Row) -> str:
-        low, high = (row.get(f"{name}_run_{end}") for end in ("low", "high"))
-        return values(row) + ("" if low is None or high is None else f" [{write(low)}, {write(high)}]")
+    return lambda row: values(row) + _run_ends(row, name, write)
 
-    return written
+
+def _run_ends(row: Row, name: str, write: Callable[[float], str]) -> str:
+    low, high = (row.get(f"{name}_run_{end}") for end in ("low", "high"))
+    return "" if low is None or high is None else f" [{write(low)}, {write(high)}]"
 
 
 def p_value(p: float) -> str:

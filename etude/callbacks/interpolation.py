@@ -37,7 +37,8 @@ class Interpolation(Callback):
     name, Settings = "interpolation", InterpolationSettings
     excludes = (
         Excludes("learn.lora.rank", "set it to 0", "interpolates all weights"),
-        Excludes("callbacks.token_budget", "leave it out", "has to know the last step"),
+        *(Excludes(f"callbacks.{each}", "leave it out", "has to know the last step") for each in ("token_budget", "gate")),
+        Excludes("callbacks.collapse.action", "set it to warn", "has to know the last step", values=("stop", "rollback")),
     )
 
     def start(self, run: "PracticeRun") -> None:

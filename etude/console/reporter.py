@@ -68,8 +68,8 @@ class Console:
                 f"{facts['space_distinct']} distinct); this run uses at most {facts['drawn_share']:.2%} of them"
             )
         for suite, found in suites.items():
-            listed = ", ".join(f"{rule} {accuracy:.1%}" for rule, accuracy in list(found.items())[:6])
-            self.say(f"trivial baselines on {suite}: {listed or 'none applies'}")
+            listed = ", ".join(f"{rule} {accuracy:.1%}" for rule, accuracy in list(found.items())[:6] if accuracy)
+            self.say(f"trivial baselines on {suite}: {listed or ('none is right on any task' if found else 'none applies')}")
 
     def measuring(self, model: str, suite: str, n: int) -> None:
         self.say(f"measuring {_words(model)} on {suite} ({n} tasks) ...")
@@ -240,7 +240,7 @@ def _signed(value: float) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Build the table of results of every suite, followed by its trivial baselines."""
+    """Build the table of results of every suite, followed by its best trivial baselines, if they are right or rewarded on any task."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     k = next(filter(None, map(num_samples, rows)), None) or "k"
     has_rewards = any(map(tells_more, rows))
@@ -255,7 +255,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in {row["suite"]: row for row in rows}.values():
         rewards_of = row.get("baseline_rewards", {}) if has_rewards else {}
         best = sorted(row["baselines"].items(), key=lambda item: (-item[1], -rewards_of.get(item[0], -inf)))  # a stable sort
-        for rule, accuracy in best[:3]:
+        for rule, accuracy in [(rule, accuracy) for rule, accuracy in best if accuracy or rewards_of.get(rule)][:3]:
             its_reward = [_short(rewards_of.get(rule))] if has_rewards else []
             table.add_row(visible(row["suite"]), visible(f"rule: {_words(rule)}"), "", f"{accuracy:.1%}", *its_reward)
     return table

@@ -62,7 +62,7 @@ class Excludes:
     """Values of another setting that exclude a callback."""
 
     setting: str
-    """Its dotted name, or `callbacks.NAME` for another callback."""
+    """Its dotted name; that of another callback's begins with `callbacks.NAME`, which alone is the callback itself."""
     instead: str
     """How to fix that setting: `set it to grpo`, `leave it out`."""
     because: str
@@ -73,10 +73,12 @@ class Excludes:
 
     def is_met(self, settings: Mapping[str, Any]) -> bool:
         """Return whether the settings, by dotted name, have an excluded value."""
+        value = settings.get(self.setting)
+        if self.values:
+            return value in self.values
         if self.setting.startswith("callbacks."):
             return any(name.startswith(f"{self.setting}.") or name == self.setting for name in settings)
-        value = settings.get(self.setting)
-        return value in self.values if self.values else value not in self.allowed
+        return value not in self.allowed
 
 
 class Callback:
@@ -200,6 +202,6 @@ def check_callbacks(callbacks: Sequence[Callback], settings: Mapping[str, Any]) 
         for rule in callback.excludes:
             if rule.is_met(settings):
                 shown = rule.setting.removeprefix("callbacks.")
-                value = "" if rule.setting.startswith("callbacks.") else f" {as_yaml(settings[rule.setting])}"
+                value = f" {as_yaml(settings[rule.setting])}" if rule.setting in settings else ""
                 raise UserError(f"{callback.name} {rule.because}, and {shown}{value} is set: {rule.instead}, or leave {callback.name} out")
         callback.check(settings)

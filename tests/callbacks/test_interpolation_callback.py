@@ -52,3 +52,17 @@ def load_weights(folder):
 def test_a_factor_outside_its_range_is_refused(factor):
     with pytest.raises(UserError, match=r"interpolation.factor must be in \(0, 1\]"):
         InterpolationSettings(factor)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"token_budget.tokens": 1000}, "and token_budget is set: leave it out"),
+        ({"gate.every": 1}, "and gate is set: leave it out"),
+        ({"collapse.action": "stop"}, "and collapse.action stop is set: set it to warn"),
+    ],
+)
+def test_what_may_end_a_run_before_its_last_step_is_refused(settings, said, tmp_path):
+    with pytest.raises(UserError, match=f"interpolation has to know the last step, {said}, or leave interpolation out"):
+        practice("tiny", {"interpolation.factor": 0.5} | settings, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -8,7 +8,8 @@ import pytest
 from etude.errors import UserError
 from experiments.benchmark import Argument, Benchmark, in_process
 from experiments.measures import with_ends
-from experiments.tables import Column, each, interval, markdown, name_of, percent, points, table, value
+from experiments.runs import over_runs
+from experiments.tables import Column, each, each_over_runs, interval, markdown, mean_over_runs, name_of, percent, points, table, value
 
 
 def test_a_column_is_left_out_where_no_row_has_what_it_needs_and_a_cell_where_its_row_has_not():
@@ -32,6 +33,14 @@ def test_a_column_is_left_out_where_no_row_has_what_it_needs_and_a_cell_where_it
         "",
         "below",
     ]
+
+
+def test_a_difference_over_runs_is_written_by_its_mean_or_by_every_seed():
+    row = over_runs("gain", [0.1, 0.2, 0.3])
+    assert mean_over_runs("gain", points)(row) == "+20.0 [-4.8, +44.8]"
+    assert each_over_runs("gain", points)(row) == "+10.0, +20.0, +30.0 [-4.8, +44.8]"
+    assert mean_over_runs("gain", points)(over_runs("gain", [0.1])) == "+10.0"
+    assert mean_over_runs("gain", points)({}) == ""
 
 
 def measured(chosen):
