@@ -21,6 +21,7 @@ from etude.evaluation.long.tokenized import TokenizedTask
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.recipes.adapt_settings import parse_adapt
 from etude.settings.configuration import find_configuration, to_plain_values
+from etude.suites.retention_changes import CHAT
 from etude.tasks.task import Task
 from etude.training.run_folder import RunFolder
 from experiments import questions
@@ -31,6 +32,7 @@ from experiments.pages import PAGES, ROOT, fill, seen_from
 from experiments.runs import run_interval
 from studies import (
     decoding,
+    demonstrations,
     diversity,
     exploration,
     importance,
@@ -326,13 +328,77 @@ def test_the_study_of_instructions_compares_practice_with_every_control_in_its_t
     assert all("practice_ahead" in row for row in result["rows"][2:])
 
 
+def test_every_arm_of_instructions_differs_from_practice_and_far_ones_have_fewer_seeds():
+    table = instructions.Instructed("quickstart", {}, instructions.RUN, instructions.CHANGES)
+    settings = [json.dumps(table.settings(arm, 121)) for arm in instructions.ARMS]
+    assert len(set(settings)) == len(instructions.ARMS)
+    own = json.loads(settings[0])
+    updates = own["steps"] * own["learn"]["minibatches_per_epoch"]
+    assert instructions.CHANGES["sft_own"]["learn.minibatches_per_epoch"] == updates
+    assert instructions.CHANGES["sft_own"]["rollout.tasks_per_step"] == own["steps"] * own["rollout"]["tasks_per_step"]
+    assert instructions.CHANGES["demonstrations"]["warm_start.steps"] == updates
+
+
+def test_what_an_arm_kept_is_over_all_questions_and_texts_of_a_seed_without_chat():
+    def rows(known, nats):
+        return [
+            {"part": "known", "name": "a", "n": 1, "value": known},
+            {"part": "known", "name": "b", "n": 3, "value": 1.0},
+            {"part": "divergence", "name": "a book", "n": 2, "value": nats},
+            {"part": "divergence", "name": CHAT, "n": 2, "value": 9.0},
+        ]
+
+    runs = [cell("practice", seed, "a b", "00", "11") | {"retention": rows(*each)} for seed, each in ((121, (0.0, 0.1)), (122, (1.0, 0.3)))]
+    for run in runs:
+        run["items"], run["right"] = {"quickstart": "a b"}, {"base": {"quickstart": "00"}, "practice": {"quickstart": "11"}}
+    row = next(row for row in instructions.reduce(runs) if row["id"] == "practice")
+    assert (row["known_each_seed"], row["known"], row["forgetting_each_seed"]) == ([0.75, 1.0], 0.875, [0.1, 0.3])
+
+
+def test_the_study_of_demonstrations_compares_practice_with_sft_for_as_long_in_its_tiny_form(tmp_path):
+    result = tiny("demonstrations", tmp_path)
+    rows = {row["id"]: row for row in result["rows"]}
+    assert result["verdict"] == "undecided" and {"practice_3", "sft_16_for_3", "practice_of_4", "sft_32"} < rows.keys()
+    for steps in (2, 3, 4):
+        row, (plain,), (longer,) = (
+            rows[f"practice_{steps}"],
+            *(rows[arm]["accuracy_each_seed"] for arm in ("sft_16", f"sft_16_for_{steps}")),
+        )
+        (own,) = row["accuracy_each_seed"]
+        assert row["added_each_seed"] == [pytest.approx(own - plain)] and row["ahead_each_seed"] == [pytest.approx(own - longer)]
+    assert "added_each_seed" not in rows["sft_16"] and "ahead_each_seed" not in rows["sft_32"]
+
+
+@pytest.mark.parametrize(
+    ("added", "ahead", "verdict"),
+    [(0.08, 0.05, "holds"), (0.06, 0.001, "undecided"), (0.02, 0.05, "does not hold"), (0.08, -0.05, "does not hold")],
+)
+def test_the_claim_of_demonstrations_needs_five_points_and_a_lead_on_sft_for_as_long(added, ahead, verdict):
+    wobble = [0.01 * (place % 3 - 1) for place in range(6)]
+    rows = [{"id": arm, "seeds": 6} for arm in demonstrations.ARMS]
+    own = next(row for row in rows if row["id"] == "practice_150")
+    own |= {"added_each_seed": [added + one for one in wobble], "ahead_each_seed": [ahead + one for one in wobble]}
+    assert demonstrations.judge(rows)[0] == verdict
+    own["seeds"] = 5
+    assert demonstrations.judge(rows)[0] == "undecided"
+
+
 def test_a_page_shows_answers_before_and_after_as_they_are_written():
-    run = cell("practice", 120, "a b", "00", "11")
+    run = cell("practice", 121, "a b", "00", "11")
     run["items"], run["right"] = {"quickstart": "a b"}, {"base": {"quickstart": "00"}, "practice": {"quickstart": "11"}}
     run["answers"] = [{"question": "Describe | a boat.", "before": "<b>no</b>", "after": "a *red*\nboat [here](http://x)"}]
     shown = instructions.show(instructions.reduce([run]))
     assert "| Describe \\| a boat. | &lt;b&gt;no&lt;/b&gt; | a \\*red\\* boat \\[here\\](http://x) |" in shown
     assert "The first 1 requests of the first seed" in shown
+
+
+def test_the_claim_of_instructions_waits_for_all_seeds_of_near_arms_and_five_of_far_ones():
+    def rows(**seeds):
+        each = {arm: 5 if arm in instructions.FEWER else 10 for arm in ("practice", *instructions.UNTOLD)} | seeds
+        return [{"id": arm, "set": "quickstart", "seeds": number} for arm, number in each.items()]
+
+    for missing in ({"imitation": 9}, {"random_reward": 4}, {"practice": 5}):
+        assert instructions.judge(rows(**missing))[0] == "undecided"
 
 
 @pytest.mark.parametrize(("held_out", "verdict"), [(0.16, "holds"), (0.10, "does not hold")])
