@@ -257,7 +257,7 @@ def show(rows: Sequence[Row]) -> str:
         *(f"gain{where} [runs]" for where in ("", ", held-out kinds", ", three rules")),
         "practice minus arm [runs]",
         "still known [runs]",
-        "KL(start \\|\\| now) on other texts, nats a token [runs]",
+        "KL(start || now) on other texts, nats a token [runs]",
         "training",
         "tokens sampled",
     ]
