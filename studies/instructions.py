@@ -17,9 +17,10 @@ An answer is right if it follows all rules and is sound (`etude.callbacks.soundn
 that training has, `held_out` other kinds, `three_rules` three of the kinds of training at once, where training has one or two.
 
 **Gains are compared at equal forgetting.** Of what it learns a method can buy more with more of the old knowledge, and methods differ in
-the price (docs/instructions.md). So practice, imitation and sft_own each end at the largest factor of interpolation, in tenths, at which
-the model still knew 98 % of the questions that it knew with a margin, on dev (mean of seeds 1, 2, 3; other questions and texts than here).
-The other controls end at practice's factor, and the unbounded arms show what the bound costs.
+the price (docs/instructions.md). So every arm that practises, imitates or fits ends at the same divergence from the start on a general
+text, KL(start || model) of 0.02 nats a token (`interpolation.max_kl`; demonstrations, which are beside the claim, end where they end). The
+bound is practice's on dev: with it three runs gained about 30 points and still knew 98 % of what they knew with a margin. The unbounded
+arms show what the bound costs.
 
 Claim, judged by runs (`experiments.runs`): (1) practice gains at least 25 points over the model as it came, (2) it is ahead of every
 control that is told no right answer, (3) its gain on held-out kinds is at least half of its gain on those of training, and (4) of the
@@ -62,7 +63,7 @@ CLAIM = (
     "practice on instructions with rules gains >= 25 points over the model as it came, is ahead of every control that is told no right "
     "answer, brings at least half of the gain to held-out kinds of rules, and keeps >= 98 % of what the model knew"
 )
-SEEDS = tuple(range(121, 131))
+SEEDS = (121, *range(123, 132))
 MAIN, HELD_OUT = "quickstart", "held_out"
 DEMONSTRATIONS = "runs/instructions/demonstrations.jsonl"
 SUITES = {HELD_OUT: {"rules": "held_out"}, "three_rules": {"min_rules": 3, "max_rules": 3}}
@@ -72,16 +73,11 @@ RUN: dict[str, Any] = {"evaluation.n": 1000, "evaluation.pass_n": 100, "evaluati
 def changes(steps: int, tasks: int, updates: int) -> dict[str, dict[str, Any]]:
     """Return the arms, and what each has otherwise than a practice of so many steps of so many tasks, with so many updates."""
     imitation = {"learn.method": "imitation", "down_sampling": False, "overlong_penalty": False}
+    everything = {"steps": 1, "rollout.tasks_per_step": steps * tasks, "learn.minibatches_per_epoch": updates}
     return {
         "practice": {},
-        "imitation": imitation | {"interpolation.factor": FACTORS["imitation"]},
-        "sft_own": imitation
-        | {
-            "interpolation.factor": FACTORS["sft_own"],
-            "steps": 1,
-            "rollout.tasks_per_step": steps * tasks,
-            "learn.minibatches_per_epoch": updates,
-        },
+        "imitation": imitation,
+        "sft_own": imitation | everything,
         "form_only": {"soundness_guard": False, "down_sampling": False, "callbacks.form_only": "studies.instructions:FormOnly"},
         "random_reward": {"reward": "random"},
         "best_of_8": {"steps": 0},
@@ -98,8 +94,6 @@ def changes(steps: int, tasks: int, updates: int) -> dict[str, dict[str, Any]]:
     }
 
 
-FACTORS = {"imitation": 0.25, "sft_own": 0.25}
-"""Share of the way from the start to what an arm learned at which it ends, where it is not practice's; chosen on dev."""
 CHANGES = changes(steps=30, tasks=16, updates=60)
 ARMS = tuple(CHANGES)
 UNTOLD = ("imitation", "sft_own", "form_only", "random_reward", "best_of_8")
@@ -177,10 +171,22 @@ class Instructed(Arms):
 
 
 def _turned_right(folder: RunFolder) -> list[dict[str, str]]:
-    """Return the first requests of the main suite that training turned right, with the answers before and after."""
+    """Return the first readable answers of the main suite that training turned right, with the request and the answer before."""
     before, after = (folder.read_json(f"evaluation/{name}.json")["suites"][0]["items"] for name in ("base", "practice"))
     learned = [(then, now) for then, now in zip(before, after, strict=True) if now["score"] == 1.0 != then["score"]]
-    return [{"question": now["question"], "before": then["text"], "after": now["text"]} for then, now in learned[:SHOWN]]
+    readable = [pair for pair in learned if _is_readable(pair[1]["text"])]
+    return [{"question": now["question"], "before": then["text"], "after": now["text"]} for then, now in readable[:SHOWN]]
+
+
+def _is_readable(answer: str) -> bool:
+    """Say whether an answer has six words or more, and no word of four letters or more twice.
+
+    >>> _is_readable("A kitchen is a kitchen of your mind."), _is_readable("The smell of bread is like a song.")
+    (False, True)
+    """
+    words = re.findall(r"[a-z]+", answer.lower())
+    long = [word for word in words if len(word) >= 4]
+    return len(words) >= 6 and len(set(long)) == len(long)
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -271,11 +277,14 @@ def show(rows: Sequence[Row]) -> str:
     items = ", ".join(f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"])
     below = (
         f"Greedy answers to {items}; {seeds_of(rows)}, whose tasks differ. [runs]: mean over seeds and 95 % t interval over them. "
-        "Each arm ends at its own factor of interpolation, unbounded ones at 1."
+        "Arms that are trained end at a divergence of 0.02 from the start on the shipped text; not so demonstrations and unbounded arms."
     )
     answers: list[dict[str, str]] = next((row["answers"] for row in rows if row.get("answers")), [])
     shown = [[_shown(each[name]) for name in ("question", "before", "after")] for each in answers]
-    said = f"The first {len(shown)} requests of the first seed that practice turned right, with the greedy answers."
+    said = (
+        f"The first {len(shown)} requests of the first seed that practice turned right, by a greedy answer of six words or more that "
+        "has no word of four letters or more twice."
+    )
     own = table([row for row in rows if row["set"] == MAIN], columns, below)
     return "\n".join([own, *([markdown(["request", "before", "after"], shown, said)] if shown else [])])
 
@@ -305,15 +314,15 @@ STUDY = Study(
     find,
     show,
     data="science_mcq, mmlu, gutenberg_books and openstax_anatomy",
-    rule="each arm at the interpolation at which it kept 98 % on dev: practice's gain is >= 25 points, it is ahead of imitation, sft_own, "
-    "form_only, random_reward and best_of_8, its gain on held-out kinds is at least half of that, and it still knows >= 98 %, "
+    rule="each trained arm at KL(start || model) = 0.02 on the shipped text: practice's gain is >= 25 points, it is ahead of imitation, "
+    "sft_own, form_only, random_reward and best_of_8, its gain on held-out kinds is at least half of that, and it still knows >= 98 %, "
     f"each {RULE}",
     compared=rests_on,
     changed=Changed(
         "undecided",
         "2026-12-02, after one seed (120, not used any more) of practice and imitation, both half of the way back to the start: they ended "
         "level (-0.8 points) on the kinds of training, and imitation had moved five to seven times as far on other texts (one run on dev). "
-        "So an arm's interpolation is now the one at which it keeps what it knew",
+        "So arms are compared at the same divergence. Seed 122, seen with a factor of 0.4 (+25.7 points), is not used any more either",
     ),
 )
 
