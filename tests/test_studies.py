@@ -54,7 +54,7 @@ from studies import (
 )
 
 STUDIES = sorted(path.stem for path in Path(number_sorting.__file__).parent.glob("*.py") if not path.stem.startswith("_"))
-OF_PRACTICE = {"number_sorting": ARMS, "word_problems": ("practice",)}
+OF_PRACTICE = {"number_sorting": ARMS, "word_problems": ("practice",), "calculator": ("practice",)}
 """By study the arms that are tried: both have the same."""
 
 

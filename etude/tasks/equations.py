@@ -1,7 +1,9 @@
-"""Finds wrong calculations: checks the equations of numbers in a text, without knowing the correct result."""
+"""Reads the equations of numbers in a text: which one is wrong, and what the last one comes to with a calculator."""
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
 
 from etude.tasks.answers import last_characters
 
@@ -14,6 +16,7 @@ _EQUATION = re.compile(
     rf"{_GAP}={_GAP}(?P<right>{_NUMBER})(?![\d%])(?!{_GAP}[-+*/x^\u00d7\u00f7\u2212]{_GAP}[\d(])"
 )
 _PART = re.compile(rf"(?P<operator>{_OPERATOR}?){_GAP}(?P<number>{_NUMBER})")
+_LARGEST = 10**60
 _PLAIN = str.maketrans({"\u00d7": "*", "x": "*", "\u00f7": "/", "\u2212": "-"})
 
 
@@ -33,12 +36,31 @@ def find_wrong_equation(text: str) -> str:
     return ""
 
 
-def _value(left: str) -> Fraction | None:
-    """Compute the left side, products before sums; None for a division by 0."""
+def compute_last_equation(text: str) -> Fraction | None:
+    """Return what the last equation comes to with a calculator, whatever result is written; None without an equation or by a division by 0.
+
+    A number that was written as an earlier result stands for the computed one. Takes linear time: also None by a result beyond 60 digits.
+
+    >>> compute_last_equation("24 + 39 = 53, and 53 - 4 = 48"), compute_last_equation("It is 53.")
+    (Fraction(59, 1), None)
+    """
+    computed: dict[Fraction, Fraction] = {}
+    value: Fraction | None = None
+    for found in _EQUATION.finditer(last_characters(text)):
+        value = _value(found["left"], computed)
+        if value is None or max(abs(value.numerator), value.denominator) > _LARGEST:
+            return None
+        computed[_number(found["right"])] = value
+    return value
+
+
+def _value(left: str, instead: Mapping[Fraction, Fraction] = MappingProxyType({})) -> Fraction | None:
+    """Compute the left side, products before sums, with other numbers `instead` of some; None for a division by 0."""
     total, product = Fraction(0), Fraction(0)
     start = 0
     while part := _PART.match(left, start):
         operator, number = part["operator"].translate(_PLAIN), _number(part["number"])
+        number = instead.get(number, number)
         if operator == "*":
             product *= number
         elif operator == "/":

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from etude.tasks.answers import last_characters, marked_answer
+from etude.tasks.equations import compute_last_equation
 from etude.tasks.numbers import Number, find_numbers, is_range
 
 NO_NUMBER = "no number in the answer"
@@ -34,6 +35,16 @@ def read_number(text: str) -> tuple[Number | None, str]:
     if joined:
         return None, f"{joined} is not one number"
     return (numbers[0] if marked is not None else numbers[-1]), ""
+
+
+def compute_number(text: str) -> tuple[Number | None, str]:
+    """Return the number that a text's last equation comes to (`etude.tasks.equations`); without an equation, the number that it gives.
+
+    >>> str(compute_number("24 + 39 = 53. The answer is 53.")[0]), str(compute_number("The answer is 53.")[0])
+    ('63', '53')
+    """
+    value = compute_last_equation(text)
+    return read_number(text) if value is None else (Number(value, 0, len(text)), "")
 
 
 def _join_operands(text: str, numbers: list[Number]) -> str:

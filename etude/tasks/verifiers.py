@@ -4,6 +4,7 @@
 |---|---|---|
 | `exact` | the same text except for case, spaces and surrounding punctuation | the gold answer's: number, list, object, word, text |
 | `numeric` | the same number (`etude.tasks.numbers`) | one number |
+| `calculator` | the same number, where the last equation counts as a calculator computes it | equations, or one number |
 | `words` | the same words; else the score is the F1 of the words in common | words |
 | `aliases` | contains one of the answer's names (`etude.tasks.aliases`) anywhere | words |
 | `choice` | the same choice, by letter or text | one choice |
@@ -15,8 +16,8 @@ Scores are 1 or 0, except those of `words` and `instructions`, which may be betw
 Your own verifier may give any finite number (`etude.tasks.functions`).
 
 `parts["parsable"]` is 1.0 if an answer of the expected form was found: it distinguishes wrong answers from missing ones. `exact`,
-`numeric`, `words`, `aliases` and `choice` take microseconds, read at most 20,000 characters in linear time and never raise. `math` and
-`reasoning_gym` run third-party code, which may hang or raise: `etude.rewards.verifier_reward` runs verifiers in a process that it can kill.
+`numeric`, `calculator`, `words`, `aliases` and `choice` take microseconds, read at most 20,000 characters in linear time, never raise.
+`math` and `reasoning_gym` run third-party code, which may hang or raise: `etude.rewards.verifier_reward` runs it in a process to be killed.
 """
 
 from collections.abc import Callable
@@ -33,12 +34,12 @@ from etude.tasks.feedback import of_another_form, quoted, read_as, shortened
 from etude.tasks.function_check import check_function
 from etude.tasks.functions import load_verifier
 from etude.tasks.instructions.verify import instructions
-from etude.tasks.number_answers import NO_NUMBER, read_number
-from etude.tasks.numbers import same_number
+from etude.tasks.number_answers import NO_NUMBER, compute_number, read_number
+from etude.tasks.numbers import Number, same_number
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
-CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
+CHEAP = frozenset({"exact", "numeric", "calculator", "words", "aliases", "choice"})
 """Verifiers that may run in any process: no third-party code, linear time."""
 
 COMPARING = CHEAP | {"math"}
@@ -74,12 +75,30 @@ def numeric(text: str, task: Task) -> Reward:
     >>> numeric("3 + 7 = 10", Task("What is 3 + 7?", "10")).score, numeric("10", Task("What is 3 - 2?", "1")).score
     (1.0, 0.0)
     """
+    reward = _number_reward(text, task, read_number)
+    wrong = find_wrong_equation(text) if reward.score == 0 and reward.parts["parsable"] else ""
+    return replace(reward, words=f"{reward.words} {quoted(wrong)} does not hold.") if wrong else reward
+
+
+def calculator(text: str, task: Task) -> Reward:
+    """Score 1.0 if the last equation comes to the gold number with a calculator, whatever result is written; else as `numeric` does.
+
+    So an answer is right if it calculates the right thing. Numbers that were written as results stand for the computed ones.
+
+    >>> calculator("24 + 39 = 53\\n53 - 4 = 48\\nThe answer is 48.", Task("How many are left?", "59")).score
+    1.0
+    """
+    return _number_reward(text, task, compute_number)
+
+
+def _number_reward(text: str, task: Task, read: Callable[[str], tuple[Number | None, str]]) -> Reward:
+    """Score 1.0 if the number that `read` finds in the text is the gold number."""
     if task.answer is None:
         return _no_gold()
     gold, _ = read_number(task.answer)
     if gold is None:
         return Reward(None, message=f"no number in the gold answer {_short(task.answer)}")
-    found, problem = read_number(text)
+    found, problem = read(text)
     if found is None:
         words = (
             "I found no number in your answer."
@@ -87,9 +106,7 @@ def numeric(text: str, task: Task) -> Reward:
             else f"I found no single number in your answer: {shortened(problem)}."
         )
         return _unparsable(problem, words)
-    reward = _reward(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
-    wrong = "" if reward.score else find_wrong_equation(text)
-    return replace(reward, words=f"{reward.words} {quoted(wrong)} does not hold.") if wrong else reward
+    return _reward(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
 
 
 def words(text: str, task: Task) -> Reward:
@@ -152,6 +169,7 @@ def choice(text: str, task: Task) -> Reward:
 VERIFIERS: dict[str, Callable[[str, Task], Reward]] = {
     "exact": exact,
     "numeric": numeric,
+    "calculator": calculator,
     "words": words,
     "aliases": aliases,
     "choice": choice,

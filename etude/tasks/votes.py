@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from etude.tasks.answers import comparable_answer, normalise, parse_list, stated_answer
 from etude.tasks.choices import choices_of, read_choice
-from etude.tasks.number_answers import read_number
+from etude.tasks.number_answers import compute_number, read_number
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
 
@@ -23,8 +23,8 @@ def vote(text: str, task: Task) -> str | None:
     >>> vote("3 + 4 = 7.0", Task("3 + 4?", verifier="numeric")), vote("[1.0, '2']", Task("Sort: 2, 1")), vote("", Task("?"))
     ('7', "['1', '2']", None)
     """
-    if task.verifier == "numeric":
-        number, _ = read_number(text)
+    if task.verifier in ("numeric", "calculator"):
+        number, _ = (read_number if task.verifier == "numeric" else compute_number)(text)
         return None if number is None else str(number)
     if task.verifier == "choice":
         return read_choice(text, choices_of(task))

@@ -1,12 +1,14 @@
 """Whether the equations of an answer hold."""
 
 import time
+from fractions import Fraction
 
 import pytest
 
-from etude.tasks.equations import find_wrong_equation
+from etude.tasks.equations import compute_last_equation, find_wrong_equation
 from etude.tasks.task import Task
-from etude.tasks.verifiers import numeric
+from etude.tasks.verifiers import calculator, numeric
+from etude.tasks.votes import vote
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,49 @@ def test_feedback_on_a_wrong_number_quotes_the_first_wrong_calculation():
         assert words == "I read 22 as your answer, and it is not right. '42 - 10 = 22' does not hold."
     assert numeric("40 - 10 = 30", Task("How many?", "32")).words == "I read 30 as your answer, and it is not right."
     assert numeric(text, Task("How many?", "22")).words == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3 + 4 = 8", 7),
+        ("24 + 39 = 53\n53 - 4 = 48", 59),  # the later line goes on from the computed result
+        ("24 + 39 = 63\n63 - 4 = 59\nThe answer is 48.", 59),
+        ("10 / 3 = 3.33, 3.33 * 3 = 9.99", 10),
+        ("2 + 3 = 6, 6 + 6 = 1", 10),
+        ("2 + 2 = 5, 7 - 3 = 4", 4),
+        ("136.01 + 139.38 = 1", Fraction("275.39")),
+        ("4 / 0 = 0", None),
+        ("4 / 0 = 0, 3 + 3 = 6", None),
+        ("The answer is 7.", None),
+        ("", None),
+    ],
+)
+def test_the_last_equation_comes_to_what_a_calculator_says(text, value):
+    assert compute_last_equation(text) == value
+
+
+def test_results_that_are_squared_over_and_over_do_not_grow_without_end():
+    begun = time.perf_counter()
+    assert compute_last_equation("\n".join(["99 * 99 = 99"] * 1500)) is None
+    assert time.perf_counter() - begun < 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "parsable"),
+    [
+        ("24 + 39 = 53\n53 - 4 = 48\nThe answer is 48.", 1.0, 1.0),
+        ("24 - 39 = 59\nThe answer is 59.", 0.0, 1.0),  # a right result of a wrong calculation is wrong
+        ("The answer is 59.", 1.0, 1.0),
+        ("59 / 0 = 59", 1.0, 1.0),  # no result: read as a number
+        ("I do not know.", 0.0, 0.0),
+    ],
+)
+def test_the_calculator_scores_what_an_answer_calculates(text, score, parsable):
+    reward = calculator(text, Task("How many are left?", "59", "calculator"))
+    assert (reward.score, reward.parts["parsable"]) == (score, parsable)
+
+
+def test_answers_that_calculate_the_same_vote_for_the_same():
+    task = Task("How many?", verifier="calculator")
+    assert vote("24 + 39 = 53", task) == vote("39 + 24 = 1", task) == vote("The answer is 63.", task) == "63"

@@ -16,6 +16,7 @@ CHOICES = {"choices": ["a stone", "a pear", "a chair", "a road"]}
 GOLDS = {
     "exact": ["Paris", "Rome", "Oslo", "Quito"],
     "numeric": ["517", "6204.5", "-91", "3/8"],
+    "calculator": ["517", "6204.5", "-91", "3/8"],
     "words": ["Paris", "the left ventricle", "red blood", "Quito"],
     "choice": ["A", "B", "C", "D"],
     "math": ["517", "x+91", r"\frac{3}{8}", "sqrt(7)"],
@@ -23,6 +24,7 @@ GOLDS = {
 TEXTS = {
     "exact": ["Lima", "The answer is Bern.", "It is Bern", "", "12", "\n\t", "[1, 2]", "q" * 500],
     "numeric": ["12", "The answer is 44.", "none", "5 or 6", "The answer is 7, 8 or 9", "", "1" * 300],
+    "calculator": ["12", "3 + 4 = 8", "none", "5 or 6", "", "1" * 300],
     "words": ["Lima", "The answer is Bern.", "", "...", "q" * 500],
     "choice": ["A or B", "E", "no idea", "", "The answer is a table"],
     "math": ["12", "$y-2$", "no idea", "", r"\boxed{\frac{1}{2}}"],
