@@ -277,7 +277,7 @@ def show(rows: Sequence[Row]) -> str:
     items = ", ".join(f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"])
     below = (
         f"Greedy answers to {items}; {seeds_of(rows)}, whose tasks differ. [runs]: mean over seeds and 95 % t interval over them. "
-        "Trained arms end at a divergence of 0.025 nats a token from the start on the shipped text; not so demonstrations and unbounded arms."
+        "Trained arms end at 0.025 nats a token from the start on the shipped text; demonstrations and unbounded arms do not."
     )
     answers: list[dict[str, str]] = next((row["answers"] for row in rows if row.get("answers")), [])
     shown = [[_shown(each[name]) for name in ("question", "before", "after")] for each in answers]
@@ -322,7 +322,7 @@ STUDY = Study(
         "undecided",
         "2026-12-02, after one seed (120, not used any more) of practice and imitation, both half of the way back to the start: they ended "
         "level (-0.8 points) on the kinds of training, and imitation had moved five to seven times as far on other texts (one run on dev). "
-        "So arms are compared at the same divergence. Seeds that were seen are not used: 122 (a factor of 0.4: +25.7 points), and 121 and 127 "
+        "So arms are compared at the same divergence. Seeds that were seen are not used: 122 (a factor of 0.4: +25.7 points), 121 and 127 "
         "(0.02 nats on the whole text, where dev had chosen that on its first part: +21.1 and +24.7)",
     ),
 )
