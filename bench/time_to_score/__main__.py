@@ -41,13 +41,14 @@ from experiments.cells import Cell, Options, compute
 from experiments.turns import OURS, spread
 
 CELLS = Path("runs/time_to_score")
+RECIPES = ("number_sorting", "tiny")
 
 
 def found_of(chosen: Namespace) -> dict[str, Any]:
     if chosen.tiny:
         plan = plan_of("tiny", steps=2, every=1, items=8, precision=chosen.precision)
         return measured(plan, chosen.seeds[:1], [], chosen.cells or Path(tempfile.mkdtemp()))
-    plan = plan_of("number_sorting", steps=chosen.steps, every=chosen.every, items=256, precision=chosen.precision)
+    plan = plan_of(chosen.recipe, steps=chosen.steps, every=chosen.every, items=256, precision=chosen.precision)
     return measured(plan, chosen.seeds, chosen.peers, chosen.cells or CELLS)
 
 
@@ -115,6 +116,7 @@ def _no_gain(peer: str, row: Mapping[str, Any]) -> str:
 
 
 ARGUMENTS = {
+    "recipe": Argument(RECIPES[0], "what is practised; tiny: a random model, a run takes seconds", RECIPES),
     "seeds": Argument([0, 1]),
     "steps": Argument(60),
     "every": Argument(6, "steps between two measurements"),
