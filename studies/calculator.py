@@ -4,15 +4,15 @@
 
 `studies.word_problems` found that practice learned additions: 65 % of its gain on the test set are problems that one addition solves, and
 those of one subtraction gained nothing. Is it sums that a model of this size can't do, or which of them to do that it does not learn?
-Here the verifier is `calculator`: an answer is right if its last equation comes to the gold number, whatever result the model wrote, in
-practice and in the evaluation. All else is that study's, with half of its steps: arms, warm start of 200 worked problems, test sets,
-operations.
+Here the verifier is `calculator`, in practice and in the evaluation: an answer that is the result of an equation counts as what the
+equation comes to, whatever the model wrote. All else is that study's, with half of its steps: arms, warm start of 200 worked problems, test
+sets, operations.
 
 Claim, judged by runs (`experiments.runs`): practice raises greedy accuracy on the test problems and on SVAMP over the warm start, on each
 it is ahead of random scores and of a longer warm start, and problems of the test set that one subtraction solves gain. Imitation of own
 right attempts stands beside. The rule was written before any cell. The longer warm start takes about as long as practice; random scores
-have 28 steps where practice has 68, since none of their groups is dropped. Power: runs of one arm differ by about 4 points, with which
-five seeds show a gain or lead of 7 points in 80 % of studies.
+have 28 steps where practice has 68, since none of their groups is dropped. Power: with a standard deviation of 4
+points between the differences of seeds, five show a gain or lead of 7 points in 80 % of studies.
 """
 
 from collections.abc import Sequence

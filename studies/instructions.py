@@ -17,15 +17,16 @@ An answer is right if it follows all rules and is sound (`etude.callbacks.soundn
 that training has, `held_out` other kinds, `three_rules` three of the kinds of training at once, where training has one or two.
 
 **Gains are compared at equal forgetting.** Of what it learns a method can buy more with more of the old knowledge, and methods differ in
-the price (docs/instructions.md). So every arm that practises, imitates or fits ends at the same divergence from the start on a general
-text, KL(start || model) of 0.025 nats a token (`interpolation.max_kl`; demonstrations, which are beside the claim, end where they end). The
-bound is practice's on dev: with it three runs gained about 30 points and still knew 98 % of what they knew with a margin. The unbounded
-arms show what the bound costs.
+the price (docs/instructions.md). So every arm that practises, imitates or fits goes back towards the start until its divergence on a
+general text, KL(start || model), is at most 0.025 nats a token (`interpolation.max_kl`; demonstrations, which are beside the claim, end
+where they end). The bound is practice's on dev, where runs near it gained 25 to 34 points and still knew 97.5 to 99.2 % of what they knew
+with a margin (LOG.md). The unbounded arms show what the bound costs.
 
 Claim, judged by runs (`experiments.runs`): (1) practice gains at least 25 points over the model as it came, (2) it is ahead of every
 control that is told no right answer, (3) its gain on held-out kinds is at least half of its gain on those of training, and (4) of the
-questions that the model knew with a margin it still knows at least 98 %. Power: runs of one arm differ by about 4 points, with which ten
-seeds show a lead of 4 points in 80 % of studies, and three one of 12; arms that are far from practice or beside the claim have three.
+questions that the model knew with a margin it still knows at least 98 %. Power: with a standard deviation of 4
+points between the differences of seeds, ten show a lead of 4 points in 80 % of studies, and three one of 10; arms that are far from
+practice or beside the claim have three.
 
 What an arm costs of the old knowledge is measured by the retention suite, with the model as it came to compare with: `known`, the
 divergence on other texts, and of practice also `kept`, the share still right of its right greedy answers.
@@ -46,6 +47,7 @@ from etude.callbacks.soundness_guard import SoundnessGuard
 from etude.files import write_atomically
 from etude.randomness import seed_for
 from etude.rollouts.batch import RolloutBatch
+from etude.suites.general_knowledge import SHIPPED
 from etude.suites.retention import RETENTION
 from etude.suites.retention_changes import CHAT
 from etude.training.callback import Metrics
@@ -207,10 +209,13 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _retained(found: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the shares known and kept of every seed, and the divergence on texts in nats a token, each over all items."""
+    """Return the shares known and kept of every seed, and the divergence in nats a token, each over all items.
+
+    The divergence is that on other texts than the shipped one, which arms are bounded on.
+    """
     measured: dict[str, Any] = {}
-    for part, name in (("known", "known"), ("kept", "kept"), ("divergence", "forgetting")):
-        own = [[row for row in rows if row["part"] == part and row["name"] != CHAT] for rows in found]
+    for part, name, without in (("known", "known", ()), ("kept", "kept", ()), ("divergence", "forgetting", (CHAT, SHIPPED))):
+        own = [[row for row in rows if row["part"] == part and row["name"] not in without] for rows in found]
         values = [sum(row["value"] * row["n"] for row in rows) / sum(row["n"] for row in rows) for rows in own if rows]
         measured |= {name: fmean(values), **over_runs(name, values)} if values else {}
     return measured
@@ -277,7 +282,7 @@ def show(rows: Sequence[Row]) -> str:
     items = ", ".join(f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"])
     below = (
         f"Greedy answers to {items}; {seeds_of(rows)}, whose tasks differ. [runs]: mean over seeds and 95 % t interval over them. "
-        "Trained arms end at 0.025 nats a token from the start on the shipped text; demonstrations and unbounded arms do not."
+        "Trained arms end within 0.025 nats a token of the start on the shipped text; demonstrations and unbounded arms do not."
     )
     answers: list[dict[str, str]] = next((row["answers"] for row in rows if row.get("answers")), [])
     shown = [[_shown(each[name]) for name in ("question", "before", "after")] for each in answers]
@@ -314,7 +319,7 @@ STUDY = Study(
     find,
     show,
     data="science_mcq, mmlu, gutenberg_books and openstax_anatomy",
-    rule="each trained arm at KL(start || model) = 0.025 on the shipped text: practice's gain is >= 25 points, it is ahead of imitation, "
+    rule="each trained arm at KL(start || model) <= 0.025 on the shipped text: practice's gain is >= 25 points, it is ahead of imitation, "
     "sft_own, form_only, random_reward and best_of_8, its gain on held-out kinds is at least half of that, and it still knows >= 98 %, "
     f"each {RULE}",
     compared=rests_on,
@@ -323,7 +328,7 @@ STUDY = Study(
         "2026-12-02, after one seed (120, not used any more) of practice and imitation, both half of the way back to the start: they ended "
         "level (-0.8 points) on the kinds of training, and imitation had moved five to seven times as far on other texts (one run on dev). "
         "So arms are compared at the same divergence. Seeds that were seen are not used: 122 (a factor of 0.4: +25.7 points), 121 and 127 "
-        "(0.02 nats on the whole text, where dev had chosen that on its first part: +21.1 and +24.7)",
+        "(a bound of 0.02 nats, which dev had chosen in windows of 256 tokens and a run measures in windows of 64: +21.1 and +24.7)",
     ),
 )
 

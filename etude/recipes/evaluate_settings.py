@@ -34,7 +34,7 @@ class EvaluateSettings:
     """Practice configuration (name or YAML) whose tasks, evaluation and prompt settings are used; null = none."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     verifier: str | None = None
-    """Verifier of all items, instead of their own: exact, numeric, choice, math or file.py:function."""
+    """Verifier of all items, instead of their own: exact, numeric, calculator, choice, math or file.py:function."""
     columns: dict[str, str] = field(default_factory=dict)
     """Maps our column names (question, answer, ...) to those of the files."""
     system: str | None = None

@@ -115,6 +115,8 @@ class Loop:
         if settings.steps:
             self.start()
             run.train(self.stage, run.learner, self.ledger, begin=run.read_history)
+            self.callbacks.after_practice()
+            run.engine.sync_weights(run.engine.policy_version + 1)
         pages["practice"] = evaluate_suites(run, "practice", unchanged=None if settings.steps else pages["preference"])
         with suppress(Interrupted), run.interruption.whole():  # too late to interrupt
             result = conclude(run, pages, self.callbacks if settings.steps else CallbackList(), report_folders(run.folder.path))

@@ -1,4 +1,4 @@
-"""Reads the equations of numbers in a text: which one is wrong, and what the last one comes to with a calculator."""
+"""Reads the equations of numbers in a text: which one is wrong, and what a calculator says instead."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from etude.tasks.answers import last_characters
 
-_NUMBER = r"\$?-?\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
+_NUMBER = r"\$?-?\d{1,15}+(?:,\d{3}){0,4}+(?:\.\d{1,12})?+"
 _OPERATOR = r"[-+*/x\u00d7\u00f7\u2212]"
 _GAP = r"[ ]{0,2}"
 _EQUATION = re.compile(
@@ -36,22 +36,27 @@ def find_wrong_equation(text: str) -> str:
     return ""
 
 
-def compute_last_equation(text: str) -> Fraction | None:
-    """Return what the last equation comes to with a calculator, whatever result is written; None without an equation or by a division by 0.
+def computed_results(text: str) -> dict[Fraction, Fraction]:
+    """Return the results in a text that are written wrong, and what a calculator says instead. Takes linear time.
 
-    A number that was written as an earlier result stands for the computed one. Takes linear time: also None by a result beyond 60 digits.
+    An equation that goes on from such a result is computed from the right one, also where the same number came from elsewhere. A result
+    that is off by at most one unit of its last decimal is taken as rounded. Equations that divide by 0, or come to more than 60 digits, are
+    left out.
 
-    >>> compute_last_equation("24 + 39 = 53, and 53 - 4 = 48"), compute_last_equation("It is 53.")
-    (Fraction(59, 1), None)
+    >>> computed_results("24 + 39 = 53, and 53 - 4 = 49")
+    {Fraction(53, 1): Fraction(63, 1), Fraction(49, 1): Fraction(59, 1)}
     """
-    computed: dict[Fraction, Fraction] = {}
-    value: Fraction | None = None
+    instead: dict[Fraction, Fraction] = {}
     for found in _EQUATION.finditer(last_characters(text)):
-        value = _value(found["left"], computed)
+        value, written = _value(found["left"], instead), _number(found["right"])
+        decimals = len(found["right"].partition(".")[2])
         if value is None or max(abs(value.numerator), value.denominator) > _LARGEST:
-            return None
-        computed[_number(found["right"])] = value
-    return value
+            continue
+        if abs(value - written) > (Fraction(1, 10**decimals) if decimals else 0):
+            instead[written] = value
+        else:
+            instead.pop(written, None)
+    return instead
 
 
 def _value(left: str, instead: Mapping[Fraction, Fraction] = MappingProxyType({})) -> Fraction | None:
@@ -60,6 +65,8 @@ def _value(left: str, instead: Mapping[Fraction, Fraction] = MappingProxyType({}
     start = 0
     while part := _PART.match(left, start):
         operator, number = part["operator"].translate(_PLAIN), _number(part["number"])
+        if operator == "-" and start == 0:
+            operator, number = "", -number
         number = instead.get(number, number)
         if operator == "*":
             product *= number

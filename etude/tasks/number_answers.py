@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from etude.tasks.answers import last_characters, marked_answer
-from etude.tasks.equations import compute_last_equation
+from etude.tasks.equations import computed_results
 from etude.tasks.numbers import Number, find_numbers, is_range
 
 NO_NUMBER = "no number in the answer"
@@ -38,13 +38,15 @@ def read_number(text: str) -> tuple[Number | None, str]:
 
 
 def compute_number(text: str) -> tuple[Number | None, str]:
-    """Return the number that a text's last equation comes to (`etude.tasks.equations`); without an equation, the number that it gives.
+    """Return the number that a text gives as its answer; if it is a wrong result of an equation, what a calculator says instead.
 
-    >>> str(compute_number("24 + 39 = 53. The answer is 53.")[0]), str(compute_number("The answer is 53.")[0])
-    ('63', '53')
+    >>> str(compute_number("24 + 39 = 53. The answer is 53.")[0]), str(compute_number("24 + 39 = 53. The answer is 7.")[0])
+    ('63', '7')
     """
-    value = compute_last_equation(text)
-    return read_number(text) if value is None else (Number(value, 0, len(text)), "")
+    number, problem = read_number(text)
+    if number is not None:
+        number = replace(number, value=computed_results(text).get(number.value, number.value))
+    return number, problem
 
 
 def _join_operands(text: str, numbers: list[Number]) -> str:

@@ -4,7 +4,7 @@
 |---|---|---|
 | `exact` | the same text except for case, spaces and surrounding punctuation | the gold answer's: number, list, object, word, text |
 | `numeric` | the same number (`etude.tasks.numbers`) | one number |
-| `calculator` | the same number, where the last equation counts as a calculator computes it | equations, or one number |
+| `calculator` | the same number, where results of equations count as a calculator computes them | one number |
 | `words` | the same words; else the score is the F1 of the words in common | words |
 | `aliases` | contains one of the answer's names (`etude.tasks.aliases`) anywhere | words |
 | `choice` | the same choice, by letter or text | one choice |
@@ -81,14 +81,16 @@ def numeric(text: str, task: Task) -> Reward:
 
 
 def calculator(text: str, task: Task) -> Reward:
-    """Score 1.0 if the last equation comes to the gold number with a calculator, whatever result is written; else as `numeric` does.
+    """Score 1.0 if the text's number, as `numeric` reads it, is the gold number; a wrong result of an equation counts as what it comes to.
 
-    So an answer is right if it calculates the right thing. Numbers that were written as results stand for the computed ones.
+    So an answer is right if it calculates the right thing (`etude.tasks.equations.computed_results`), whatever its sums.
 
     >>> calculator("24 + 39 = 53\\n53 - 4 = 48\\nThe answer is 48.", Task("How many are left?", "59")).score
     1.0
     """
-    return _number_reward(text, task, compute_number)
+    reward = _number_reward(text, task, compute_number)
+    is_computed = reward.score == 0 and reward.parts["parsable"] and read_number(text) != compute_number(text)
+    return replace(reward, words=f"{reward.words} That is what your sums come to with a calculator.") if is_computed else reward
 
 
 def _number_reward(text: str, task: Task, read: Callable[[str], tuple[Number | None, str]]) -> Reward:

@@ -4,7 +4,7 @@ The loop of practice (`etude.recipes.practice`) calls the hooks below and knows 
 checks, state, metrics (`NAME/metric`), charts and one sentence for the end. It reads and writes only the arguments of its hooks and the run
 (`etude.training.practice_run`). Callbacks share named slots of the run and never access each other.
 
-    once        check, prepare, start, finish
+    once        check, prepare, start, after_practice, finish
     every step  select_tasks, before_rollout, after_rollout, before_update, on_examples, extra_examples, after_update, decide
     resume      state_dict, load_state_dict
 
@@ -139,6 +139,9 @@ class Callback:
 
     def start(self, run: "PracticeRun") -> None:
         """Begin practice; model, learner, sampler and reward of this stage exist."""
+
+    def after_practice(self) -> None:
+        """Change the model after its last step, before it is measured and saved; a resumed run that has no step left does it again."""
 
     def finish(self) -> dict[str, Any] | None:
         """Return its entry in `result.json`, after the last step."""

@@ -103,6 +103,11 @@ class CallbackList(list[Callback]):
         for callback in self:
             callback.on_rollback()
 
+    def after_practice(self) -> None:
+        """Let every callback change the model that the last step left."""
+        for callback in self:
+            callback.after_practice()
+
     def finish(self) -> dict[str, Any]:
         """Return the entries of `result.json` by callback name."""
         return {callback.name: found for callback in self if (found := callback.finish()) is not None}

@@ -12,25 +12,20 @@ from etude.models.load import load_model
 from etude.recipes.practice import practice
 
 FEW = {"steps": 2, "n": 60, "warm_start.steps": 2, "evaluation.n": 5, "evaluation.pass_n": 0, "machine.dtype": "float32"}
-PROBED = FEW | {"retention.probe": True, "interpolation.factor": 1.0}
+PROBED = FEW | {"retention.probe": True}
 
 
-def moved(factor: float, *, steps: int) -> list[float]:
-    """Return the weight of a model that an update adds 1 to in each of two steps, after each."""
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(model.weight, 10.0)
-    callback, seen = Interpolation(InterpolationSettings(factor)), []
-    callback.start(SimpleNamespace(model=model, settings=SimpleNamespace(steps=steps)))
-    for step in (1, 2):
-        model.weight.data += 1.0
-        callback.after_update(SimpleNamespace(step=step))
-        seen.append(model.weight.item())
-    return seen
+def test_the_model_ends_that_share_of_the_way_from_the_start():
+    def ended(settings: InterpolationSettings) -> float:
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(model.weight, 10.0)
+        callback = Interpolation(settings)
+        callback.start(SimpleNamespace(model=model))
+        model.weight.data += 2.0
+        callback.after_practice()
+        return model.weight.item()
 
-
-def test_the_last_step_leaves_the_model_that_share_of_the_way_from_the_start():
-    assert moved(0.25, steps=2) == [11.0, 10.5]
-    assert moved(1.0, steps=2) == moved(0.25, steps=3) == [11.0, 12.0]
+    assert [ended(InterpolationSettings(factor)) for factor in (0.25, 1.0, None)] == [10.5, 12.0, 11.0]
 
 
 def test_a_run_measures_and_saves_the_interpolated_model(tmp_path):
@@ -84,15 +79,41 @@ def test_a_bound_on_the_divergence_leaves_the_farthest_model_within_it(tmp_path)
     assert_equal_weights(tmp_path / "free" / "model", tmp_path / "plain" / "model")
 
 
-def test_a_run_that_is_resumed_after_its_last_step_still_tells_the_factor():
-    callback = Interpolation(InterpolationSettings(factor=1.0, max_kl=0.1))
-    callback.found = {"factor": 0.37, "kl": 0.0625}
-    resumed = Interpolation(callback.settings)
-    resumed.load_state_dict(callback.state_dict())
-    assert resumed.finish() == callback.found
-    assert resumed.sentence(resumed.found).endswith(
-        "37% of the way from the start of practice to its last update, 0.062 nats a token from the start"
+def test_a_run_that_ended_after_its_last_step_ends_with_the_same_model_when_it_is_resumed(tmp_path, monkeypatch):
+    settings = PROBED | {"interpolation.max_kl": 0.0005}
+    whole = practice("tiny", settings, run=tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Interpolation, "after_practice", ending)
+        practice("tiny", settings, run=tmp_path / "ended")
+    resumed = practice("tiny", settings, run=tmp_path / "ended", resume=True)
+    assert 0 < whole["interpolation"]["factor"] < 1 and resumed["interpolation"] == whole["interpolation"]
+    for name, weight in load_weights(tmp_path / "ended" / "model").items():
+        assert torch.equal(weight, load_weights(tmp_path / "whole" / "model")[name])
+
+
+def ending(_):
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_a_budget_ends_early_is_interpolated_too(tmp_path):
+    more = {"steps": 30, "token_budget.tokens": 400}
+    for name, own in (("plain", {}), ("half", {"interpolation.factor": 0.5})):
+        practice("tiny", FEW | more | own, run=tmp_path / name)
+    begun, after, between = (
+        load_weights(tmp_path / run / place) for run, place in (("plain", "checkpoints/warm_start"), ("plain", "model"), ("half", "model"))
     )
+    assert any(not torch.equal(begun[name], after[name]) for name in after)
+    for name, weight in between.items():
+        torch.testing.assert_close(weight, (begun[name] + after[name]) / 2)
+
+
+def test_a_bound_that_no_factor_keeps_leaves_the_start_and_says_so(tmp_path):
+    found = practice("tiny", PROBED | {"interpolation.max_kl": 1e-12}, run=tmp_path / "run")["interpolation"]
+    assert found == {"factor": 0.0, "kl": 0.0}
+    begun, after = (load_weights(tmp_path / "run" / place) for place in ("checkpoints/warm_start", "model"))
+    assert all(torch.equal(weight, begun[name]) for name, weight in after.items())
+    said = Interpolation(InterpolationSettings(max_kl=1e-12)).sentence(found)
+    assert said == "interpolation: a hundredth of the way is beyond interpolation.max_kl: the model is the start of practice"
 
 
 def test_a_bound_without_texts_to_measure_it_on_is_refused(tmp_path):
@@ -105,6 +126,8 @@ def test_a_bound_without_texts_to_measure_it_on_is_refused(tmp_path):
         practice("tiny", bounded | {"retention.choices": [str(questions)]}, run=tmp_path / "run")
     with pytest.raises(UserError, match=r"interpolation.max_kl must be above 0 nats a token, got 0"):
         InterpolationSettings(max_kl=0)
+    with pytest.raises(UserError, match=r"interpolation.factor must be at least 0.01 with max_kl"):
+        InterpolationSettings(factor=0.005, max_kl=0.1)
     assert not (tmp_path / "run").exists()
 
 
@@ -112,17 +135,3 @@ def test_a_bound_without_texts_to_measure_it_on_is_refused(tmp_path):
 def test_a_factor_outside_its_range_is_refused(factor):
     with pytest.raises(UserError, match=r"interpolation.factor must be in \(0, 1\]"):
         InterpolationSettings(factor)
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"token_budget.tokens": 1000}, "and token_budget is set: leave it out"),
-        ({"gate.every": 1}, "and gate is set: leave it out"),
-        ({"collapse.action": "stop"}, "and collapse.action stop is set: set it to warn"),
-    ],
-)
-def test_what_may_end_a_run_before_its_last_step_is_refused(settings, said, tmp_path):
-    with pytest.raises(UserError, match=f"interpolation has to know the last step, {said}, or leave interpolation out"):
-        practice("tiny", {"interpolation.factor": 0.5} | settings, run=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
