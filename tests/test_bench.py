@@ -44,9 +44,12 @@ from experiments.shapes import Shape, prompts_of
 KEPT = (decoding, gradients, heap, kvpress, loading, long_context, profile, rollout, search, selection, step, time_to_score)
 
 
-@pytest.mark.parametrize("benchmark", [module.BENCHMARK for module in KEPT], ids=lambda benchmark: benchmark.name)
-def test_a_kept_table_follows_from_what_was_measured(benchmark):
-    kept = ROOT / "bench" / "results" / benchmark.name
+@pytest.mark.parametrize(
+    ("name", "benchmark"),
+    [*((module.BENCHMARK.name, module.BENCHMARK) for module in KEPT), ("time_to_score_tiny", time_to_score.BENCHMARK)],
+)
+def test_a_kept_table_follows_from_what_was_measured(name, benchmark):
+    kept = ROOT / "bench" / "results" / name
     shown = benchmark.table(json.loads(kept.with_suffix(".json").read_text()))
     assert shown.split() == kept.with_suffix(".md").read_text().split()
 
@@ -221,6 +224,21 @@ def test_a_lead_is_of_the_second_halves_seed_by_seed_with_what_runs_differ_by():
     plan = time_to_score.plan_of("tiny", steps=2, every=1, items=8, precision="float32")
     written = table(found | {"settings": plan.settings("etude", 0) | {"samples": 4}})
     assert "| +5.0 points |" in written and "+4.0 points (-8.7 to +16.7 over runs), 2 seeds" in written
+
+
+def test_many_seeds_have_one_line_a_practice_and_one_a_comparison():
+    seeds = range(8)
+    ours = [cell("etude", [0, 10, 20], [0.2, 0.25, 0.45], seed=seed) for seed in seeds]
+    theirs = [cell("trl-tuned", [0, 100, 200], [0.2, 0.3, 0.5 + 0.01 * (seed % 2)], seed=seed) for seed in seeds]
+    found = time_to_score.reduced(ours, {"trl-tuned": theirs})
+    plan = time_to_score.plan_of("tiny", steps=2, every=1, items=8, precision="float32")
+    lines = table(found | {"settings": plan.settings("etude", 0) | {"samples": 4}}).splitlines()
+    assert [line for line in lines if line.startswith("| etude")] == [
+        "| etude | 8 seeds | 12 | 1.67 [1.67, 1.67] | 20 | 20.0 to 45.0 % | 20.0 to 45.0 % |"
+    ]
+    run, compared = (line for line in lines if line.startswith("| trl-tuned"))
+    assert "| 20.0 to 50.5 % |" in run and compared.startswith("| trl-tuned | 8 seeds | +30.5 points | 35.2 % |")
+    assert compared.endswith("| +5.5 points |")
 
 
 def test_the_arm_with_recomputed_ratios_differs_in_them_alone():

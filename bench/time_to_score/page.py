@@ -18,18 +18,21 @@ from experiments.turns import OURS
 
 _COLOURS = {OURS: "#c2571a", "trl-tuned": "#1f2a44", "trl-float32": "#9aa3b5", "etude-recomputed": "#2e7d5b"}
 _STYLES = ("-", "--", ":", "-.")
+_MANY = 6
+"""Seeds that have a line each."""
 
 
 def table(found: Mapping[str, Any]) -> str:
     """Write one line a run, one line a comparison, and the figure."""
     head = ["practice", "seed", "steps", "seconds a step", "seconds", "score", "greedy"]
+    against = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}", "lead"]
+    together, compare = (_runs, _comparisons) if _are_many(found) else (lambda runs: list(map(_run, runs)), _each_comparison)
     ratios = [f"{peer} takes {ratio:.2f} times as long as {OURS}" for peer, ratio in found["ratios"].items() if ratio is not None]
     figure = f"The figure, median of the seeds: {', '.join(ratios)}. " if ratios else ""
     below = "\n".join([figure + _conditions(found), *found["remarks"]])
-    runs, rows = list(map(_run, found["curves"])), [_comparison(peer, row) for peer, each in found["compared"].items() for row in each]
+    runs, rows = together(found["curves"]), [line for peer, each in found["compared"].items() for line in compare(peer, each)]
     if not rows:
         return markdown(head, runs, below)
-    against = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}", "lead"]
     leads = [_lead(peer, [row["lead"] for row in each]) for peer, each in found["compared"].items()]
     return markdown(head, runs, markdown(against, rows, "\n\n".join([below, *leads]))).rstrip("\n") + "\n"
 
@@ -45,6 +48,43 @@ def _run(curve: Mapping[str, Any]) -> list[str]:
     each = curve["step_seconds"]
     cells = [curve["id"], f"{curve['seed']}", f"{len(each)}", f"{median(each):.1f} [{min(each):.1f}, {max(each):.1f}]", f"{sum(each):,.0f}"]
     return [*cells, *(f"{100 * curve[name][0]:.1f} to {100 * curve[name][-1]:.1f} %" for name in ("score", "greedy"))]
+
+
+def _are_many(found: Mapping[str, Any]) -> bool:
+    """Say whether there are too many seeds for a line and a colour each."""
+    return len({curve["seed"] for curve in found["curves"]}) > _MANY
+
+
+def _runs(curves: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Write one line for all runs of a practice: medians of seconds over runs, means of scores."""
+    lines = []
+    for name in dict.fromkeys(curve["id"] for curve in curves):
+        own = [curve for curve in curves if curve["id"] == name]
+        seconds = [median(curve["step_seconds"]) for curve in own]
+        line = [
+            name,
+            f"{len(own)} seeds",
+            f"{len(own[0]['step_seconds'])}",
+            f"{median(seconds):.2f} [{min(seconds):.2f}, {max(seconds):.2f}]",
+        ]
+        line.append(f"{median(sum(curve['step_seconds']) for curve in own):,.0f}")
+        ends = ([fmean(curve[each][place] for curve in own) for place in (0, -1)] for each in ("score", "greedy"))
+        lines.append([*line, *(f"{100 * start:.1f} to {100 * end:.1f} %" for start, end in ends)])
+    return lines
+
+
+def _comparisons(peer: str, rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Write one line for all seeds: medians of seconds and ratios, means of scores."""
+    means = {name: fmean(row[name] for row in rows) for name in ("gain", "target", "lead")}
+    times = {name: [row[name] for row in rows] for name in ("our_seconds", "their_seconds", "ratio")}
+    shown = {name: None if None in each else median(each) for name, each in times.items()}
+    seconds = [_number(shown[name], ",.1f") for name in ("our_seconds", "their_seconds")]
+    line = [peer, f"{len(rows)} seeds", f"{100 * means['gain']:+.1f} points", f"{100 * means['target']:.1f} %"]
+    return [[*line, *seconds, _number(shown["ratio"], ".2f"), f"{100 * means['lead']:+.1f} points"]]
+
+
+def _each_comparison(peer: str, rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [_comparison(peer, row) for row in rows]
 
 
 def _comparison(peer: str, row: Mapping[str, Any]) -> list[str]:
@@ -65,21 +105,30 @@ def _number(value: float | None, form: str) -> str:
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Draw scores over seconds: dots as measured, the rising curve through them, thin lines at the scores that are timed."""
+    """Draw scores over seconds: dots as measured, the rising curve through them, thin lines at the scores that are timed.
+
+    Of many seeds only the curves are drawn.
+    """
+    are_many = _are_many(found)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     styles = dict(zip(dict.fromkeys(curve["seed"] for curve in found["curves"]), cycle(_STYLES), strict=False))
+    named: set[str] = set()
     for curve in found["curves"]:
-        colour, style = _COLOURS[curve["id"]], styles[curve["seed"]]
-        axes.plot(curve["seconds"], rising(curve["score"]), color=colour, linestyle=style, label=f"{curve['id']}, seed {curve['seed']}")
-        axes.scatter(curve["seconds"], curve["score"], color=colour, s=12)
-    for peer, rows in found["compared"].items():
+        colour, style = _COLOURS[curve["id"]], "-" if are_many else styles[curve["seed"]]
+        name = curve["id"] if are_many else f"{curve['id']}, seed {curve['seed']}"
+        label = f"_{name}" if name in named else name  # matplotlib leaves labels that begin so out of the legend
+        named.add(name)
+        axes.plot(curve["seconds"], rising(curve["score"]), color=colour, linestyle=style, linewidth=0.5 if are_many else None, label=label)
+        if not are_many:
+            axes.scatter(curve["seconds"], curve["score"], color=colour, s=12)
+    for peer, rows in {} if are_many else found["compared"].items():
         for row in rows:
             if row["gain"] > 0:
                 axes.axhline(row["target"], color=_COLOURS[peer], linestyle=styles[row["seed"]], linewidth=0.6)
     axes.set_xscale("symlog", linthresh=min(curve["seconds"][1] for curve in found["curves"]))  # straight from 0 to the first measurement
     axes.set_xlim(left=0)
-    axes.set_xlabel("seconds of practice (thin lines: half of a peer's gain)", fontsize=8)
+    axes.set_xlabel("seconds of practice" + ("" if are_many else " (thin lines: half of a peer's gain)"), fontsize=8)
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
     axes.grid(color="#e7e9ee", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
