@@ -392,12 +392,12 @@ def test_a_page_shows_answers_before_and_after_as_they_are_written():
     assert "The first 1 requests of the first seed" in shown
 
 
-def test_the_claim_of_instructions_waits_for_all_seeds_of_near_arms_and_five_of_far_ones():
+def test_the_claim_of_instructions_waits_for_all_seeds_of_near_arms_and_fewer_of_far_ones():
     def rows(**seeds):
-        each = {arm: 5 if arm in instructions.FEWER else 10 for arm in ("practice", *instructions.UNTOLD)} | seeds
+        each = {arm: instructions.FEW if arm in instructions.FEWER else 10 for arm in ("practice", *instructions.UNTOLD)} | seeds
         return [{"id": arm, "set": "quickstart", "seeds": number} for arm, number in each.items()]
 
-    for missing in ({"imitation": 9}, {"random_reward": 4}, {"practice": 5}):
+    for missing in ({"imitation": 9}, {"random_reward": instructions.FEW - 1}, {"practice": 5}):
         assert instructions.judge(rows(**missing))[0] == "undecided"
 
 
