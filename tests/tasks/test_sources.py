@@ -106,7 +106,7 @@ def test_a_row_of_data_cannot_name_code_to_run(tmp_path, trap, monkeypatch):
     import datasets
 
     row = {"question": "a", "answer": "1", "verifier": trap}
-    message = r"unknown verifier 'trap.py:verify': Choices: aliases, calculator, choice, .*: set tasks\.verifier to use a function of your own"
+    message = r"unknown verifier 'trap.py:verify': Choices: aliases, .*: set tasks\.verifier to use a function of your own"
     with pytest.raises(UserError, match=r"^a\.jsonl:1: " + message):
         load(write(tmp_path / "a.jsonl", [row]))
     with pytest.raises(UserError, match=r"^a\.jsonl:1: "):
