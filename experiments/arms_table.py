@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from experiments.arms import SAMPLED
-from experiments.tables import Column, Row, each_over_runs, interval, name_of, p_value, percent, points, seeds_of, table, value
+from experiments.tables import Column, Row, arm_column, each_over_runs, interval, p_value, percent, points, seeds_of, table, value
 
 
 def arms_table(rows: Sequence[Row], baseline: str = "practice", more: Sequence[Column] = (), start: str = "the warm start") -> str:
     """Write one line an arm and set; `more` are columns of the study's own, `start` is what gains are over."""
-    most = max(row["seeds"] for row in rows)
     is_of_several = len({row["set"] for row in rows}) > 1
     ahead, name = f"{baseline}_ahead", baseline.replace("_", " ")
     columns = [
         *([Column("set", itemgetter("set"))] if is_of_several else []),
-        Column("arm", lambda row: name_of(row) + (f" ({seeds_of([row])})" if row["seeds"] < most else "")),
+        arm_column(rows),
         Column("greedy", interval("accuracy", percent)),
         Column(f"gain over {start} [items]", _gain),
         Column("gain per seed [runs]", each_over_runs("gain", points)),

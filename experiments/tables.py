@@ -122,3 +122,9 @@ def seeds_of(rows: Sequence[Row]) -> str:
     """Say how many seeds the rows have at most."""
     number = max(row["seeds"] for row in rows)
     return f"{number} seed{'s' if number > 1 else ''}"
+
+
+def arm_column(rows: Sequence[Row]) -> Column:
+    """Return the column of arms' names, with the number of seeds of those that have fewer than others."""
+    most = max(row["seeds"] for row in rows)
+    return Column("arm", lambda row: name_of(row) + (f" ({seeds_of([row])})" if row["seeds"] < most else ""))

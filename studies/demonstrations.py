@@ -28,7 +28,7 @@ from experiments.cells import Cell, Options, compute
 from experiments.measures import Verdict, all_hold, undecided
 from experiments.runs import RULE, in_points, is_above, over_runs
 from experiments.study import Compared, Found, Study
-from experiments.tables import Column, Row, each_over_runs, interval, mean_over_runs, name_of, percent, points, seeds_of, table, value
+from experiments.tables import Column, Row, arm_column, each_over_runs, interval, mean_over_runs, percent, points, seeds_of, table, value
 
 CLAIM = "after SFT on 320 demonstrations practice on number sorting adds >= 5 points in 150 steps, and is ahead of SFT for as long"
 SEEDS = tuple(range(150, 156))
@@ -118,9 +118,8 @@ def rests_on(rows: Sequence[Row]) -> dict[str, Compared]:
 
 def show(rows: Sequence[Row]) -> str:
     """Write one line an arm."""
-    most = max(row["seeds"] for row in rows)
     columns = [
-        Column("arm", lambda row: name_of(row) + (f" ({seeds_of([row])})" if row["seeds"] < most else "")),
+        arm_column(rows),
         Column("greedy [items]", interval("accuracy", percent)),
         Column("pass@8", value("pass_at_8", percent)),
         Column("minus SFT on 320 [runs]", each_over_runs("added", points)),

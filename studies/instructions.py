@@ -59,7 +59,7 @@ from experiments.measures import Verdict, all_hold, undecided
 from experiments.prepared_run import prepared_run
 from experiments.runs import RULE, in_points, is_above, over_runs
 from experiments.study import Changed, Compared, Found, Study
-from experiments.tables import Column, Row, markdown, mean_over_runs, name_of, percent, points, seeds_of, table, value
+from experiments.tables import Column, Row, arm_column, markdown, mean_over_runs, percent, points, seeds_of, table, value
 
 CLAIM = (
     "practice on instructions with rules gains >= 25 points over the model as it came, is ahead of every control that is told no right "
@@ -261,13 +261,12 @@ def rests_on(rows: Sequence[Row]) -> dict[str, Compared]:
 def show(rows: Sequence[Row]) -> str:
     """Write one line an arm, over all its suites, and the first seed's answers before and after practice."""
     sets = {(row["id"], row["set"]): row for row in rows}
-    most = max(row["seeds"] for row in rows)
 
     def gain_on(suite: str) -> Callable[[Row], str]:
         return lambda row: mean_over_runs("gain", points)(sets.get((row["id"], suite), {}))
 
     columns = [
-        Column("arm", lambda row: name_of(row) + (f" ({seeds_of([row])})" if row["seeds"] < most else "")),
+        arm_column(rows),
         Column("right", value("accuracy", percent)),
         Column("gain [runs]", gain_on(MAIN)),
         Column("gain, held-out kinds [runs]", gain_on(HELD_OUT)),

@@ -21,6 +21,7 @@ from etude.evaluation.long.tokenized import TokenizedTask
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.recipes.adapt_settings import parse_adapt
 from etude.settings.configuration import find_configuration, to_plain_values
+from etude.suites.general_knowledge import SHIPPED
 from etude.suites.retention_changes import CHAT
 from etude.tasks.task import Task
 from etude.training.run_folder import RunFolder
@@ -31,6 +32,7 @@ from experiments.figures import draw
 from experiments.pages import PAGES, ROOT, fill, seen_from
 from experiments.runs import run_interval
 from studies import (
+    calculator,
     decoding,
     demonstrations,
     diversity,
@@ -339,13 +341,14 @@ def test_every_arm_of_instructions_differs_from_practice_and_far_ones_have_fewer
     assert instructions.CHANGES["demonstrations"]["warm_start.steps"] == updates
 
 
-def test_what_an_arm_kept_is_over_all_questions_and_texts_of_a_seed_without_chat():
+def test_what_an_arm_kept_is_over_all_questions_and_texts_of_a_seed_without_chat_and_the_text_of_the_bound():
     def rows(known, nats):
         return [
             {"part": "known", "name": "a", "n": 1, "value": known},
             {"part": "known", "name": "b", "n": 3, "value": 1.0},
             {"part": "divergence", "name": "a book", "n": 2, "value": nats},
             {"part": "divergence", "name": CHAT, "n": 2, "value": 9.0},
+            {"part": "divergence", "name": SHIPPED, "n": 2, "value": 7.0},
         ]
 
     runs = [cell("practice", seed, "a b", "00", "11") | {"retention": rows(*each)} for seed, each in ((121, (0.0, 0.1)), (122, (1.0, 0.3)))]
@@ -353,6 +356,35 @@ def test_what_an_arm_kept_is_over_all_questions_and_texts_of_a_seed_without_chat
         run["items"], run["right"] = {"quickstart": "a b"}, {"base": {"quickstart": "00"}, "practice": {"quickstart": "11"}}
     row = next(row for row in instructions.reduce(runs) if row["id"] == "practice")
     assert (row["known_each_seed"], row["known"], row["forgetting_each_seed"]) == ([0.75, 1.0], 0.875, [0.1, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_readable"),
+    [
+        ("The smell of bread is like a song.", True),
+        ("A kitchen is a kitchen of your mind.", False),
+        ("The moon is 68.", False),
+        ("It is so, and so it is.", True),
+    ],
+)
+def test_an_answer_is_shown_if_it_has_six_words_and_no_long_one_twice(answer, is_readable):
+    assert instructions._is_readable(answer) == is_readable
+
+
+@pytest.mark.parametrize(
+    ("gain", "subtractions", "verdict"),
+    [(0.1, 0.1, "holds"), (0.1, 0.0, "undecided"), (0.1, None, "undecided"), (-0.1, 0.1, "does not hold")],
+)
+def test_the_claim_of_the_calculator_needs_gains_leads_and_subtractions(gain, subtractions, verdict):
+    wobble = [0.01 * (place % 3 - 1) for place in range(5)]
+    rows = [
+        {"id": arm, "set": name, "seeds": 5, **{f"{of}_each_seed": [gain + one for one in wobble] for of in ("gain", "practice_ahead")}}
+        for arm in ARMS
+        for name in ("test", "SVAMP_dev")
+    ]
+    if subtractions is not None:
+        rows.append({"id": "one_subtraction", "set": "test", "seeds": 5, "gain_each_seed": [subtractions + one for one in wobble]})
+    assert calculator.judge(rows)[0] == verdict
 
 
 def test_the_study_of_demonstrations_compares_practice_with_sft_for_as_long_in_its_tiny_form(tmp_path):

@@ -26,11 +26,13 @@ def table(found: Mapping[str, Any]) -> str:
     """Write one line a run, one line a comparison, and the figure."""
     head = ["practice", "seed", "steps", "seconds a step", "seconds", "score", "greedy"]
     against = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}", "lead"]
-    together, compare = (_runs, _comparisons) if _are_many(found) else (lambda runs: list(map(_run, runs)), _each_comparison)
     ratios = [f"{peer} takes {ratio:.2f} times as long as {OURS}" for peer, ratio in found["ratios"].items() if ratio is not None]
     figure = f"The figure, median of the seeds: {', '.join(ratios)}. " if ratios else ""
     below = "\n".join([figure + _conditions(found), *found["remarks"]])
-    runs, rows = together(found["curves"]), [line for peer, each in found["compared"].items() for line in compare(peer, each)]
+    if _are_many(found):
+        runs, rows = _runs(found["curves"]), [_comparisons(peer, each) for peer, each in found["compared"].items()]
+    else:
+        runs, rows = list(map(_run, found["curves"])), [_comparison(peer, row) for peer, each in found["compared"].items() for row in each]
     if not rows:
         return markdown(head, runs, below)
     leads = [_lead(peer, [row["lead"] for row in each]) for peer, each in found["compared"].items()]
@@ -61,30 +63,22 @@ def _runs(curves: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for name in dict.fromkeys(curve["id"] for curve in curves):
         own = [curve for curve in curves if curve["id"] == name]
         seconds = [median(curve["step_seconds"]) for curve in own]
-        line = [
-            name,
-            f"{len(own)} seeds",
-            f"{len(own[0]['step_seconds'])}",
-            f"{median(seconds):.2f} [{min(seconds):.2f}, {max(seconds):.2f}]",
-        ]
-        line.append(f"{median(sum(curve['step_seconds']) for curve in own):,.0f}")
+        each_step = f"{median(seconds):.2f} [{min(seconds):.2f}, {max(seconds):.2f}]"
+        whole = f"{median(sum(curve['step_seconds']) for curve in own):,.0f}"
+        line = [name, f"{len(own)} seeds", f"{len(own[0]['step_seconds'])}", each_step, whole]
         ends = ([fmean(curve[each][place] for curve in own) for place in (0, -1)] for each in ("score", "greedy"))
         lines.append([*line, *(f"{100 * start:.1f} to {100 * end:.1f} %" for start, end in ends)])
     return lines
 
 
-def _comparisons(peer: str, rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _comparisons(peer: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write one line for all seeds: medians of seconds and ratios, means of scores."""
     means = {name: fmean(row[name] for row in rows) for name in ("gain", "target", "lead")}
     times = {name: [row[name] for row in rows] for name in ("our_seconds", "their_seconds", "ratio")}
     shown = {name: None if None in each else median(each) for name, each in times.items()}
     seconds = [_number(shown[name], ",.1f") for name in ("our_seconds", "their_seconds")]
     line = [peer, f"{len(rows)} seeds", f"{100 * means['gain']:+.1f} points", f"{100 * means['target']:.1f} %"]
-    return [[*line, *seconds, _number(shown["ratio"], ".2f"), f"{100 * means['lead']:+.1f} points"]]
-
-
-def _each_comparison(peer: str, rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    return [_comparison(peer, row) for row in rows]
+    return [*line, *seconds, _number(shown["ratio"], ".2f"), f"{100 * means['lead']:+.1f} points"]
 
 
 def _comparison(peer: str, row: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ forward passes over the texts for each of at most eight factors. Identity: facto
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
@@ -107,8 +108,7 @@ class Interpolation(Callback):
         from etude.evaluation.token_divergence import token_divergence
 
         self._move(practised, factor)
-        each = [value for piece in token_divergence(self.begun, self.model, self.pieces) for value in piece]
-        return sum(each) / len(each)
+        return fmean(value for piece in token_divergence(self.begun, self.model, self.pieces) for value in piece)
 
     def _move(self, practised: "Mapping[str, torch.Tensor]", factor: float) -> None:
         import torch

@@ -99,6 +99,8 @@ def test_a_run_that_a_budget_ends_early_is_interpolated_too(tmp_path):
     more = {"steps": 30, "token_budget.tokens": 400}
     for name, own in (("plain", {}), ("half", {"interpolation.factor": 0.5})):
         practice("tiny", FEW | more | own, run=tmp_path / name)
+        steps = (tmp_path / name / "metrics.jsonl").read_text().count('"phase": "practice"')
+        assert 1 <= steps < 30
     begun, after, between = (
         load_weights(tmp_path / run / place) for run, place in (("plain", "checkpoints/warm_start"), ("plain", "model"), ("half", "model"))
     )
