@@ -10,7 +10,7 @@ practice_of_N    150 steps of practice after the recipe's short warm start (15 u
 Claim, judged by runs (`experiments.runs`): after SFT on 320 demonstrations 150 steps of practice add at least 5 points of greedy accuracy,
 and end ahead of SFT for as long. The rule was written before any cell. Power: paired differences of two arms have a standard deviation of
 about 4 points, with which six seeds show one that is 6 beyond the bound in 80 % of studies. The arms
-of 400 steps have two seeds and decide nothing.
+of 400 steps and of fewer demonstrations have two seeds and decide nothing.
 
 `worth` says at how many demonstrations SFT alone ends as high as an arm: accuracy is interpolated between the four numbers, over the
 logarithm of demonstrations; no number where it is above or below all of them. Sorting has one right string, all of which a demonstration
@@ -58,7 +58,7 @@ def changes(numbers: Sequence[int], horizons: Sequence[int], main: int, plateau:
 
 CHANGES = changes(NUMBERS, HORIZONS, MAIN, PLATEAU)
 ARMS = tuple(CHANGES)
-FEWER, FEW = ("sft_320_for_400", "practice_400"), 2
+FEWER, FEW = ("sft_320_for_400", "practice_400", *(f"practice_of_{number}" for number in NUMBERS[:2])), 2
 """Arms that decide nothing, and how many seeds they have, the first ones."""
 
 
