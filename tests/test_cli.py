@@ -96,7 +96,7 @@ MISTAKES = {
     "practice tiny --explore mcts": "unknown setting --explore: it is --search now",
     "practice tiny --learn.loss clipped": "unknown learn.loss 'clipped': did you mean 'ppo'?",
     "practice tiny --rollout.sampling.temperature 1e-300": "temperature must be 0 (greedy), or 0.001 or more, got 1e-300",
-    "generate tiny-random --prompt a --temperature 1": "unknown setting --temperature: did you mean --sampling.temperature?",
+    "generate tiny-random --prompt a --top_k 1": "unknown setting --top_k: did you mean --sampling.top_k?",
     "generate tiny-random --file /dev/null": "there is no prompt: /dev/null is empty; give --prompt TEXT",
     "generate tiny-random --file pickled": "--file pickled: is a folder: name a file in it",
     "evaluate tiny-random --tasks gsm8k": "unknown setting --tasks: a suite that ships is named by --suite NAME, files of tasks by ",

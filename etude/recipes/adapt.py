@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +37,12 @@ from etude.models.save import save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_card import adapt_card
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
+from etude.recipes.calls import configuration_for, keywords_with, reporter_for, run_folder, without_progress_bars
 from etude.recipes.no_effect_adapt import without_effect
+from etude.recipes.objects import Objects
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
+from etude.recipes.results import RunResult
 from etude.rollouts.prompts import render_answer, without_control
 from etude.settings.arguments import arguments_from
 from etude.settings.configuration import to_plain_values
@@ -51,6 +53,7 @@ from etude.tasks.files import candidate_paths
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task, canonical_words
 from etude.training.chat_model import check_chat_model, open_chat_model
+from etude.training.given import Given
 from etude.training.run import Run, open_run
 from etude.training.saving import save_adapters
 
@@ -60,41 +63,56 @@ _TOKENS_A_WORD = 1.3
 
 @without_progress_bars()
 def adapt(
-    settings: AdaptSettings | str | Path,
-    overrides: Mapping[str, Any] | None = None,
+    recipe: AdaptSettings | str | Path,
+    settings: Mapping[str, Any] | None = None,
     *,
+    model: Any = None,
     run: Path | str | None = None,
     data: Path | str | None = None,
     resume: bool = False,
+    verbose: bool | None = None,
     reporter: Reporter | None = None,
-    **keywords: Never,
-) -> dict[str, Any]:
+    **more: Any,
+) -> RunResult:
     """Run an adaptation and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`. `overrides` of the first two map dotted or nested
-    names to plain values. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets. There are no other keywords.
-    Raises UserError for wrong settings or data.
+    >>> adapt("anatomy", model="smollm2-135m", study={"tokens": 100_000}, data="sets")  # doctest: +SKIP
 
-    >>> adapt("anatomy", {"study.tokens": 100_000}, data="sets")  # doctest: +SKIP
+    `recipe` is the name of a configuration that ships, a YAML file or `AdaptSettings`. `model` is a name, a path or a hub id, or a loaded
+    model with its tokenizer, (model, tokenizer), which the run does not change. Other settings are keywords, or a mapping of dotted or
+    nested names to plain values. `run` is the run folder; without it the first free one of `runs/NAME`, `runs/NAME-2`, ... `data` is the
+    folder of data sets. `verbose` prints progress; without it, in a terminal or a notebook only. Raises UserError for wrong settings or
+    data.
     """
-    reject_keywords("adapt", keywords)
-    name = "adapt"
-    if not isinstance(settings, AdaptSettings):
-        path = configuration_for("adapt", settings)
-        name, settings = path.stem, parse_adapt(path, arguments_from(overrides or {}, AdaptSettings))
-    elif overrides:
-        raise UserError("overrides change a configuration that is given by name or file: change AdaptSettings with dataclasses.replace")
-    return adapt_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, reporter=reporter)
+    reporter = reporter or reporter_for(verbose)
+    name = "adapt" if isinstance(recipe, AdaptSettings) else configuration_for("adapt", recipe).stem
+    objects = Objects(Path(run) if run else run_folder(name, resume=resume), keywords_with(settings, more))
+    if model is not None:
+        objects.take_model(model)
+    if not isinstance(recipe, AdaptSettings):
+        recipe = parse_adapt(configuration_for("adapt", recipe), arguments_from(objects.settings, AdaptSettings))
+    elif objects.settings:
+        raise UserError("AdaptSettings are used as they are: change them with dataclasses.replace, or name a recipe")
+    how: dict[str, Any] = {"run": objects.run, "data": data, "resume": resume, "reporter": reporter}
+    return RunResult(adapt_named(recipe, name, **how, given=objects.given), objects.run)
 
 
 def adapt_named(
-    settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, reporter: Reporter | None
+    settings: AdaptSettings,
+    name: str,
+    *,
+    run: Path | str,
+    data: Path | str | None,
+    resume: bool,
+    reporter: Reporter | None,
+    given: Given | None = None,
 ) -> dict[str, Any]:
     """Run `adapt` with resolved settings; `name` is the recipe's name in the results."""
     with open_run(Path(run), settings, defaults=adapt_defaults(), resume=resume) as opened:
         if opened.result:
             return opened.result
-        return Adaptation(settings, name, opened.folder, Path(data) if data else None, reporter or Silent(), opened.interruption).run()
+        with (given or Given()).written(opened.folder):
+            return Adaptation(settings, name, opened.folder, Path(data) if data else None, reporter or Silent(), opened.interruption).run()
 
 
 @dataclass

@@ -8,8 +8,8 @@ from etude.errors import UserError, at_least, unknown
 from etude.rollouts.refinement import CHECK, Refinement
 from etude.rollouts.search.settings import BY_VALUE, REFINE, SEARCHES, Search
 
-SHORT = {"search": "search.method", "method": "decoding.method", "k": "decoding.k"}
-"""Short options of the command line: `--search mcts`, `--method integrative --k 4`."""
+SHORT = {"search": "search.method", "method": "decoding.method", "k": "decoding.k", "temperature": "sampling.temperature"}
+"""Short options of the command line: `--search mcts`, `--method integrative --k 4`, `--temperature 0.7`."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Evaluate: measure any saved model on suites, with the verifiers of a practice run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Never
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from etude.console.reporter import Reporter, Silent
+from etude.console.reporter import Reporter
 from etude.decoding.decode import decode
 from etude.device.limits import within_limits
 from etude.device.machine import max_prompt_tokens, resolve_device
@@ -19,8 +20,11 @@ from etude.evaluation.judge_preference import Compare, judge_preference
 from etude.evaluation.measure import Measurement, OtherAnswer, Suite, measure
 from etude.models.load import describe_weights, load_model
 from etude.recipes.answering import search_answers, value_for
-from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
+from etude.recipes.calls import keywords_with, reporter_for, without_progress_bars
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
+from etude.recipes.objects import Objects, Pair, machine_of, named_model
+from etude.recipes.results import Result
+from etude.rewards.functions import RewardFunction
 from etude.rewards.judge import JudgeReward, build_messages
 from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.search.growing import Value
@@ -34,38 +38,58 @@ from etude.tasks.sources import TaskSource, load_tasks
 from etude.training.chat_model import open_chat_model
 from etude.training.data import check_golds, load_suites, render_suites, train_size
 from etude.training.parse import parse_practice
+from etude.training.run_folder import RunFolder
 
 
 @without_progress_bars()
 def evaluate(
-    model: str | Path,
+    model: Any,
     settings: EvaluateSettings | Mapping[str, Any] | None = None,
     *,
+    tasks: Any = None,
+    reward: Any = None,
+    reward_weights: Sequence[float] | Mapping[str, float] | None = None,
     data: Path | str | None = None,
+    verbose: bool | None = None,
     reporter: Reporter | None = None,
-    **keywords: Never,
-) -> dict[str, Any]:
+    **more: Any,
+) -> Result:
     """Measure a model and return `{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
 
-    `settings` map dotted or nested names to plain values, as on the command line; or they are `EvaluateSettings`, used as they are. There
-    are no other keywords. Raises UserError for wrong settings, and for tasks or a model that can't be loaded.
+    >>> evaluate("runs/first/model", tasks="test.jsonl").accuracy  # doctest: +SKIP
 
-    >>> evaluate("runs/first/model", {"evaluation.path": ["test.jsonl"]})  # doctest: +SKIP
+    `model` is a name, a path or a hub id, or a loaded model with its tokenizer, (model, tokenizer). `tasks` are texts, dictionaries,
+    `Task`s, a data set or a file; or suites by name. `reward` is a function, several, or a verifier's name, as in `practice`. Settings are
+    keywords, or a mapping of dotted or nested names to plain values, as on the command line; or `EvaluateSettings`, used as they are.
+    `verbose` prints progress; without it, in a terminal or a notebook only. Raises UserError for wrong settings, and for tasks or a model
+    that can't be loaded.
     """
-    reject_keywords("evaluate", keywords)
-    model = model_name(model)
-    if not isinstance(settings, EvaluateSettings):
-        settings = parse_evaluate(model, arguments_from(settings or {}, EvaluateSettings))
-    reporter = reporter or Silent()
+    with TemporaryDirectory() as folder:
+        objects = Objects(Path(folder), keywords_with(None if isinstance(settings, EvaluateSettings) else settings, more))
+        objects.take_suites(tasks, reward, reward_weights)
+        name, pair = named_model(model)
+        if not isinstance(settings, EvaluateSettings):
+            settings = parse_evaluate(name, arguments_from(objects.settings, EvaluateSettings))
+        elif objects.settings:
+            raise UserError("EvaluateSettings are used as they are: change them with dataclasses.replace, or pass keywords alone")
+        with objects.given.written(RunFolder(Path(folder))):
+            reporter = reporter or reporter_for(verbose)
+            return Result(_evaluate(name, pair, settings, objects.function, Path(data) if data else None, reporter))
+
+
+def _evaluate(
+    model: str, pair: Pair | None, settings: EvaluateSettings, function: RewardFunction | None, data: Path | None, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure a model, loaded as `pair` or by its name."""
     unread: dict[tuple[str, ...], str] = unread_in("decoding", settings.decoding, "method")
     unread |= unread_in("kv_cache", settings.kv_cache, "policy")
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
     unread |= {} if settings.judge.model is not None else {("judge.",): "there is no judge.model"}
     for sentence in unread_of_search(settings, more=unread):
         reporter.say(f"unused settings: {sentence}")
-    suites, train = _suites(settings, Path(data) if data else None)
-    place = resolve_device(settings.machine)
-    loaded, tokenizer = load_model(model, device=place.device)
+    suites, train = _suites(settings, data)
+    place = resolve_device(machine_of(pair, settings.machine))
+    loaded, tokenizer = pair or load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine, settings.kv_cache.build_view(tokenizer))
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
@@ -76,7 +100,8 @@ def evaluate(
     if settings.judge.model is not None:
         compare = JudgeReward(open_chat_model(settings.judge, place, settings.machine, build_messages("?")), settings.judge).judge
     pages = []
-    feedback = VerifierReward(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.right_at)
+    limits: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.right_at, "function": function}
+    feedback = VerifierReward(settings.timeout_seconds, **limits)
     with within_limits(settings.machine), feedback as outcome:
         evaluated = [task for tasks in suites.values() for task in tasks]
         if warning := outcome.prepare(evaluated):
@@ -98,7 +123,7 @@ def evaluate(
             reporter.measured(Path(model).name, [page["row"]])
     return {
         "model": model,
-        "weights": describe_weights(model),
+        "weights": describe_weights(model) if pair is None else f"{model}, as it was passed",
         "seed": settings.seed,
         "evaluation": [{"model": model, **page["row"]} for page in pages],
         "items": {page["suite"]: page["items"] for page in pages},

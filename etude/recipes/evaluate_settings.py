@@ -20,6 +20,7 @@ from etude.training.generation_config import checked_generation_config, find_gen
 from etude.training.parse import parse_practice
 
 THOUGHT = {f"thought.{each.name}": f"evaluation.thought.{each.name}" for each in fields(Thoughts)}
+OWN_SHORT = SHORT | THOUGHT | {"num_samples": "evaluation.num_samples"}
 """Short options of the command line, such as `--thought.budgets`."""
 
 
@@ -80,7 +81,7 @@ def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
     """Read the settings: overrides, then the recipe that they name, or else the model folder's `etude.yaml`. Raises UserError for wrong
     ones.
     """
-    return parse(EvaluateSettings, find_generation_config(model), overrides, adjust=_with_recipe, short=SHORT | THOUGHT)
+    return parse(EvaluateSettings, find_generation_config(model), overrides, adjust=_with_recipe, short=OWN_SHORT)
 
 
 def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 from etude.decoding.decode import DecodingResult, decode
 from etude.decoding.methods import METHODS
@@ -16,8 +15,10 @@ from etude.errors import UserError
 from etude.models.load import load_model
 from etude.randomness import seed_for
 from etude.recipes.answering import search_answers, value_for
-from etude.recipes.calls import model_name, reject_keywords, without_progress_bars
+from etude.recipes.calls import keywords_with, without_progress_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
+from etude.recipes.objects import machine_of, named_model
+from etude.recipes.results import Answer, Answers
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.sampler import Items
 from etude.rollouts.search.growing import Value
@@ -33,19 +34,20 @@ log = logging.getLogger(__name__)
 
 @without_progress_bars()
 def generate(
-    model: str | Path,
+    model: Any,
     prompts: str | Sequence[str],
     settings: GenerateSettings | Mapping[str, Any] | None = None,
     *,
     write: Callable[[str], None] | None = None,
     done: Callable[[dict[str, Any]], None] | None = None,
-    **keywords: Never,
-) -> list[dict[str, Any]]:
+    **more: Any,
+) -> Answers:
     """Answer prompts and return a row for each; a text is one prompt.
 
-    `settings` map dotted or nested names to plain values, as on the command line; or they are `GenerateSettings`, used as they are.
+    >>> generate("runs/first/model", "What is 2 + 3?", max_new_tokens=8)[0].text  # doctest: +SKIP
 
-    >>> generate("runs/first/model", "What is 2 + 3?", {"max_new_tokens": 8})  # doctest: +SKIP
+    `model` is a name, a path or a hub id, or a loaded model with its tokenizer, (model, tokenizer). Settings are keywords, or a mapping of
+    dotted or nested names to plain values, as on the command line; or `GenerateSettings`, used as they are.
 
     Each row has `prompt`, `completions` and `finish`. A search gives one completion and adds `search`: the number of `answers` that it
     chose from (`refine`: the texts of all `turns`), the `tokens` sampled, and the `tree` as a list of nodes (`Tree.to_json`). Thoughts of
@@ -58,13 +60,14 @@ def generate(
 
     Raises UserError for prompts that are no text, for no prompt, for wrong settings and for a model that can't be loaded.
     """
-    reject_keywords("generate", keywords)
-    model, prompts = model_name(model), [prompts] if isinstance(prompts, str) else list(prompts)
+    (model, pair), prompts = named_model(model), [prompts] if isinstance(prompts, str) else list(prompts)
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise UserError(f"prompts[{number}] must be text, got {type_with_article(prompt)}")
     if not isinstance(settings, GenerateSettings):
-        settings = parse_generate(model, arguments_from(settings or {}, GenerateSettings))
+        settings = parse_generate(model, arguments_from(keywords_with(settings, more), GenerateSettings))
+    elif more:
+        raise UserError("GenerateSettings are used as they are: change them with dataclasses.replace, or pass keywords alone")
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
     also = ["num_samples"] if settings.search.method not in ("none", "samples") else []
@@ -76,8 +79,8 @@ def generate(
         decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
     for unread in unread_of_search(settings, also, {**of_length, **decoding}):
         log.warning("unused settings: %s", unread)
-    place = resolve_device(settings.machine)
-    loaded, tokenizer = load_model(model, device=place.device)
+    place = resolve_device(machine_of(pair, settings.machine))
+    loaded, tokenizer = pair or load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine, settings.kv_cache.build_view(tokenizer))
     budget = settings.thought.budget_tokens
     room = max_prompt_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
@@ -92,13 +95,13 @@ def generate(
         rows = _thought(engine, prompts, rendered, settings, budget)
     elif settings.decoding.is_on:
         logprobs = logprobs_of(loaded, place, settings.machine)
-        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, logprobs, streamed, done)
+        rows, done = _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, logprobs, streamed, done), None
     else:
-        return _plain(engine, prompts, rendered, settings, streamed, done)
+        rows, done = _plain(engine, prompts, rendered, settings, streamed, done), None
     if done:
         for row in rows:
             done(row)
-    return rows
+    return Answers(map(Answer, rows))
 
 
 def _plain(

@@ -12,20 +12,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 from etude.console.reporter import Reporter, Silent
 from etude.errors import UserError
 from etude.learn.update import update_on
 from etude.recipes.advice import advice, expected_of_feedback
-from etude.recipes.calls import configuration_for, reject_keywords, without_progress_bars
+from etude.recipes.calls import configuration_for, keywords_with, reporter_for, run_folder, without_progress_bars
 from etude.recipes.conclude import conclude
 from etude.recipes.knowledge_first import check_adaptation, parse_adaptation, report_folders, run_adaptation
+from etude.recipes.objects import Objects
+from etude.recipes.results import RunResult
 from etude.rewards.verifier_reward import VerifierReward
 from etude.rollouts.batch import RolloutBatch
 from etude.settings.arguments import arguments_from
 from etude.training.callback import Callback, Decision
 from etude.training.callback_list import CallbackList
+from etude.training.given import Given
 from etude.training.interruption import Interrupted
 from etude.training.ledger import Ledger
 from etude.training.measuring import evaluate_suites
@@ -41,34 +44,54 @@ from etude.training.stages import learn_from_comparisons, warm_start
 
 @without_progress_bars()
 def practice(
-    settings: PracticeSettings | str | Path,
-    overrides: Mapping[str, Any] | None = None,
+    recipe: PracticeSettings | str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     *,
+    model: Any = None,
+    tasks: Any = None,
+    evaluation: Any = None,
+    reward: Any = None,
+    reward_weights: Sequence[float] | Mapping[str, float] | None = None,
+    callbacks: Sequence[Callback] = (),
     run: Path | str | None = None,
     data: Path | str | None = None,
     resume: bool = False,
+    verbose: bool | None = None,
     reporter: Reporter | None = None,
-    callbacks: Sequence[Callback] = (),
-    **keywords: Never,
-) -> dict[str, Any]:
-    """Run practice and return what `result.json` holds.
+    **more: Any,
+) -> RunResult:
+    """Train a model on tasks by its own attempts, and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`. `overrides` of the first two are plain values
-    by dotted name or by section, `{"rollout.num_samples": 4, "tasks": {"path": ["mine.jsonl"]}}`. `run` is the run folder (default
-    `runs/NAME`), `data` the folder of data sets. `callbacks` are objects in addition to those in the settings. There are no other keywords.
+    >>> def short(completions, **columns):
+    ...     return [1 / (1 + len(text.split())) for text in completions]
+    >>> practice(model="smollm2-135m", tasks=["What is the sun?", "Where is Rome?"], reward=short, steps=20)  # doctest: +SKIP
 
-    >>> practice("quickstart", {"steps": 40}, run="runs/first")  # doctest: +SKIP
+    `model` is a name, a path or a hub id, or a loaded model with its tokenizer, (model, tokenizer), which the run does not change.
+    `tasks` are texts, dictionaries, `Task`s, a `datasets.Dataset`, a file or a family. `evaluation` is the same, or suites by name; without
+    it, a fifth of the tasks is held out. `reward` is a function, several functions that are added up with `reward_weights`, or a verifier
+    (`etude.rewards.functions` has the forms, TRL's among them). `callbacks` are objects in addition to those in the settings.
+
+    `recipe` is a configuration that ships (`etude.configs`), a YAML file or `PracticeSettings`; without it `default` for tasks of one's
+    own. Other settings are keywords, `steps=20, rollout={"num_samples": 4}`, or a mapping by dotted name, `{"rollout.num_samples": 4}`.
+
+    `run` is the run folder; without it the first free one of `runs/NAME`, `runs/NAME-2`, ... `data` is the folder of data sets. With
+    `resume`, a run that was interrupted goes on. `verbose` prints progress; without it, in a terminal or a notebook only.
+    Raises UserError for input that can't be used, before anything is written.
     """
-    reject_keywords("practice", keywords)
-    name = "practice"
-    if not isinstance(settings, PracticeSettings):
-        path = configuration_for("practice", settings)
-        name = path.stem
-        settings = parse_practice(path, arguments_from(overrides or {}, PracticeSettings))
-    elif overrides:
-        raise UserError("overrides change a configuration that is given by name or file: change PracticeSettings with dataclasses.replace")
-    folder = run or Path("runs") / name
-    return practice_named(settings, name, run=folder, data=data, resume=resume, reporter=reporter, callbacks=callbacks)
+    reporter = reporter or reporter_for(verbose)
+    if isinstance(recipe, PracticeSettings):
+        if settings or more or any(each is not None for each in (model, tasks, evaluation, reward, reward_weights)):
+            raise UserError("PracticeSettings are used as they are: change them with dataclasses.replace, or name a recipe")
+        folder = Path(run) if run else run_folder("practice", resume=resume)
+        result = practice_named(recipe, "practice", run=folder, data=data, resume=resume, reporter=reporter, callbacks=callbacks)
+        return RunResult(result, folder)
+    path = configuration_for("practice", "default" if recipe is None else recipe)
+    folder = Path(run) if run else run_folder(path.stem, resume=resume)
+    objects = Objects(folder, keywords_with(settings, more))
+    objects.take(model, tasks, evaluation, reward, reward_weights, Path(data) if data else None)
+    parsed = parse_practice(path, arguments_from(objects.settings, PracticeSettings))
+    how: dict[str, Any] = {"run": folder, "data": data, "resume": resume, "reporter": reporter}
+    return RunResult(practice_named(parsed, path.stem, **how, callbacks=callbacks, given=objects.given), folder)
 
 
 def practice_named(
@@ -80,15 +103,17 @@ def practice_named(
     resume: bool,
     reporter: Reporter | None,
     callbacks: Sequence[Callback] = (),
+    given: Given | None = None,
 ) -> dict[str, Any]:
     """Run `practice` with resolved settings; `name` is the recipe's name in the results."""
+    given = given or Given()
     check_settings(settings)
     check_objects(callbacks, settings)
     with open_run(Path(run), settings, defaults=practice_defaults(), resume=resume, pages=report_folders) as opened:
         if opened.result:
             return opened.result
-        isolation: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at}
-        with VerifierReward(settings.timeout_seconds, **isolation) as verifiers:
+        isolation: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at, "function": given.function}
+        with given.written(opened.folder), VerifierReward(settings.timeout_seconds, **isolation) as verifiers:
             where = opened.folder, Path(data) if data else None, reporter or Silent(), opened.interruption
             found = CallbackList([*callbacks_of(settings), *callbacks])
             return Loop(PracticeRun(settings, name, *where, verifiers=verifiers), found).practise()
@@ -170,10 +195,10 @@ class Loop:
         how: dict[str, Any] = {"on_examples": callbacks.on_examples(batch), "extra": callbacks.extra_examples(step)}
         row |= update_on(run.learner, batch, run.settings.learn, **how)
         row |= callbacks.after_update(batch)
-        row |= rollout_metrics(batch, run.settings, with_parts=not run.reward.is_plain)
+        row |= rollout_metrics(batch, run.settings, with_parts=run.reward.has_parts)
         run.engine.sync_weights(step)
         seconds = step_seconds(batch, time.perf_counter() - start)
-        run.folder.write_attempts(step, attempt_rows(batch, with_parts=not run.reward.is_plain))
+        run.folder.write_attempts(step, attempt_rows(batch, with_parts=run.reward.has_parts))
         decision = callbacks.decide(step, row, run.history, is_last=step == run.settings.steps)
         run.log("practice", step, row, seconds)
         run.history.append({"phase": "practice", "step": step, **row})

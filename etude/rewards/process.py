@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
@@ -74,12 +75,13 @@ class VerifierProcess:
         """Return whether it can take requests; call it after all replies have been read."""
         return self._process.poll() is None and self._control.is_silent()
 
-    def load(self, verifier: str, family: str = "") -> None:
-        """Load a verifier, once. Raises UserError if it does not load."""
+    def load(self, verifier: str, family: str = "", pickled: bytes | None = None) -> None:
+        """Load a verifier, once; `pickled` is one that is a Python object. Raises UserError if it does not load."""
         if (verifier, family) in self._loaded:
             return
         self._leave_judge()
-        answer = self._asked({"load": verifier, "family": family}, START_SECONDS)
+        told = {"load": verifier, "family": family} | ({"pickled": b64encode(pickled).decode()} if pickled else {})
+        answer = self._asked(told, START_SECONDS)
         if answer is None:
             raise UserError(f"verifier {verifier!r} does not load: it took more than {START_SECONDS:g} s")
         if not answer.get("loaded"):

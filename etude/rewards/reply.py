@@ -1,7 +1,7 @@
 """Parse the replies of the verifiers' process as untrusted text.
 
-A reply is a line of JSON, {"id", "reward"} or {"id", "error"}, to the item that was asked about. Any other line, or a too long one, ends
-the process that wrote it; a malformed reward costs its item's score. Every value's type is checked before it is used.
+A reply is a line of JSON, {"id", "rewards"} or {"id", "error"}, to the item that was asked about, whose texts it scores. Any other line, or
+a too long one, ends the process that wrote it; a malformed reward costs its own score. Every value's type is checked before it is used.
 """
 
 import json
@@ -33,16 +33,26 @@ def read_line(line: bytes) -> dict[str, Any]:
     return found
 
 
-def read_reply(line: bytes, asked: int) -> tuple[Reward, bool]:
-    """Return the reward on the item number `asked`, and whether the verifier failed. Raises BadReply if the line is no reply to it."""
+def read_reply(line: bytes, asked: int, n: int = 1) -> tuple[list[Reward], int]:
+    """Return the rewards of the `n` texts of the item number `asked`, and for how many the verifier failed.
+
+    Raises BadReply if the line is no reply to it.
+    """
     reply = read_line(line)
     number = reply.get("id")
     if isinstance(number, bool) or not isinstance(number, int) or number != asked:
         raise BadReply("it answered what was not asked")
     if isinstance(error := reply.get("error"), str):
-        return Reward(None, message=shortened(f"the verifier raised {error}", LONGEST_MESSAGE)), True
+        return [Reward(None, message=shortened(f"the verifier raised {error}", LONGEST_MESSAGE))] * n, n
+    given = reply.get("rewards")
+    found = [_read(each) for each in (given if isinstance(given, list) and len(given) == n else [None] * n)]
+    return [reward for reward, _ in found], sum(failed for _, failed in found)
+
+
+def _read(found: Any) -> tuple[Reward, bool]:
+    """Return a reward, and whether it can't be read."""
     try:
-        return _reward(reply.get("reward")), False
+        return _reward(found), False
     except ValueError as problem:
         return Reward(None, message=shortened(f"the verifier's reward can't be read: {problem}", LONGEST_MESSAGE)), True
 

@@ -27,15 +27,16 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Literal
 
 from etude.errors import UserError
+from etude.rewards.functions import PREFIX, RewardFunction
 from etude.rewards.isolation import what_lacks
 from etude.rewards.lines import GONE
 from etude.rewards.process import VerifierProcess
-from etude.rewards.reply import BadReply, read_reply
+from etude.rewards.reply import LONGEST_MESSAGE, BadReply, read_reply
 from etude.tasks.function_check import split_name
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
@@ -64,13 +65,19 @@ class VerifierReward:
     """
 
     def __init__(
-        self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, isolate: Isolation = True, right_at: float | None = None
+        self,
+        timeout_seconds: float = 5.0,
+        *,
+        memory_bytes: int = 4 * 2**30,
+        isolate: Isolation = True,
+        right_at: float | None = None,
+        function: RewardFunction | None = None,
     ) -> None:
-        """Set the limits: `timeout_seconds` for one item without loading its verifier, `memory_bytes` for a child (0: no limit).
+        """Set the limits: `timeout_seconds` for one answer without loading its verifier, `memory_bytes` for a child (0: no limit).
 
         `isolate` False leaves files, network and the environment open, for a verifier that needs them; `required` refuses to judge if the
         kernel cannot block all three of files, network and processes. `right_at` overrides the verifiers' own score from which on an answer
-        is right. Raises UserError for a time-out that is not above 0.
+        is right. `function` scores the tasks whose verifier has its name. Raises UserError for a time-out that is not above 0.
         """
         if not timeout_seconds > 0:
             raise UserError(f"timeout_seconds must be above 0, got {timeout_seconds}")
@@ -78,6 +85,9 @@ class VerifierReward:
         self.memory_bytes = memory_bytes
         self.isolate = isolate
         self.right_at = right_at
+        self.function = function
+        self._bytes = b""
+        """The function for the child, as it was at first, whatever becomes of what it refers to."""
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._children: dict[str, VerifierProcess] = {}
         self._thread: ThreadPoolExecutor | None = None
@@ -129,8 +139,12 @@ class VerifierReward:
         UserError for a verifier that does not load, and if isolation is required and not available.
         """
         for verifier, family in dict.fromkeys(_loads_of(task) for task in tasks):
-            self._child(_place(verifier)).load(verifier, family)
-        missing = what_lacks(self.closed) if self.isolate and any(":" in task.verifier for task in tasks) else ""
+            if not self._stays(verifier):
+                self._child(_place(verifier)).load(verifier, family, self._pickled(verifier))
+        if self.function is not None and (task := next((each for each in tasks if each.verifier == self.function.name), None)):
+            self.function.check(task)
+        is_own = any(":" in task.verifier and not self._stays(task.verifier) for task in tasks)
+        missing = what_lacks(self.closed) if self.isolate and is_own else ""
         if not missing:
             return ""
         return f"verifiers are not kept from {missing}: run none that you do not trust; isolate_verifiers required refuses to run like this"
@@ -141,47 +155,78 @@ class VerifierReward:
         Raises UserError for a task whose metadata is not JSON, for a verifier that does not load, and if isolation is required and not
         available.
         """
-        requests = [_request(index, text, task) for index, (text, task) in enumerate(pairs)]
-        places: dict[str, list[int]] = {}
-        for index, (_, task) in enumerate(pairs):
-            places.setdefault(_place(task.verifier), []).append(index)
+        places: dict[str, list[_Item]] = {}
+        for item in _items(pairs, self.function):
+            places.setdefault(_place(item.task.verifier), []).append(item)
         rewards: dict[int, Reward] = {}
         try:
-            for place, indexes in places.items():
-                loads = dict.fromkeys(_loads_of(pairs[index][1]) for index in indexes)
-                while left := [index for index in indexes if index not in rewards]:
-                    self._judge_until_trouble(place, loads, {index: requests[index] for index in left}, rewards)
+            for place, items in places.items():
+                if self._stays(items[0].task.verifier):
+                    for item in items:
+                        self._judge_here(item, rewards)
+                loads = dict.fromkeys(_loads_of(item.task) for item in items)
+                while left := [item for item in items if item.place not in rewards]:
+                    self._judge_until_trouble(place, loads, left, rewards)
         except BaseException:
             self.close()  # replies to this batch must not meet the next
             raise
         self.counts["judged"] += len(rewards)
         return [rewards[index] for index in range(len(pairs))]
 
+    def _stays(self, verifier: str) -> bool:
+        """Return whether a verifier is a Python object that runs in this process."""
+        return self.function is not None and verifier == self.function.name and self.function.stays
+
+    def _pickled(self, verifier: str) -> bytes | None:
+        """Return a verifier that is a Python object, as bytes; None for another. Raises UserError if it is not known."""
+        if not verifier.startswith(PREFIX):
+            return None
+        if self.function is None or verifier != self.function.name:
+            name = verifier.removeprefix(PREFIX)
+            raise UserError(f"the tasks are scored by the Python function {name}, which only a call from Python has: pass it as reward=")
+        if not self._bytes:
+            self._bytes = self.function.pickled()
+        return self._bytes
+
+    def _judge_here(self, item: "_Item", rewards: dict[int, Reward]) -> None:
+        """Add the rewards of a function that runs in this process."""
+        assert self.function is not None
+        n = len(item.texts)
+        try:
+            found, failed = self.function.rewards(item.texts, item.task), 0
+        except Exception as error:  # whatever a user's function raises is about its item
+            found, failed = [Reward(None, message=f"the reward function raised {type(error).__name__}: {error}"[:LONGEST_MESSAGE])] * n, n
+        self._add(item, found, rewards)
+        self.counts["crashed"] += failed
+
+    def _add(self, item: "_Item", found: Sequence[Reward], rewards: dict[int, Reward]) -> None:
+        for place, reward in enumerate(found, item.place):
+            rewards[place] = reward if self.right_at is None else replace(reward, right_at=self.right_at)
+
     def _judge_until_trouble(
-        self, place: str, loads: Mapping[tuple[str, str], None], requests: Mapping[int, bytes], rewards: dict[int, Reward]
+        self, place: str, loads: Mapping[tuple[str, str], None], items: Sequence["_Item"], rewards: dict[int, Reward]
     ) -> None:
         """Add rewards until all are there, or until one item kills the judge."""
-        child = self._asked(place, loads, list(requests.values()))
-        deadline = time.monotonic() + self.timeout_seconds
-        for index in requests:
-            line = child.receive(deadline)
+        child = self._asked(place, loads, [item.request() for item in items])
+        for item in items:
+            n = len(item.texts)
+            line = child.receive(time.monotonic() + n * self.timeout_seconds)  # an item starts only after a reply to the one before
             if line is None:
-                self.counts["timed_out"] += 1
-                rewards[index] = Reward(None, message=f"timed out after {float(self.timeout_seconds)} s")
+                self.counts["timed_out"] += n
+                self._add(item, [Reward(None, message=f"timed out after {float(n * self.timeout_seconds)} s")] * n, rewards)
                 if child.stop(is_gone=False) is None:
                     self._kill(place)
                 return
             try:
                 if line == GONE:
                     raise BadReply
-                reward, has_failed = read_reply(line, index)
-                rewards[index] = reward if self.right_at is None else replace(reward, right_at=self.right_at)
-                self.counts["crashed"] += has_failed
-                deadline = time.monotonic() + self.timeout_seconds  # of the next item, which starts only after a reply to this one
+                found, failed = read_reply(line, item.place, n)
+                self._add(item, found, rewards)
+                self.counts["crashed"] += failed
             except BadReply:
-                self.counts["crashed"] += 1
+                self.counts["crashed"] += n
                 ended = child.stop(is_gone=True)
-                rewards[index] = Reward(None, message=f"the verifier's process ended: {ended or child.ending()}")
+                self._add(item, [Reward(None, message=f"the verifier's process ended: {ended or child.ending()}")] * n, rewards)
                 if ended is None:
                     self._kill(place)
                 return
@@ -195,7 +240,7 @@ class VerifierReward:
             if self._is_stopped:  # asked after the child is known: `stop` ends one that it sees, and one that it does not see gets here
                 raise Stopped
             for verifier, family in loads:
-                child.load(verifier, family)
+                child.load(verifier, family, self._pickled(verifier))
             if child.send(requests):
                 return child
             self._kill(place)
@@ -232,8 +277,29 @@ def _loads_of(task: Task) -> tuple[str, str]:
     return task.verifier, str(task.metadata.get("family", "")) if task.verifier == "reasoning_gym" else ""
 
 
-def _request(index: int, text: str, task: Task) -> bytes:
-    try:
-        return json.dumps({"id": index, "text": text, "task": asdict(task)}).encode() + b"\n"
-    except (TypeError, ValueError) as error:
-        raise UserError(f"metadata of task {task.origin or task.key} must hold JSON values only: {error}") from error
+@dataclass(frozen=True)
+class _Item:
+    """Texts of one task that are judged together: one, or for a Python function those of a group."""
+
+    place: int
+    """The index of the first text."""
+    texts: list[str]
+    task: Task
+
+    def request(self) -> bytes:
+        """Return the line that asks for their rewards. Raises UserError if the task is not JSON."""
+        try:
+            return json.dumps({"id": self.place, "texts": self.texts, "task": asdict(self.task)}).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            raise UserError(f"metadata of task {self.task.origin or self.task.key} must hold JSON values only: {error}") from error
+
+
+def _items(pairs: Sequence[tuple[str, Task]], function: RewardFunction | None) -> list[_Item]:
+    """Split the texts into items: neighbours of one task go to a Python function together."""
+    found: list[_Item] = []
+    for place, (text, task) in enumerate(pairs):
+        if found and function is not None and task.verifier == function.name and found[-1].task == task:
+            found[-1].texts.append(text)
+        else:
+            found.append(_Item(place, [text], task))
+    return found

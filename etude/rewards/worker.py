@@ -7,11 +7,11 @@ that was loaded (a verifier's file has started threads or processes, or the syst
 On the worker's socket, a JSON object per line:
 
     {"ready": true, "closed": [...], "scratch": ...}    comes first, and lists what is blocked for verifiers
-    {"load": NAME, "family": ...}                       {"loaded": true} or {"error": a sentence}
+    {"load": NAME, "family": ..., "pickled": ...}       {"loaded": true} or {"error": a sentence}; `pickled` if it is a Python object
     {"judge": true}, with a socket                      {"judging": true, "forks": whether a fork judges}
     {"stop": whether it is gone already}                {"ended": how}: the judge and all that it started are dead, its files removed
 
-On a judge's socket: in {"id", "text", "task"}, out in the same order {"id", "reward"}, or {"id", "error"} if a verifier raised. A
+On a judge's socket: in {"id", "texts", "task"}, out in the same order {"id", "rewards"}, or {"id", "error"} if a verifier raised. A
 verifier's output is discarded and its input is empty. After each item the folder for temporary files is emptied, except for what was there
 when the verifier had been loaded. The parent checks everything that is written here before it uses it (`etude.rewards.reply`).
 """
@@ -19,6 +19,7 @@ when the verifier had been loaded. The parent checks everything that is written 
 import gc
 import json
 import os
+import pickle
 import resource
 import signal
 import socket
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -39,8 +41,12 @@ from etude.tasks.expressions import math
 from etude.tasks.family_scores import load_scorer
 from etude.tasks.feedback import shortened
 from etude.tasks.functions import to_reward
+from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.verifiers import find_verifier
+
+Judge = Callable[[Sequence[str], Task], Sequence[Reward]]
+"""A loaded verifier: the texts of one task -> their rewards."""
 
 _ENDING_SECONDS = 1.0
 """Time limit for a judge that closed its socket to end."""
@@ -93,25 +99,25 @@ class Worker:
 
     def __init__(self, scratch: str, closed: Sequence[str]) -> None:
         self.scratch, self.closed = scratch, list(closed)
-        self._verifiers: dict[str, Callable[[str, Task], Any]] = {}
+        self._verifiers: dict[str, Judge] = {}
         self._kept: list[str] = []
         self._judge: int | None = None
 
     def answer(self, command: dict[str, Any], descriptor: int | None, control: socket.socket) -> dict[str, Any] | None:
         """Carry out a command of the parent."""
         if "load" in command:
-            return self.load(command["load"], command["family"])
+            return self.load(command["load"], command["family"], command.get("pickled"))
         if "stop" in command:
             return {"ended": self.stop(is_gone=command["stop"])}
         assert descriptor is not None
         self.judge(socket.socket(fileno=descriptor), control)
         return None
 
-    def load(self, name: str, family: str) -> dict[str, Any]:
+    def load(self, name: str, family: str, pickled: str | None) -> dict[str, Any]:
         """Load a verifier with its imports, so that items are not charged for them; this ends the judge, which lacks it."""
         self.stop(is_gone=False)
         try:
-            self._verifiers[name] = find_verifier(name)
+            self._verifiers[name] = pickle.loads(b64decode(pickled)).rewards if pickled else _of_each(find_verifier(name))
             if name == "math":
                 math("$x + 1$", Task("", "1 + x", "math"))
             elif name == "reasoning_gym":
@@ -186,7 +192,7 @@ def can_fork() -> bool:
 
 def judge_items(
     link: socket.socket,
-    verifiers: dict[str, Callable[[str, Task], Any]],
+    verifiers: dict[str, Judge],
     closed: Sequence[str],
     scratch: str,
     kept: list[str],
@@ -197,7 +203,7 @@ def judge_items(
         for line in requests:
             item = json.loads(line)
             try:
-                reply = _encoded({"id": item["id"], "reward": _reward(item, verifiers)})
+                reply = _encoded({"id": item["id"], "rewards": _rewards(item, verifiers)})
             except BaseException as error:  # also SystemExit: whatever a verifier raises is about its item
                 reply = _encoded({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint(error, closed)}"})
             if os.getpid() != judge:  # a fork of the verifier's that returned here
@@ -213,12 +219,18 @@ def hint(error: BaseException | None, closed: Sequence[str]) -> str:
     return f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
 
 
-def _reward(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], Any]]) -> dict[str, Any]:
-    """Compute the reward on one item as JSON values."""
+def _of_each(verifier: Callable[[str, Task], Any]) -> Judge:
+    """Return a function that judges every text by itself."""
+    return lambda texts, task: [to_reward(verifier(text, task)) for text in texts]
+
+
+def _rewards(item: dict[str, Any], verifiers: dict[str, Judge]) -> list[dict[str, Any]]:
+    """Compute the rewards on the texts of an item as JSON values."""
     prompt = item["task"]["prompt"]
     task = Task(**{**item["task"], "prompt": tuple(prompt) if isinstance(prompt, list) else prompt})
-    found = to_reward(verifiers[task.verifier](item["text"], task)).to_json()
-    return found | {name: shortened(found[name], LONGEST_MESSAGE) for name in ("message", "words") if name in found}
+    found = [reward.to_json() for reward in verifiers[task.verifier](item["texts"], task)]
+    longest = LONGEST_MESSAGE // len(found)
+    return [each | {name: shortened(each[name], longest) for name in ("message", "words") if name in each} for each in found]
 
 
 def _encoded(reply: dict[str, Any]) -> bytes:

@@ -48,10 +48,11 @@ def not_plain_error(name: str, value: Any) -> UserError:
     """Return the error for a Python value that no setting can have, with the fix."""
     if hasattr(value, "save_pretrained"):
         return UserError(
-            f"{name}: got {type_with_article(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder"
+            f"{name}: got {type_with_article(value)}, which is no setting: pass it with its tokenizer, model=(model, tokenizer)"
         )
     if inspect.isroutine(value):
-        return UserError(f"{name}: got a function: write it in a file, and pass 'FILE.py:{getattr(value, '__name__', 'NAME')}'")
+        own = getattr(value, "__name__", "NAME")
+        return UserError(f"{name}: got a function, which is no setting: pass it as reward=, or write it in a file and pass 'FILE.py:{own}'")
     return UserError(f"{name}: expected text, a number, a list or a mapping, got {type_with_article(value)}")
 
 

@@ -23,6 +23,11 @@ SHORT = {
     "curriculum": "callbacks.curriculum.method",
     "self_training": "self_training.decoding.method",
     "tasks.actions": "tasks.actions.preset",
+    "learning_rate": "learn.optimizer.learning_rate",
+    "num_samples": "rollout.num_samples",
+    "tasks_per_step": "rollout.tasks_per_step",
+    "max_new_tokens": "rollout.max_new_tokens",
+    "temperature": "rollout.sampling.temperature",
 }
 """Short options of the command line, such as `--search mcts`."""
 
@@ -109,9 +114,8 @@ def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict
     is_replaced = bool(named) and (named[0] != before or (named[0] == "family" and given["tasks.family"] != values["tasks.family"]))
     if not is_replaced:
         return dict(values)
-    sizes = ("n", "evaluation.n", "warm_start.path", "rollout.max_new_tokens") + (
-        ("warm_start.n",) if named[0] in ("path", "dataset") else ()
-    )
+    sizes = ["n", "evaluation.n", "evaluation.parameters", "warm_start.path", "rollout.max_new_tokens"]
+    sizes += ["warm_start.n"] if named[0] in ("path", "dataset") else []
     stays = ("tasks.actions.",)  # the form of an answer does not depend on the questions
     return {
         name: value for name, value in values.items() if name.startswith(stays) or (not name.startswith("tasks.") and name not in sizes)

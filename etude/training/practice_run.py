@@ -94,7 +94,7 @@ class PracticeRun(Run):
     def begin(self, adapted: Callable[[], Path] | None) -> None:
         """Create the run folder and the engine; `adapted`, if given, returns the folder of the adapted model to begin with."""
         facts = device_facts(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed}
-        for sentence in self.folder.begin(to_plain_values(self.settings), inputs_of(self.data), **facts):
+        for sentence in self.folder.begin(to_plain_values(self.settings), self._inputs(), **facts):
             self.reporter.say(sentence)
         if adapted is not None:
             del self.model
@@ -105,6 +105,11 @@ class PracticeRun(Run):
         self.engine = engine_at(
             self.place, self.model, self.tokenizer, self.settings.machine, self.settings.kv_cache.build_view(self.tokenizer)
         )
+
+    def _inputs(self) -> dict[str, str]:
+        """Return the fingerprints of what the run reads."""
+        function = self.verifiers.function
+        return inputs_of(self.data) | ({f"the verifier {function.name}": function.fingerprint} if function else {})
 
     def start_practice(self) -> None:
         """Create practice's learner and sampler from the current model."""

@@ -53,6 +53,11 @@ class RunReward:
         return self.settings.reward in ("verifier", "random") and not self.settings.tasks.actions.gate
 
     @property
+    def has_parts(self) -> bool:
+        """Whether the parts of a reward are worth logging: they are from several rewards, or from several functions."""
+        return not self.is_plain or (self.outcome.function is not None and len(self.outcome.function.functions) > 1)
+
+    @property
     def begin(self) -> Begin | None:
         """A function that judges groups in the background; None unless the verifiers are the only reward."""
         is_alone = self.settings.reward == "verifier" and self.is_plain

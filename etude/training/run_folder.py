@@ -3,6 +3,7 @@
 configuration.yaml   the resolved configuration
 environment.json     versions, hardware, threads, commit, command, fallbacks: facts that differ between machines; and the changes at every
                      resume
+given/               tasks and models that were Python objects (etude.training.given)
 inputs.json          fingerprints of the tasks, demonstrations, evaluation items and verifiers
 metrics.jsonl        one line a step, only values that are deterministic for a seed
 timings.jsonl        one line a step, clock times and throughput
@@ -48,6 +49,9 @@ from etude.settings.configuration import flatten
 from etude.settings.yaml_text import problem_of, read_yaml, write_yaml
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
+
+GIVEN = "given"
+"""The folder of what were Python objects."""
 
 CHANGEABLE = (
     *("machine.device", "machine.threads", "machine.kv_cache_tokens", "machine.max_tokens_per_microbatch"),
@@ -286,7 +290,7 @@ def step_of(path: Path) -> int | None:
 
 def _is_a_beginning(path: Path) -> bool:
     """Return whether this may be left by a process killed before it wrote its configuration."""
-    return path.name == "lock" or path.suffix == ".partial"
+    return path.name in ("lock", GIVEN) or path.suffix == ".partial"
 
 
 def _exists(path: Path) -> UserError:

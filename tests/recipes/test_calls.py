@@ -55,37 +55,54 @@ def reward(text: str, task: object) -> float:
     return 1.0
 
 
+def test_settings_may_be_keywords():
+    assert generate("tiny-random", "repeat c", **SHORT) == generate("tiny-random", "repeat c", SHORT)
+    row = generate("tiny-random", "repeat c", SHORT, temperature=0.7, num_samples=2)[0]
+    assert len(row.completions) == 2 and row.text == row["completions"][0]
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (
-            lambda: generate(tiny_model(), "x"),
-            "model: got a LlamaForCausalLM: save it and its tokenizer by save_pretrained(FOLDER), and pass",
-        ),
-        (lambda: evaluate(3), "model must be a bundled name, a folder, a .gguf file or a hub id, got an int"),
-        (lambda: practice("tiny", {"model": tiny_model()}), "model: got a LlamaForCausalLM: save it and its tokenizer by save_pretrained"),
+        (lambda: generate(tiny_model(), "x"), "model: got a LlamaForCausalLM alone: pass it with its tokenizer, model=(model, tokenizer)"),
+        (lambda: evaluate(3), "model must be a bundled name, a folder, a .gguf file, a hub id, or (model, tokenizer), got an int"),
+        (lambda: practice("tiny", {"model": tiny_model()}), "which is no setting: pass it with its tokenizer, model=(model, tokenizer)"),
         (
             lambda: practice("tiny", {"tasks.verifier": reward}),
-            "tasks.verifier: got a function: write it in a file, and pass 'FILE.py:reward'",
+            "tasks.verifier: got a function, which is no setting: pass it as reward=, or",
         ),
         (lambda: practice("tiny", {"tasks": {"path": [reward]}}), "tasks.path: got a function"),
         (lambda: practice("tiny", {"tasks": [{"question": "q"}]}), "--tasks is a section: set --tasks."),
-        (lambda: practice("tiny", steps=2), "practice takes settings as a mapping, not as keywords: practice(..., {'steps': 2})"),
-        (lambda: generate("tiny-random", "x", max_new_tokens=2), "generate(..., {'max_new_tokens': 2})"),
-        (lambda: evaluate("tiny-random", recipe="tiny"), "evaluate(..., {'recipe': 'tiny'})"),
-        (lambda: etude.adapt("python", seed=2), "adapt(..., {'seed': 2})"),
-        (
-            lambda: practice({"model": "m"}),
-            "practice takes the name of a configuration or a YAML file first, then settings: practice('tiny', ",
-        ),
+        (lambda: practice("tiny", {"steps": 3}, steps=2), "steps is given twice, as a keyword and in the mapping of settings"),
+        (lambda: practice("tiny", stepz=2), "unknown setting --stepz: did you mean --steps?"),
+        (lambda: practice({"model": "m"}), "practice takes the name of a recipe or a YAML file first, then settings: practice('tiny', "),
         (lambda: practice("tiny", ["steps=2"]), "settings must be a mapping, such as {'seed': 1}, got a list"),
+        (lambda: practice("tiny", reward_weights=[1.0]), "reward_weights are those of several functions"),
+        (lambda: practice("tiny", reward=[reward, "exact"]), "reward: 'exact' stands among functions"),
+        (lambda: practice("tiny", reward=[reward], reward_weights={"other": 2.0}), "there is no function 'other': they are reward"),
+        (lambda: practice("tiny", reward=3), "reward: expected a function, got 3"),
+        (lambda: practice(tasks=["one"], reward=reward), "tasks: one prompt alone can't be practised and measured"),
+        (lambda: practice(tasks=[], reward=reward), "tasks is empty"),
+        (
+            lambda: practice(tasks=3, reward=reward),
+            "tasks must be a list of texts, dictionaries or Tasks, a data set or a path, got an int",
+        ),
+        (lambda: practice(tasks=["a", 3], reward=reward), "tasks[1] must be a text, a dictionary or a Task, got an int"),
+        (
+            lambda: practice(tasks=[{"question": "a", "x": {1}}], reward=reward),
+            "tasks[0]: column 'x' has a value that JSON can't hold: set",
+        ),
+        (lambda: practice(tasks=["a", "b"], evaluation={"a/b": ["c"]}, reward=reward), "'a/b' can't be the name of a suite"),
+        (lambda: practice(tasks=[{"q": "a"}, {"q": "b"}], reward=reward), "tasks[0]: no question. The columns are q"),
+        (lambda: practice(reward=reward), "a task source needs exactly one of path, family, dataset and function"),
+        (lambda: evaluate("tiny-random", tasks=["a"], reward="random"), "reward: 'random' scores attempts in practice"),
     ],
 )
-def test_what_no_setting_can_be_is_one_sentence_with_the_way_out(call, sentence, tmp_path, monkeypatch):
+def test_what_cannot_be_used_is_one_sentence_with_the_way_out(call, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as raised:
         call()
-    assert sentence in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 300
+    assert sentence in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 320
     assert not list(tmp_path.iterdir())
 
 

@@ -164,9 +164,15 @@ def test_hyphens_are_told_from_underscores():
 def test_every_configuration_that_ships_can_be_read():
     assert {"tiny", "quickstart"} <= shipped_configurations("practice").keys()
     for name, path in shipped_configurations("practice").items():
-        settings = parse_practice(find_configuration("practice", name), [])
+        tasks = ["--tasks.path=mine.jsonl"] if name == "default" else []
+        settings = parse_practice(find_configuration("practice", name), tasks)
         assert path.stem == name and settings.steps > 0
         assert to_plain_values(settings)["model"] == settings.model
+
+
+def test_the_default_configuration_needs_tasks():
+    with pytest.raises(UserError, match="a task source needs exactly one of path, family, dataset and function, got none"):
+        parse_practice(find_configuration("practice", "default"), [])
 
 
 def test_configurations_are_found_by_name_and_by_path(tmp_path):
