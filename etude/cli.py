@@ -1,11 +1,14 @@
 """The `etude` command: parses arguments and prints results, nothing else."""
 
+import itertools
 import json
 import logging
 import os
+import re
+import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,11 @@ USAGE = f"""etude: language models get better by practising
   etude models [list | fetch NAME | convert MODEL FOLDER]
   etude models interpolate START END --factor A --out DIR
 
-  etude COMMAND --help                            list all settings of a command
+  etude recipes [show NAME]                       list the recipes that ship, or print one
+  etude init FOLDER                               write a recipe, tasks and a verifier of your own to start from
+  etude completion bash|zsh|fish                  print a script that completes commands and settings in a shell
+
+  etude COMMAND --help [SECTION|all]              list the common settings of a command, those of a section, or all
 
 {EVERYWHERE}"""
 
@@ -85,19 +92,22 @@ def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
 
 
 def _practice(arguments: list[str], is_quiet: bool) -> None:
-    from etude.settings.configuration import find_configuration, shipped_configurations
-    from etude.training.parse import parse_practice
+    from etude.settings.configuration import changes_from, find_configuration, shipped_configurations
+    from etude.training.parse import COMMON, SHORT, parse_practice
     from etude.training.settings import PracticeSettings
 
     names, options = ", ".join(shipped_configurations("practice")), ("run", "data", "json", "force", "track", "resume", "dry_run")
     if _wants_help(arguments):
-        head = f"etude practice NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
-        return _help(f"{head}\n\n{options_help(*options)}", PracticeSettings)
+        head = f"etude practice NAME_OR_YAML [--key value ...]\n\nrecipes (etude recipes): {names}\n\n{options_help(*options)}"
+        here = _own_values(arguments, "practice", parse_practice)
+        return _help(head, PracticeSettings, arguments, COMMON, SHORT, here)
     common, rest = take_options(arguments, *options)
     path = find_configuration("practice", _first(rest, f"practice needs a configuration: a YAML file or one of {names}"))
     settings = parse_practice(path, rest[1:])
     check_available(settings.model, settings.tasks.dataset)
     if common.dry_run:
+        if changed := changes_from(_own_values(rest, "practice", parse_practice), to_plain_values(settings)):
+            print(f"# changed from {path.stem}: {changed}")
         return _dry_run(settings, to_plain_values(settings), path.stem, common.data)
     from etude.console.tracking import TrackingReporter
     from etude.recipes.practice import practice_named
@@ -116,13 +126,13 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
 
 
 def _adapt(arguments: list[str], is_quiet: bool) -> None:
-    from etude.recipes.adapt_settings import AdaptSettings, parse_adapt
+    from etude.recipes.adapt_settings import COMMON, AdaptSettings, parse_adapt
     from etude.settings.configuration import find_configuration, shipped_configurations, to_plain_values
 
     names, options = ", ".join(shipped_configurations("adapt")), ("run", "data", "json", "force", "resume", "dry_run")
     if _wants_help(arguments):
-        head = f"etude adapt NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
-        return _help(f"{head}\n\n{options_help(*options)}", AdaptSettings)
+        head = f"etude adapt NAME_OR_YAML [--key value ...]\n\nrecipes (etude recipes): {names}\n\n{options_help(*options)}"
+        return _help(head, AdaptSettings, arguments, COMMON, {}, _own_values(arguments, "adapt", parse_adapt))
     common, rest = take_options(arguments, *options)
     path = find_configuration("adapt", _first(rest, f"adapt needs a configuration: a YAML file or one of {names}"))
     run = common.run or Path("runs") / path.stem
@@ -142,6 +152,19 @@ def _adapt(arguments: list[str], is_quiet: bool) -> None:
     _write_json(common, result)
 
 
+def _own_values(arguments: Sequence[str], command: str, parse: Callable[[Path, Sequence[str]], Any]) -> dict[str, Any]:
+    """Return the values of the recipe that a command's help is asked for, by dotted name; {} if it names none."""
+    from etude.settings.configuration import find_configuration, flatten
+
+    if arguments[0].startswith("-"):
+        return {}
+    path = find_configuration(command, arguments[0])
+    try:
+        return flatten(to_plain_values(parse(path, [])))
+    except UserError:  # a recipe that needs more settings, such as tasks
+        return {}
+
+
 @contextmanager
 def _resumable(run: Path) -> Iterator[None]:
     """Add to a Ctrl-C how to resume the run, if its folder exists."""
@@ -154,7 +177,7 @@ def _resumable(run: Path) -> Iterator[None]:
 
 
 def _evaluate(arguments: list[str], is_quiet: bool) -> None:
-    from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
+    from etude.recipes.evaluate_settings import COMMON, OWN_SHORT, EvaluateSettings, parse_evaluate
 
     options = ("data", "json", "force")
     suite, arguments = take_option(arguments, "--suite")
@@ -162,7 +185,7 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
         return _evaluate_suite(suite, arguments, *options)
     if _wants_help(arguments):
         head = "etude evaluate MODEL [--key value ...]\netude evaluate MODEL --suite NAME_OR_YAML [--key value ...]"
-        return _help(f"{head}\n\n{options_help(*options)}", EvaluateSettings)
+        return _help(f"{head}\n\n{options_help(*options)}", EvaluateSettings, arguments, COMMON, OWN_SHORT)
     common, rest = take_options(arguments, *options)
     model, rest = _model(rest, "evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     if any(word.partition("=")[0] == "--tasks" for word in rest):
@@ -184,7 +207,8 @@ def _evaluate_suite(name: str, arguments: list[str], *options: str) -> None:
     options = (*options, "page") if suite.has_page else options
     if _wants_help(arguments):
         page = {"page": "--page FILE    write an HTML page of the tokens that the policy keeps or reads"}
-        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}", suite.settings)
+        head = f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}"
+        return _help(head, suite.settings, arguments)
     common, rest = take_options(arguments, *options)
     if common.page:
         check_output("--page", common.page, is_page, force=common.force)
@@ -194,13 +218,13 @@ def _evaluate_suite(name: str, arguments: list[str], *options: str) -> None:
 
 
 def _generate(arguments: list[str], is_quiet: bool) -> None:
-    from etude.recipes.generate_settings import GenerateSettings, parse_generate, prompts_from
+    from etude.recipes.generate_settings import COMMON, SHORT, GenerateSettings, parse_generate, prompts_from
 
     options = ("json", "page", "force")
     if _wants_help(arguments):
         head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
         page = {"page": "--page FILE    write an HTML page of a --method's answers, with samples and agreement on each token"}
-        return _help(f"{head}\n\n{options_help(*options, more=page)}", GenerateSettings)
+        return _help(f"{head}\n\n{options_help(*options, more=page)}", GenerateSettings, arguments, COMMON, SHORT)
     common, rest = take_options(arguments, *options)
     model, rest = _model(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_generate(model, rest)
@@ -304,6 +328,83 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
             raise UserError("models takes: list, fetch NAME, convert MODEL FOLDER, or interpolate START END --factor A --out DIR")
 
 
+def _recipes(arguments: list[str], is_quiet: bool) -> None:
+    from etude.settings.configuration import command_of, shipped
+
+    usage = "etude recipes [show NAME]"
+    if _wants_help(arguments):
+        return print(f"{usage}\n\nList the recipes that ship, with their commands; show prints one, to be copied and changed.")
+    known = {path.stem: path for path in shipped()}
+    match arguments:
+        case [] | ["list"]:
+            for name, path in known.items():
+                command = str(command_of(path))
+                print(f"{command if command in COMMANDS else 'evaluate':<10}{name:<18}{_about(path)}")
+        case ["show", name]:
+            if name not in known:
+                raise unknown("recipe", name, known)
+            print(known[name].read_text(encoding="utf8"), end="")
+        case _:
+            raise UserError(f"recipes takes nothing, or show NAME: {usage}")
+
+
+def _about(path: Path) -> str:
+    """Return the first sentence of a recipe's comment, without what it begins with."""
+    lines = path.read_text(encoding="utf8").splitlines()
+    comment = " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"(?<=[.?!])\s", comment)[0]
+
+
+def _init(arguments: list[str], is_quiet: bool) -> None:
+    usage = "etude init FOLDER"
+    if _wants_help(arguments):
+        return print(
+            f"{usage}\n\nWrite a commented recipe, tasks and a verifier to change, one command from a run. Nothing is overwritten."
+        )
+    refuse_options(arguments, usage)
+    if len(arguments) != 1:
+        raise UserError(f"init needs one folder: {usage}")
+    from etude.recipes.init import write_practice
+
+    for file in write_practice(Path(arguments[0])):
+        print(file)
+    if not is_quiet:
+        print(f"now: cd {shlex.quote(arguments[0])} && etude practice recipe.yaml", file=sys.stderr)
+
+
+def _completion(arguments: list[str], is_quiet: bool) -> None:
+    from etude.console.completion import SHELLS, completion
+    from etude.recipes.adapt_settings import AdaptSettings
+    from etude.recipes.evaluate_settings import OWN_SHORT, EvaluateSettings
+    from etude.recipes.generate_settings import SHORT as GENERATE
+    from etude.recipes.generate_settings import GenerateSettings
+    from etude.settings.configuration import settings_of, shipped_configurations
+    from etude.training.parse import SHORT
+    from etude.training.settings import PracticeSettings
+
+    usage = f"etude completion {'|'.join(SHELLS)}"
+    if _wants_help(arguments):
+        return print(f'{usage}\n\nPrint a script that completes commands, recipes and settings: eval "$(etude completion bash)".')
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise UserError(f"completion needs the name of a shell: {usage}")
+    shared = ("--run", "--data", "--json", "--force", "--quiet", "--verbose")
+
+    def options(kind: type[Any], short: Mapping[str, str], *more: str) -> list[str]:
+        return [*shared, *more, *(f"--{name.removeprefix('callbacks.')}" for name in [*short, *settings_of(kind)])]
+
+    found: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+        "practice": ([*shipped_configurations("practice")], options(PracticeSettings, SHORT, "--resume", "--dry-run", "--track")),
+        "adapt": ([*shipped_configurations("adapt")], options(AdaptSettings, {}, "--resume", "--dry-run")),
+        "evaluate": ([], options(EvaluateSettings, OWN_SHORT, "--suite")),
+        "generate": ([], options(GenerateSettings, GENERATE, "--page")),
+        "report": ([], ["--out", "--pack", "--force"]),
+        "models": (["list", "fetch", "convert", "interpolate"], ["--factor", "--groups", "--out"]),
+        "recipes": (["list", "show"], []),
+        "completion": (SHELLS, []),
+    }
+    print(completion(arguments[0], found | {name: ([], []) for name in COMMANDS if name not in found}), end="")
+
+
 def _interpolate(arguments: list[str]) -> Path:
     factor, rest = take_option(arguments, "--factor")
     out, rest = take_option(rest, "--out")
@@ -331,6 +432,9 @@ COMMANDS: dict[str, Callable[[list[str], bool], None]] = {
     "generate": _generate,
     "report": _report,
     "models": _models,
+    "recipes": _recipes,
+    "init": _init,
+    "completion": _completion,
 }
 
 
@@ -387,10 +491,32 @@ def _wants_help(arguments: Sequence[str]) -> bool:
     return "-h" in arguments or "--help" in arguments
 
 
-def _help(head: str, kind: type[Any]) -> None:
-    from etude.settings.help import help_of
+def _help(
+    head: str,
+    kind: type[Any],
+    arguments: Sequence[str],
+    common: Sequence[str] = (),
+    short: Mapping[str, str] | None = None,
+    here: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the help of a command: the `common` settings, or those of the section that stands after --help, or `all`.
 
-    print(head + "\n" + help_of(kind))
+    `short` has short names of settings, `here` the values of a recipe.
+    """
+    from etude.settings.help import help_of, short_help, topic_help
+
+    topic = _topic(arguments)
+    if topic and topic != "all":
+        print(topic_help(kind, topic, short or {}, here or {}), end="")
+    else:
+        print(head + "\n" + (short_help(kind, common, short or {}, here or {}) if common and topic != "all" else help_of(kind)))
+
+
+def _topic(arguments: Sequence[str]) -> str:
+    """Return the word after --help; "" if there is none."""
+    places = [place for place, word in enumerate(arguments) if word in ("-h", "--help")]
+    after = arguments[places[0] + 1 :] if places else []
+    return after[0] if after else ""
 
 
 def _write_json(common: Options, value: Any) -> None:

@@ -174,6 +174,77 @@ def test_the_help_of_a_command_teaches_its_settings(command, setting, capsys):
     assert "default: " in text and "CONFIG" not in text and "ITEM,..." not in text
 
 
+def test_help_is_short_and_goes_deeper_where_it_is_asked_to(capsys):
+    def told(words):
+        assert main(words.split()) == 0
+        return capsys.readouterr().out
+
+    short, whole = told("practice --help"), told("practice --help all")
+    assert short.count("\n") < 200 < 1000 < whole.count("\n")
+    assert "here: 40" in told("practice tiny --help") and "here:" not in short
+    assert told("practice tiny --help learn").startswith("Settings of learning from scored attempts")
+    assert "--temperature" in told("generate --help") and "--num_samples" in told("evaluate --help num_samples")
+    assert "--suite" in told("evaluate --help") and "--study.tokens" in told("adapt python --help")
+    assert main(["practice", "--help", "lern"]) == 2
+    assert "did you mean 'learn'" in capsys.readouterr().err
+
+
+def test_recipes_are_listed_and_shown(capsys):
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines} >= {"quickstart", "tiny", "python", "retention", "long", "domain"}
+    assert {line.split()[0] for line in lines} == {"practice", "adapt", "evaluate"}
+    assert main(["recipes", "show", "tiny"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"] == "tiny-random"
+    assert main(["recipes", "show", "tinny"]) == 2
+    assert capsys.readouterr().err.startswith("etude: unknown recipe 'tinny': did you mean 'tiny'?")
+
+
+def test_a_practice_of_ones_own_begins_with_one_command(capsys, here, monkeypatch):
+    assert main(["init", "mine"]) == 0
+    files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [file.name for file in files] == ["recipe.yaml", "verifier.py", "tasks.jsonl", "evaluation.jsonl"]
+    tasks, held_out = ({json.loads(line)["question"] for line in file.read_text().splitlines()} for file in files[2:])
+    assert len(tasks) == 128 and len(held_out) == 32 and not tasks & held_out
+    before = files[1].read_text()
+    assert main(["init", "mine"]) == 2 and "exists already" in capsys.readouterr().err and files[1].read_text() == before
+    monkeypatch.chdir("mine")
+    less = [
+        "--model",
+        "tiny-random",
+        "--steps",
+        "1",
+        "--tasks_per_step",
+        "2",
+        "--num_samples",
+        "2",
+        "--evaluation.n",
+        "4",
+        "--evaluation.pass_n",
+        "0",
+    ]
+    assert main(["practice", "recipe.yaml", *less, "--retention.probe", "false"]) == 0
+    assert json.loads(Path("runs/recipe/result.json").read_text())["evaluation"][0]["mean_reward"] is not None
+
+
+def test_a_shell_completes_commands_recipes_and_settings(here):
+    for command, expected in {
+        "COMP_WORDS=(etude pra); COMP_CWORD=1": {"practice"},
+        "COMP_WORDS=(etude practice quick); COMP_CWORD=2": {"quickstart"},
+        "COMP_WORDS=(etude practice quickstart --gate.ev); COMP_CWORD=3": {"--gate.every"},
+        "COMP_WORDS=(etude generate m --temp); COMP_CWORD=3": {"--temperature"},
+    }.items():
+        script = f'eval "$({sys.executable} -m etude completion bash)"; {command}; _etude; echo "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+        assert set(done.stdout.split()) == expected and not done.stderr
+
+
+def test_a_dry_run_begins_with_what_differs_from_the_recipe(capsys):
+    assert main(["practice", "tiny", "--dry-run", "--steps", "3", "--token_budget.tokens", "2000"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("# changed from tiny: steps 3 (40), ") and "token_budget.tokens 2000 (null)" in first
+
+
 def test_a_run_tells_of_settings_without_effect_as_its_dry_run_did_and_is_reported_and_its_result_copied(capsys, here):
     given = ["--kv_cache.keep_ratio", "0.5", "--learn.pass_k", "3"]
     assert main(["practice", "tiny", "--dry-run", *given]) == 0

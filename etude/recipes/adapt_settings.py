@@ -128,6 +128,14 @@ class Study:
         return [first, last] if self.order == "knowledge_then_tasks" else [last, first]
 
 
+COMMON = (
+    *("model", "corpus.path", "domain.path", "general.path", "tasks.path", "seed", "study.tokens", "study.order", "study.tasks_share"),
+    *("study.replay_share", "study.optimizer.learning_rate", "study.tokens_per_step", "study.window_tokens", "lora.rank", "save_steps"),
+    "machine.device",
+)
+"""The settings that help shows first."""
+
+
 @dataclass(frozen=True)
 class AdaptSettings:
     """Settings of an adaptation: model, text, solved tasks, stages, and the suite."""

@@ -20,6 +20,12 @@ from etude.training.generation_config import checked_generation_config, find_gen
 from etude.training.parse import parse_practice
 
 THOUGHT = {f"thought.{each.name}": f"evaluation.thought.{each.name}" for each in fields(Thoughts)}
+COMMON = (
+    *("recipe", "evaluation.path", "evaluation.n", "evaluation.pass_n", "evaluation.num_samples", "verifier", "columns", "system"),
+    *("instruction", "max_new_tokens", "sampling.temperature", "decoding.method", "decoding.k", "search.method"),
+    *("kv_cache.policy", "kv_cache.keep_ratio", "seed", "machine.device", "machine.dtype"),
+)
+"""The settings that help shows first."""
 OWN_SHORT = SHORT | THOUGHT | {"num_samples": "evaluation.num_samples"}
 """Short options of the command line, such as `--thought.budgets`."""
 

@@ -18,6 +18,13 @@ from etude.tasks.files import read_json
 from etude.tasks.task import text_problem
 from etude.training.generation_config import checked_generation_config, find_generation_config
 
+COMMON = (
+    *("prompt", "file", "system", "instruction", "num_samples", "max_new_tokens", "sampling.temperature", "sampling.top_p", "stop"),
+    *("decoding.method", "decoding.k", "search.method", "thought.budget_tokens", "kv_cache.policy", "kv_cache.keep_ratio", "seed"),
+    *("machine.device", "machine.dtype"),
+)
+"""The settings that help shows first."""
+
 
 @dataclass(frozen=True)
 class GenerateSettings:

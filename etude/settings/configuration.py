@@ -41,7 +41,12 @@ _SHIPPED = Path(__file__).parents[1] / "configs"
 @functools.cache
 def shipped_configurations(command: str) -> Mapping[str, Path]:
     """Return the shipped configurations of a command, by name; read once."""
-    return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if command_of(path) == command}
+    return {path.stem: path for path in shipped() if command_of(path) == command}
+
+
+def shipped() -> list[Path]:
+    """Return the files of all shipped configurations, by their commands."""
+    return sorted(_SHIPPED.glob("*.yaml"), key=lambda path: (str(command_of(path)), path.stem))
 
 
 def find_configuration(command: str, name: str) -> Path:
@@ -198,6 +203,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
+
+
+def changes_from(before: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Describe which values differ from a recipe's, given by dotted name: `steps 5 (30), seed 1 (0)`; "" if none does."""
+    now = flatten(values)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)] if before else []
+    return ", ".join(f"{name.removeprefix('callbacks.')} {_argument(now.get(name))} ({_argument(before.get(name))})" for name in names)
 
 
 def _parse_overrides(overrides: Sequence[str], kind: type[Any], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:

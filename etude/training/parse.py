@@ -30,6 +30,14 @@ SHORT = {
     "temperature": "rollout.sampling.temperature",
 }
 """Short options of the command line, such as `--search mcts`."""
+COMMON = (
+    *("model", "tasks.path", "tasks.family", "tasks.verifier", "evaluation.path", "evaluation.n", "system", "n", "steps", "seed"),
+    *("rollout.tasks_per_step", "rollout.num_samples", "rollout.max_new_tokens", "rollout.sampling.temperature", "rollout.search.method"),
+    *("reward", "learn.method", "learn.advantage", "learn.loss", "learn.optimizer.learning_rate", "learn.lora.rank"),
+    *("warm_start.path", "warm_start.steps", "callbacks.kl_penalty.kl_coef", "callbacks.gate", "kv_cache.policy", "kv_cache.keep_ratio"),
+    *("save_steps", "machine.device"),
+)
+"""The settings that help shows first."""
 
 
 def callbacks_of(settings: PracticeSettings) -> list[Callback]:
