@@ -29,6 +29,7 @@ USAGE = f"""etude: language models get better by practising
   etude evaluate MODEL --suite NAME_OR_YAML       measure it on a suite: retention (general knowledge and skills), domain, latent-knowledge
                                                   (knowledge missing in answers), long (long contexts with a KV cache policy)
   etude generate MODEL [--key value ...]          answer prompts
+  etude serve MODEL [--key value ...]             serve a model like OpenAI's interface
   etude report RUN [RUN ...] [--out FILE]         write an HTML report of one or several runs
   etude report RUN --pack FILE.zip                pack a run for sharing, without weights, local paths and access tokens
   etude models [list | fetch NAME | convert MODEL FOLDER]
@@ -262,6 +263,24 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
     _write_json(common, rows)
 
 
+def _serve(arguments: list[str], is_quiet: bool) -> None:
+    from etude.serve.settings import COMMON, ServeSettings
+    from etude.settings.configuration import parse
+
+    if _wants_help(arguments):
+        head = f"etude serve MODEL [--key value ...]\n\nAnswer requests of OpenAI's interface, by default of this machine.\n\n{EVERYWHERE}"
+        return _help(head, ServeSettings, arguments, COMMON)
+    model, rest = _model(arguments, "serve needs a model: a bundled name, a folder, a .gguf file or a hub id")
+    settings = parse(ServeSettings, None, rest)
+    check_available(model)
+    try:
+        from etude.recipes.serve import serve
+    except ModuleNotFoundError as error:
+        raise UserError(f"serve needs the package {error.name}: pip install 'etude[serve]'") from None
+
+    serve(model, settings, print)
+
+
 def _report(arguments: list[str], is_quiet: bool) -> None:
     usage = "etude report RUN [RUN ...] [--out FILE] [--force], or etude report RUN --pack FILE.zip [--force]"
     if _wants_help(arguments) or not arguments:
@@ -430,6 +449,7 @@ COMMANDS: dict[str, Callable[[list[str], bool], None]] = {
     "practice": _practice,
     "evaluate": _evaluate,
     "generate": _generate,
+    "serve": _serve,
     "report": _report,
     "models": _models,
     "recipes": _recipes,

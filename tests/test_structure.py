@@ -59,8 +59,9 @@ ROOMS = {
     "training": "callbacks console decoding device engine evaluation kv_cache learn llm_client models rewards rollouts settings suites "
     "tasks",
     "cards": "evaluation models tasks training",
+    "serve": "decoding device engine kv_cache rollouts suites tasks",
     "recipes": "cards console decoding device engine evaluation knowledge kv_cache learn llm_client models rewards rollouts "
-    "settings suites tasks training",
+    "serve settings suites tasks training",
 }
 """Each room with the rooms that it knows; rooms stand behind those that they know."""
 BOTH_WAYS = [{"callbacks", "training"}]

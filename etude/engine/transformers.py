@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from etude.engine.blocks import BlockContext, BlockPrompts, length_of
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, JointCompletion, Prefix, Stop
+from etude.engine.continuous import ContinuousBatch
 from etude.engine.copied import CopiedContext
 from etude.engine.decoding import AdmittedPrompts, DecodingBatch, Refill
 from etude.engine.forward import check_copies, find_forward
@@ -237,6 +238,14 @@ class TransformersEngine:
         """Free the cache of these prefixes; the last prefix of a batch frees the batch."""
         for prefix in prefixes:
             prefix.cached = None
+
+    def continuous(self, *, most_rows: int, most_new_tokens: int) -> ContinuousBatch | None:
+        """Return an empty batch that requests join and leave at any token; None where prompts can't join (`etude.engine.blocks`)."""
+        self._check_loaded()
+        if self._shared is None or self._shared.prompts is not BlockPrompts:
+            return None
+        sizes = {"most_rows": most_rows, "most_new_tokens": most_new_tokens}
+        return ContinuousBatch(self._shared, self._decode, self.end_tokens, **sizes)
 
     # ------------------------------------------------------------------ completions of prompts
 

@@ -1,0 +1,59 @@
+"""Serve: answer requests of OpenAI's interface with a model, until it is told to stop."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from etude.device.limits import within_limits
+from etude.device.machine import resolve_device
+from etude.engine.build import continuous_batch, engine_at
+from etude.errors import UserError
+from etude.models.load import load_model
+from etude.recipes.generate_settings import parse_generate
+from etude.serve.answers import Model
+from etude.serve.app import build_app
+from etude.serve.scheduler import Scheduler
+from etude.serve.settings import ServeSettings
+
+_GRACE_SECONDS = 5
+"""Time for open replies to end after a signal."""
+
+
+def app_of(model: str, settings: ServeSettings) -> FastAPI:
+    """Load a model and return its application. The system message and instruction of the model's folder are its own in conversations."""
+    own = parse_generate(model, [])
+    place = resolve_device(settings.machine)
+    loaded, tokenizer = load_model(model, device=place.device)
+    engine = engine_at(place, loaded, tokenizer, settings.machine)
+    batch = continuous_batch(engine, most_rows=settings.max_rows, most_new_tokens=min(settings.max_new_tokens, engine.positions))
+    scheduler = Scheduler(engine, batch, max_waiting=settings.max_waiting)
+    name = settings.name or Path(model).name
+    return build_app(Model(name, loaded, tokenizer, engine, place, scheduler), settings, own.system, own.instruction)
+
+
+def serve(model: str, settings: ServeSettings, say: Callable[[str], None]) -> None:
+    """Serve a model until SIGINT or SIGTERM; `say` is told the address. Raises UserError if the address is taken."""
+    settings.api_key  # noqa: B018  # a missing key is told before the model is loaded
+    listener = _listen(settings)
+    with listener, within_limits(settings.machine):
+        app = app_of(model, settings)
+        host, port = listener.getsockname()[:2]
+        say(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1 serves {settings.name or Path(model).name}")
+        quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _GRACE_SECONDS}
+        uvicorn.Server(uvicorn.Config(app, lifespan="on", **quiet)).run(sockets=[listener])
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    """Open the port. Raises UserError if that is impossible."""
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise UserError(f"can't listen on {settings.host}, port {settings.port}: {error.strerror}: choose another --port") from None
+    return listener
