@@ -1,5 +1,6 @@
 """Serve: answer requests of OpenAI's interface with a model, until it is told to stop."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,22 @@ from etude.serve.scheduler import Scheduler
 from etude.serve.settings import ServeSettings
 
 _GRACE_SECONDS = 5
-"""Time for open replies to end after a signal."""
+"""Time for running answers to end after a signal."""
 
 
-def app_of(model: str, settings: ServeSettings) -> FastAPI:
+class _Server(uvicorn.Server):
+    """Ends what is decoded before connections: clients get their answers, or an error, and no torn reply."""
+
+    def __init__(self, config: uvicorn.Config, scheduler: Scheduler) -> None:
+        super().__init__(config)
+        self._scheduler = scheduler
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.to_thread(self._scheduler.close, _GRACE_SECONDS)
+        await super().shutdown(sockets)
+
+
+def load(model: str, settings: ServeSettings) -> tuple[FastAPI, Scheduler]:
     """Load a model and return its application. The system message and instruction of the model's folder are its own in conversations."""
     own = parse_generate(model, [])
     place = resolve_device(settings.machine)
@@ -32,7 +45,7 @@ def app_of(model: str, settings: ServeSettings) -> FastAPI:
     batch = continuous_batch(engine, most_rows=settings.max_rows, most_new_tokens=min(settings.max_new_tokens, engine.positions))
     scheduler = Scheduler(engine, batch, max_waiting=settings.max_waiting)
     name = settings.name or Path(model).name
-    return build_app(Model(name, loaded, tokenizer, engine, place, scheduler), settings, own.system, own.instruction)
+    return build_app(Model(name, loaded, tokenizer, engine, place, scheduler), settings, own.system, own.instruction), scheduler
 
 
 def serve(model: str, settings: ServeSettings, say: Callable[[str], None]) -> None:
@@ -40,11 +53,11 @@ def serve(model: str, settings: ServeSettings, say: Callable[[str], None]) -> No
     settings.api_key  # noqa: B018  # a missing key is told before the model is loaded
     listener = _listen(settings)
     with listener, within_limits(settings.machine):
-        app = app_of(model, settings)
+        app, scheduler = load(model, settings)
         host, port = listener.getsockname()[:2]
         say(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1 serves {settings.name or Path(model).name}")
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _GRACE_SECONDS}
-        uvicorn.Server(uvicorn.Config(app, lifespan="on", **quiet)).run(sockets=[listener])
+        _Server(uvicorn.Config(app, lifespan="off", **quiet), scheduler).run(sockets=[listener])
 
 
 def _listen(settings: ServeSettings) -> socket.socket:

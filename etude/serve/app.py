@@ -365,8 +365,11 @@ def _streamed(
             if body.stream_options and body.stream_options.include_usage:
                 yield _event(head | {"choices": [], "usage": usage})
             yield "data: [DONE]\n\n"
-        except (Closed, Refused) as error:
-            yield _event(Refused(str(error), status=503).to_json())
+        except Exception as error:  # the status is sent already: the error is an event
+            is_ours = isinstance(error, Closed | Refused)
+            yield _event(Refused(str(error) if is_ours else f"the server failed: {type(error).__name__}", status=503).to_json())
+            if not is_ours:
+                log.error("a stream failed", exc_info=error)
         finally:
             for _, request in begun:
                 request.is_cancelled = True

@@ -4,6 +4,7 @@ Requests wait in order. A job (a method of decoding, a cache policy, the log-pro
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,7 +31,7 @@ class Scheduler:
         self._waiting: deque[Request] = deque()
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
-        self._is_closed = False
+        self._is_closing = self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -63,15 +64,20 @@ class Scheduler:
             self._changed.notify()
         return future
 
-    def close(self) -> None:
-        """End all requests and the thread, after the token or the job that it is at."""
+    def close(self, grace_seconds: float = 0.0) -> None:
+        """Take no more requests, wait for the others as long as `grace_seconds`, then end them and the thread."""
+        with self._changed:
+            self._is_closing = True
+        deadline = time.monotonic() + grace_seconds
+        while (self.running or self.waiting) and time.monotonic() < deadline:
+            time.sleep(0.05)
         with self._changed:
             self._is_closed = True
             self._changed.notify()
         self._thread.join()
 
     def _check_room(self) -> None:
-        if self._is_closed:
+        if self._is_closing:
             raise Refused("the server is shutting down", status=503)
         if self.waiting >= self.max_waiting:
             raise Refused(f"{self.max_waiting} requests wait already: try again later", status=429)
@@ -135,7 +141,10 @@ class Scheduler:
         for request in self._waiting:
             request.receiver.fail(closed)
         for _, future in self._jobs:
-            future.set_exception(closed)
+            if future.set_running_or_notify_cancel():
+                future.set_exception(closed)
+        self._waiting.clear()
+        self._jobs.clear()
         if self.batch is not None:
             self.batch.fail(closed)
 

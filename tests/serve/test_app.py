@@ -1,6 +1,10 @@
 """The server as the openai client uses it."""
 
 import concurrent.futures
+import signal
+import socket
+import subprocess
+import sys
 import time
 
 import openai
@@ -9,11 +13,21 @@ import requests
 import torch
 from served import NEEDS_KERNELS, serving
 
+from etude.cli import main
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.rollouts.prompts import render_prompt
 from etude.serve.settings import ServeSettings
 from etude.tasks.task import Task
+
+
+def is_idle(scheduler):
+    """Return whether nothing runs or waits, at last: a reply may come before its rows are removed."""
+    deadline = time.monotonic() + 5
+    while (scheduler.running or scheduler.waiting) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return scheduler.running == scheduler.waiting == 0
+
 
 ASKED = [{"role": "user", "content": "What is a lamp?"}]
 
@@ -185,7 +199,7 @@ def test_many_clients_get_what_each_gets_alone_and_nothing_is_left(client):
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         together = list(pool.map(ask, range(60)))
     assert together == [ask(number) for number in range(60)]
-    assert client.served.scheduler.running == client.served.scheduler.waiting == 0
+    assert is_idle(client.served.scheduler)
 
 
 @NEEDS_KERNELS
@@ -199,10 +213,7 @@ def test_a_client_that_leaves_ends_its_decoding(model_of, chat_tokenizer):
         for _ in range(2):
             with pytest.raises(openai.APITimeoutError):
                 client.with_options(timeout=0.3).completions.create(model="mine", prompt="a", max_tokens=200, seed=0, temperature=5.0)
-        deadline = time.monotonic() + 5
-        while client.served.scheduler.running and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert client.served.scheduler.running == 0
+        assert is_idle(client.served.scheduler)
 
 
 def test_too_many_requests_are_told_to_come_back(model_of, chat_tokenizer):
@@ -241,3 +252,44 @@ def test_a_model_whose_batches_cannot_be_joined_is_served_one_request_at_a_time(
 def test_other_machines_need_a_key():
     with pytest.raises(Exception, match=r"host 0\.0\.0\.0 is reached from other machines: set api_key_env"):
         ServeSettings(host="0.0.0.0")
+
+
+def test_a_signal_ends_the_server_after_its_answers_and_tells_what_it_cuts_off(tmp_path):
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    server = subprocess.Popen([sys.executable, "-m", "etude", "serve", "tiny-random", "--port", "0", "--max_new_tokens", "32"], **how)
+    address = server.stdout.readline().split()[0]
+    client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+    stream = client.completions.create(model="tiny-random", prompt="a", max_tokens=32, seed=0, stream=True)
+    first = next(iter(stream))
+    server.send_signal(signal.SIGTERM)
+    last = [first, *stream][-1]
+    assert last.choices[0].finish_reason in ("stop", "length")
+    out, err = server.communicate(timeout=30)
+    assert server.returncode == 143 and err == "etude: stopped by SIGTERM\n" and out == ""
+
+
+def test_what_runs_too_long_after_the_end_is_told_that_it_ends(model_of, chat_tokenizer):
+    with serving(model_of("qwen3"), chat_tokenizer, ServeSettings(max_new_tokens=200)) as client:
+        slow = client.served.scheduler.batch.step
+        client.served.scheduler.batch.step = lambda: (time.sleep(0.05), slow())[1]
+        stream = client.completions.create(model="mine", prompt="a", max_tokens=200, seed=0, stream=True, temperature=5.0)
+        chunks = iter(stream)
+        next(chunks)
+        client.served.scheduler.close(0.2)
+        with pytest.raises(openai.APIError, match="the server is shutting down"):
+            list(chunks)
+        with pytest.raises(openai.InternalServerError, match="the server is shutting down"):
+            client.completions.create(model="mine", prompt="a", max_tokens=1)
+
+
+def test_a_taken_port_and_a_missing_key_are_one_sentence(tmp_path, monkeypatch, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", "tiny-random", "--port", str(port)]) == 2
+    assert f"can't listen on 127.0.0.1, port {port}: Address already in use" in capsys.readouterr().err
+    assert main(["serve", "tiny-random", "--host", "0.0.0.0"]) == 2
+    assert "set api_key_env" in capsys.readouterr().err
+    assert main(["serve", "tiny-random", "--api_key_env", "NO_SUCH_KEY"]) == 2
+    assert "the environment variable NO_SUCH_KEY is not set" in capsys.readouterr().err
