@@ -10,14 +10,16 @@
 | `choice` | the same choice, by letter or text | one choice |
 | `math` | the same expression (math-verify, `etude.tasks.expressions`) | an expression |
 | `instructions` | follows all rules (`etude.tasks.instructions`); else a share of them | any |
+| `code` | code that passes all tests of the task (`etude.tasks.code`); else the share that it passes | Python code |
 | `reasoning_gym` | a full score from the source's own scorer (`etude.tasks.family_scores`) | the gold answer's |
 
-Scores are 1 or 0, except those of `words` and `instructions`, which may be between; an answer is right at 1 (`tasks.right_at` lowers it).
-Your own verifier may give any finite number (`etude.tasks.functions`).
+Scores are 1 or 0, except those of `words`, `instructions` and `code`, which may be between; an answer is right at 1 (`tasks.right_at`
+lowers it). Your own verifier may give any finite number (`etude.tasks.functions`).
 
 `parts["parsable"]` is 1.0 if an answer of the expected form was found: it distinguishes wrong answers from missing ones. `exact`,
 `numeric`, `calculator`, `words`, `aliases` and `choice` take microseconds, read at most 20,000 characters in linear time, never raise.
 `math` and `reasoning_gym` run third-party code, which may hang or raise: `etude.rewards.verifier_reward` runs it in a process to be killed.
+`code` runs the answer itself, in processes of its own.
 """
 
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from etude.errors import check_known, unknown
 from etude.tasks.aliases import aliases_of, find_alias, plain_words
 from etude.tasks.answers import answer_form, final_answer, has_form_of, last_characters, normalise, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
+from etude.tasks.code import code
 from etude.tasks.equations import find_wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
@@ -177,6 +180,7 @@ VERIFIERS: dict[str, Callable[[str, Task], Reward]] = {
     "choice": choice,
     "math": math,
     "instructions": instructions,
+    "code": code,
     "reasoning_gym": reasoning_gym,
 }
 

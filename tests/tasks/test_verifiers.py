@@ -306,6 +306,8 @@ def test_no_verifier_raises_on_arbitrary_text(verifier):
     if verifier == "instructions":
         rules = [{"kind": kind, "arguments": rule.sample(draw)} for kind, rule in RULES.items()]
         task = Task("question", None, verifier, metadata={"subject": "question", "rules": rules})
+    if verifier == "code":
+        task = Task("question", None, "code", metadata={"tests": ["assert answer == 12"]})
     for _ in range(300 if verifier in CHEAP else 40):
         text = "".join(draw.choice(parts) for _ in range(draw.randrange(30)))
         result = VERIFIERS[verifier](text, task)
