@@ -99,8 +99,9 @@ class Callback:
     unit_rewards: ClassVar[str] = ""
     """Why it needs rewards in [0, 1]; empty: any finite number will do."""
 
-    def __init__(self, settings: Any) -> None:
-        self.settings = settings
+    def __init__(self, settings: Any = None) -> None:
+        """Take the settings; without them those of the defaults, if the class has settings."""
+        self.settings = self.Settings() if settings is None and hasattr(self, "Settings") else settings
 
     @property
     def every(self) -> int:
