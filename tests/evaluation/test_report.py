@@ -380,29 +380,87 @@ def chart_labels(page: Page) -> list[str]:
 def test_panels_are_there_where_their_metrics_are(page_of: Callable[..., Page]) -> None:
     shares = {"parsable": 0.5, "truncated": 0.25, "clip_share": 0.0}
     warm_start = {"phase": "warm_start", "step": 0, "imitate_loss": 2.0}
-    labels = chart_labels(page_of([warm_start, *[{"policy_loss": -0.5} | shares] * 2]))
+    labels = chart_labels(page_of([warm_start, {"policy_loss": 0.5} | dict.fromkeys(shares, 1.0), {"policy_loss": -0.5} | shares]))
     assert [label.split(" by step.")[0] for label in labels] == [
-        "Loss",
+        "Loss (value of the objective)",
         "Parsable (share of sampled attempts)",
         "Truncated (share of sampled attempts)",
         "Clipped (share of completion tokens)",
-        "Loss",
+        "Loss (value of the objective)",
     ]
-    assert "loss: 2 at step 0" in labels[0] and "loss: -0.5 at step 1" in labels[-1]
+    assert "loss: 2 at step 0" in labels[0] and "loss: 0.5 at step 1, -0.5 at step 2" in labels[-1]
+
+
+def test_panels_of_rate_divergence_tokens_and_time_have_units_and_running_totals(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    steps = [{"phase": "practice", "step": step, "learning_rate": 1e-5 * step, "kl_behaviour": 0.01 * step} for step in (1, 2)]
+    write_lines(run / "metrics.jsonl", [{**row, "sampled_tokens": 100 * row["step"]} for row in steps])
+    seconds = {"rollout_seconds": 20.0, "feedback_seconds": 10.0, "learn_seconds": 30.0, "tokens_per_second": 9.0}
+    write_lines(run / "timings.jsonl", [{"phase": "practice", "step": step, **seconds} for step in (1, 2)])
+    assert chart_labels(Page(write_report([run], tmp_path / "report.html"))) == [
+        "Divergence (nats per token) by step. from the policy that sampled: 0.01 at step 1, 0.02 at step 2.",
+        "Learning rate (per optimiser step) by step. learning rate: 1e-05 at step 1, 2e-05 at step 2.",
+        "Tokens sampled (tokens since the first step) by step. tokens sampled: 100 at step 1, 300 at step 2.",
+        "Time (minutes of sampling, feedback and learning) by step. minutes since the first step: 1 at step 1, 2 at step 2.",
+    ]
+
+
+def test_panels_whose_values_never_change_are_one_line(page_of: Callable[..., Page]) -> None:
+    page = page_of([{"loss": 1.0 + step, "clip_share": 0.0, "pass_at_1": 0.5, "pass_at_2": 0.75} for step in range(3)])
+    assert [label.split(" (")[0] for label in chart_labels(page)] == ["Loss"]
+    assert "Flat, the same at every step: Correct attempts 50 %; pass@k (k = 1 50 %, k = 2 75 %); Clipped 0 %." in page.text
+
+
+def test_equal_runs_are_flat_together_and_different_ones_are_drawn(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run("a"), make_run("b")]
+    for other, is_drawn in ((1.0, False), (2.0, True)):
+        for run, value in zip(runs, (1.0, other), strict=True):
+            write_lines(run / "metrics.jsonl", [{"phase": "practice", "step": step, "loss": value} for step in range(3)])
+        page = Page(write_report(runs, tmp_path / "report.html"))
+        assert any(label.startswith("Loss") for label in chart_labels(page)) == is_drawn
+        assert ("Loss 1;" in page.text) != is_drawn
+
+
+def hovers(page: Page) -> list[dict[str, Any]]:
+    """What the script shows of the points of every chart."""
+    return [json.loads(attributes["data-curves"] or "") for _, attributes in page.tags if "data-curves" in attributes]
+
+
+def test_charts_hold_step_and_value_of_every_point_for_the_script(page_of: Callable[..., Page]) -> None:
+    (hover,) = hovers(page_of([{"pass_at_1": value} for value in (0.25, None, 0.5)]))[:1]
+    (line,) = hover["lines"]
+    assert hover["before"] == "step" and line["name"] == "attempts that are right"
+    assert [point[2:] for point in line["points"]] == [[0, "25\u202f%"], [2, "50\u202f%"]]
+
+
+def test_data_of_a_long_curve_is_thinned_and_says_so(page_of: Callable[..., Page]) -> None:
+    (thinned,) = hovers(page_of([{"loss": float(step)} for step in range(1000)]))
+    assert thinned["before"] == "around step" and len(thinned["lines"][0]["points"]) <= 300
+
+
+def test_hostile_names_of_panels_stay_text_in_the_chart_data(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    panels = [{"title": HOSTILE, "unit": "", "measures": {name: HOSTILE}} for name in ("score", "groups")]
+    (run / "panels.json").write_text(json.dumps({"panels": [panels[0], {**panels[1], "title": f"flat {HOSTILE}"}]}))
+    path = write_report([run], tmp_path / "report.html")
+    page = Page(path)
+    assert "<script>alert" not in path.read_text("utf-8") and len(page.scripts) == 2
+    assert any(line["name"] == HOSTILE for hover in hovers(page) for line in hover["lines"])
+    assert "(no unit)" in page.text and "flat <script>alert(1)</script>" in page.text
 
 
 def test_a_legend_names_no_curve_that_is_not_there(page_of: Callable[..., Page]) -> None:
-    page = page_of([{"pass_at_1": 0.1, "pass_at_2": 0.2}] * 2)
+    page = page_of([{"pass_at_1": 0.1, "pass_at_2": 0.2}, {"pass_at_1": 0.3, "pass_at_2": 0.4}])
     assert "k = 2" in page.text and "k = 4" not in page.text
     assert chart_labels(page)[1:] == [
-        "pass@k (share of groups) by step. k = 1: 0.1 at step 0, 0.1 at step 1; k = 2: 0.2 at step 0, 0.2 at step 1."
+        "pass@k (share of groups) by step. k = 1: 0.1 at step 0, 0.3 at step 1; k = 2: 0.2 at step 0, 0.4 at step 1."
     ]
 
 
-@pytest.mark.parametrize(("largest", "top"), [(0.0, "100 %"), (0.004, "0.4 %"), (1.0, "100 %")])
+@pytest.mark.parametrize(("largest", "top"), [(0.004, "0.4 %"), (1.0, "100 %")])
 def test_charts_of_small_shares_are_zoomed(page_of: Callable[..., Page], largest: float, top: str) -> None:
     page = page_of([{"clip_share": 0.0}, {"clip_share": largest}])
-    curves = page.text[page.text.index("Clipped share") : page.text.index("The first 30")]
+    curves = page.text[page.text.index("Clipped (share") : page.text.index("The first 30")]
     assert "0 %" in curves and top in curves and ("100 %" in curves) == (top == "100 %")
 
 
@@ -448,12 +506,19 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
         and third.count(">Feedback to the model<") == 1
     )
     everything = dom(page, "", tmp_path / "profile")
-    assert "36 of 36 attempts match; the first 20 are shown. These are all attempts of the run." in everything
-    assert everything.count('<article class="attempt">') == 20
+    assert "36 of 36 attempts match, in 12 groups; the first 10 groups are shown. These are all attempts of the run." in everything
+    assert everything.count('<section class="group">') == 10 and everything.count('<article class="attempt">') == 30
+    first = everything.split('<section class="group">')[1]
+    assert first.count(">Question<") == 1 and re.findall(r'class="mark (\w+)"', first) == ["right", "wrong", "unscored"]
+    assert everything.count(">Download CSV<") == 3
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in everything and "<script>alert" not in everything
     assert '<option value="right">right (12)</option>' in everything
     wrong = dom(page, "outcome=wrong&step=1", tmp_path / "profile")
-    assert "4 of 36 attempts match" in wrong and wrong.count('class="mark wrong">✗ wrong') == 4
+    assert (
+        "4 of 36 attempts match, in 4 groups" in wrong
+        and "1 of 3 attempts match" in wrong
+        and wrong.count('class="mark wrong">✗ wrong') == 4
+    )
     assert "1 of 18 attempts match" in dom(page, "run=1&step=2&text=i+SAY+5", tmp_path / "profile")
 
 

@@ -38,7 +38,7 @@ def tick_label(value: float, step: float, is_share: bool) -> str:
     if step >= 1000:
         return f"{value / 1000:,.0f}k"
     if 0 < step < 1e-4:
-        return f"{value:.0e}"
+        return f"{value:.3g}".replace("-", MINUS)
     return f"{value:,.{max(0, -floor(log10(step) + 1e-9))}f}".replace("-", MINUS)
 
 

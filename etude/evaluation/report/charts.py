@@ -6,6 +6,7 @@ from typing import Any
 from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
 from etude.evaluation.report.checks import checks_of
 from etude.evaluation.report.curves import Points, points_of, running_mean, thin
+from etude.evaluation.report.hover import flat_values, hover_data
 from etude.evaluation.report.panels import PANELS, Panel
 from etude.evaluation.report.run_folder import Run
 
@@ -28,17 +29,20 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
     y_ticks = _value_ticks(panel, min(values), max(values))
     across = scale(x_low, x_high, LEFT, RIGHT)
     up = scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
+    falls = [fall for i, _, points in drawn for fall in _falls(panel, runs[i], phase, points)]
     window = max(len(points) for *_, points in drawn) // 15
     steps = [tick for tick in ticks_of(x_low, x_high, whole=True) if x_low <= tick <= x_high]
     return {
         "title": panel.title,
-        "unit": panel.unit,
+        "unit": panel.unit or "no unit",
+        "flat": "" if falls else flat_values(panel, drawn, is_share),
+        "hover": hover_data([(_name(panel, runs, i, j), points) for i, j, points in drawn], across, up, is_share),
         "legend": _legend(panel, drawn),
         "window": window if window > 1 else None,
         "x_ticks": [(across(tick), f"{tick:,.0f}") for tick in steps],
         "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], is_share)) for tick in y_ticks],
         "label": _chart_label(panel, runs, drawn),
-        "marks": [(across(step), up(value)) for i, _, points in drawn for step, value in _falls(panel, runs[i], phase, points)],
+        "marks": [(across(step), up(value)) for step, value in falls],
         "lines": [
             {
                 "colour": run_index if len(runs) > 1 else key_index,
@@ -49,6 +53,12 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
             for run_index, key_index, points in drawn
         ],
     }
+
+
+def _name(panel: Panel, runs: Sequence[Run], run_index: int, key_index: int) -> str:
+    """Name a curve, with its run if there are several."""
+    name = list(panel.measures.values())[key_index]
+    return f"{runs[run_index].name}, {name}" if len(runs) > 1 else name
 
 
 def _legend(panel: Panel, drawn: Sequence[tuple[int, int, Points]]) -> list[str]:
@@ -72,11 +82,9 @@ def _value_ticks(panel: Panel, low: float, high: float) -> list[float]:
 
 def _chart_label(panel: Panel, runs: Sequence[Run], drawn: Sequence[tuple[int, int, Points]]) -> str:
     """Describe the chart in a sentence for screen readers."""
-    names = list(panel.measures.values())
     parts = []
     for run_index, key_index, points in drawn:
         (first, start), *_, (last, end) = [point for point in points if point[1] is not None] * 2
-        who = f"{runs[run_index].name}, " if len(runs) > 1 else ""
-        parts.append(f"{who}{names[key_index]}: {start:.3g} at step {first}, {end:.3g} at step {last}")
+        parts.append(f"{_name(panel, runs, run_index, key_index)}: {start:.3g} at step {first}, {end:.3g} at step {last}")
     unit = f" ({panel.unit})" if panel.unit else ""
     return f"{panel.title}{unit} by step. {'; '.join(parts)}."

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart panel: its title, metrics and unit ("" without one)."""
+    """A chart panel: its title, metrics and unit ("" without one, which the page says)."""
 
     title: str
     unit: str
@@ -25,7 +25,7 @@ class Panel:
 
 
 PANELS = (
-    Panel("Mean reward", "of sampled attempts", {"score": "mean reward"}),
+    Panel("Mean reward", "points per sampled attempt", {"score": "mean reward"}),
     Panel("Correct attempts", "share", {"pass_at_1": "attempts that are right", "pass_at_group": "groups with a right attempt"}),
     Panel("Refinement", "share", {"score_first": "mean reward of first turns", "corrected": "wrong first answers that were corrected"}),
     Panel("Entropy", "nats per token", {"entropy": "entropy"}),
@@ -49,8 +49,16 @@ PANELS = (
     Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),
     Panel("Truncated", "share of sampled attempts", {"truncated": "cut off at the length limit"}),
     Panel("Clipped", "share of completion tokens", {"clip_share": "tokens whose ratio is clipped"}, is_zoomed=True),
-    Panel("Loss", "", {"loss": "loss"}),
-    Panel("Gradient norm", "", {"gradient_norm": "norm before clipping"}),
+    Panel(
+        "Divergence",
+        "nats per token",
+        {"kl_behaviour": "from the policy that sampled", "kl_reference": "from the reference model"},
+    ),
+    Panel("Loss", "value of the objective", {"loss": "loss"}),
+    Panel("Gradient norm", "L2 norm before clipping", {"gradient_norm": "norm before clipping"}),
+    Panel("Learning rate", "per optimiser step", {"learning_rate": "learning rate"}),
+    Panel("Tokens sampled", "tokens since the first step", {"tokens_so_far": "tokens sampled"}),
+    Panel("Time", "minutes of sampling, feedback and learning", {"minutes_so_far": "minutes since the first step"}),
     Panel("Speed", "tokens per second", {"tokens_per_second": "tokens per second"}),
 )
 
