@@ -93,8 +93,8 @@ def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
 
 
 def _practice(arguments: list[str], is_quiet: bool) -> None:
-    from etude.settings.configuration import changes_from, find_configuration, shipped_configurations
-    from etude.training.parse import COMMON, SHORT, parse_practice
+    from etude.settings.configuration import find_configuration, shipped_configurations
+    from etude.training.parse import COMMON, SHORT, changed_settings, parse_practice
     from etude.training.settings import PracticeSettings
 
     names, options = ", ".join(shipped_configurations("practice")), ("run", "data", "json", "force", "track", "resume", "dry_run")
@@ -107,8 +107,8 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
     settings = parse_practice(path, rest[1:])
     check_available(settings.model, settings.tasks.dataset)
     if common.dry_run:
-        if changed := changes_from(_own_values(rest, "practice", parse_practice), to_plain_values(settings)):
-            print(f"# changed from {path.stem}: {changed}")
+        if changed := changed_settings(path.stem, settings):
+            print(f"# changed from {path.stem}: {', '.join(f'{name} {value}' for name, value in changed.items())}")
         return _dry_run(settings, to_plain_values(settings), path.stem, common.data)
     from etude.console.tracking import TrackingReporter
     from etude.recipes.practice import practice_named

@@ -32,7 +32,7 @@ from etude.training.given import Given
 from etude.training.interruption import Interrupted
 from etude.training.ledger import Ledger
 from etude.training.measuring import evaluate_suites
-from etude.training.parse import callbacks_of, check_objects, check_settings, parse_practice, practice_defaults
+from etude.training.parse import callbacks_of, changed_settings, check_objects, check_settings, parse_practice, practice_defaults
 from etude.training.practice_run import PracticeRun
 from etude.training.reward_checks import check_rewards
 from etude.training.rollout_metrics import attempt_rows, rollout_metrics, step_seconds
@@ -154,7 +154,8 @@ class Loop:
             check_adaptation(adaptation, run.folder.path, run.data_folder)
         run.load(reserved=self.callbacks.num_reserved_tasks, own_tasks=self.callbacks.load_tasks)
         self.callbacks.prepare(run)
-        run.begin(None if adaptation is None else partial(run_adaptation, adaptation, run))
+        changed = changed_settings(run.name, run.settings)
+        run.begin(None if adaptation is None else partial(run_adaptation, adaptation, run), changed_settings=changed)
         for sentence in advice(run.settings, run.data.demonstrations, run.engine.text_of):
             run.reporter.say(sentence)
 

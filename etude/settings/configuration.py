@@ -205,11 +205,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def changes_from(before: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Describe which values differ from a recipe's, given by dotted name: `steps 5 (30), seed 1 (0)`; "" if none does."""
+def changes(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+    """Return which values differ from those `before`, given by dotted name: `{"steps": "5 (30)"}`, with the old one in brackets."""
     now = flatten(values)
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)] if before else []
-    return ", ".join(f"{name.removeprefix('callbacks.')} {_argument(now.get(name))} ({_argument(before.get(name))})" for name in names)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return {name.removeprefix("callbacks."): f"{_argument(now.get(name))} ({_argument(before.get(name))})" for name in names}
 
 
 def _parse_overrides(overrides: Sequence[str], kind: type[Any], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:

@@ -91,9 +91,11 @@ class PracticeRun(Run):
         self.probe = probe_for(settings.retention, self.tokenizer, self.positions, self.data_folder)
         self.reporter.baselines({suite.name: suite.baselines for suite in self.data.suites}, self.data.facts)
 
-    def begin(self, adapted: Callable[[], Path] | None) -> None:
-        """Create the run folder and the engine; `adapted`, if given, returns the folder of the adapted model to begin with."""
-        facts = device_facts(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed}
+    def begin(self, adapted: Callable[[], Path] | None, **more: Any) -> None:
+        """Create the run folder, which keeps `more` facts too, and the engine; `adapted`, if given, returns the folder of the adapted model
+        to begin with.
+        """
+        facts = device_facts(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed} | more
         for sentence in self.folder.begin(to_plain_values(self.settings), self._inputs(), **facts):
             self.reporter.say(sentence)
         if adapted is not None:

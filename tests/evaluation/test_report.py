@@ -302,6 +302,18 @@ def test_odd_values_do_not_break_the_page(make_run: MakeRun, tmp_path: Path) -> 
     assert "NaN" not in page.scripts[0][1]
 
 
+def test_the_page_names_what_differs_from_the_recipe(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    assert "Changed from the recipe" not in Page(write_report([run], tmp_path / "plain.html")).text
+    (run / "environment.json").write_text(json.dumps({"changed_settings": {"steps": "3 (40)", "system": f"{HOSTILE} (null)"}}))
+    page = Page(write_report([run], tmp_path / "report.html"))
+    assert (
+        "Changed from the recipe" in page.text
+        and "3 (40)" in page.text
+        and "<script>alert(1)</script>" in page.text.split("Changed from")[1]
+    )
+
+
 def test_several_runs_stand_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
     path = write_report([make_run("a/run"), make_run("b/run", after=0.8)], tmp_path / "report.html")
     page = Page(path)

@@ -70,6 +70,12 @@ def test_objects_train_as_files_do(here):
     assert (here / "files/metrics.jsonl").read_text() == (here / "objects/metrics.jsonl").read_text()
 
 
+def test_a_run_keeps_what_differs_from_its_recipe(here, small):
+    small(here / "run", {"steps": 3, "token_budget.tokens": 9})
+    changed = json.loads((here / "run/environment.json").read_text())["changed_settings"]
+    assert changed["steps"] == "3 (40)" and changed["token_budget.tokens"] == "9 (null)" and "model" not in changed
+
+
 def test_an_interrupted_run_goes_on_with_the_same_call_and_no_other(here, killed_behind_step_3):
     call = {"model": "tiny-random", "tasks": LETTERS, "run": here / "run", **FEW, "steps": 5, "save_steps": 2}
     whole = practice(**call | {"run": here / "whole"}, reward=says_the_letter)

@@ -68,6 +68,12 @@ class Run:
         return is_adaptation(self.configuration)
 
     @property
+    def changed(self) -> Mapping[str, Any]:
+        """Return the settings that differ from the recipe's, each with the recipe's own in brackets."""
+        found = self.environment.get("changed_settings")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def reward(self) -> str:
         """Return the name of the reward that scored the attempts of practice."""
         lines = re.findall(r"^(\w+): (\w+)$", self.configuration, re.MULTILINE)
