@@ -142,7 +142,8 @@ class RunFolder:
         """Record what changed in the environment since the run began; return sentences on changes that may affect rounding."""
         found = self.read_json("environment.json")
         before, after = flatten(found), flatten(now)
-        others = {name: value for name, value in after.items() if before.get(name) != value and name != "command"}
+        own = ("command", "changed_settings.")  # the settings' changes are told by themselves
+        others = {name: value for name, value in after.items() if before.get(name) != value and not name.startswith(own)}
         found["resumed"] = [*found.get("resumed", []), others]
         if self._changed:
             found["changed_on_resume"] = found.get("changed_on_resume", {}) | self._changed

@@ -67,6 +67,7 @@ MOMENT = re.compile(r"MemAvailable|MemFree|mem_get_info|virtual_memory|getloadav
 
 def test_nothing_asks_how_much_is_free_or_busy_at_the_moment():
     sources = [path for path in Path(etude.__file__).parent.rglob("*") if path.suffix in (".py", ".cpp", ".h")]
+    sources.remove(Path(etude.__file__).parent / "tasks/code_confinement.py")  # it lists system calls that a program may make
     asking = [str(path) for path in sources if MOMENT.search(path.read_text())]
     assert asking == []
 
