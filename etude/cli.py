@@ -1,10 +1,8 @@
 """The `etude` command: parses arguments and prints results, nothing else."""
 
-import itertools
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import traceback
@@ -155,15 +153,9 @@ def _adapt(arguments: list[str], is_quiet: bool) -> None:
 
 def _own_values(arguments: Sequence[str], command: str, parse: Callable[[Path, Sequence[str]], Any]) -> dict[str, Any]:
     """Return the values of the recipe that a command's help is asked for, by dotted name; {} if it names none."""
-    from etude.settings.configuration import find_configuration, flatten
+    from etude.settings.configuration import find_configuration, recipe_values
 
-    if arguments[0].startswith("-"):
-        return {}
-    path = find_configuration(command, arguments[0])
-    try:
-        return flatten(to_plain_values(parse(path, [])))
-    except UserError:  # a recipe that needs more settings, such as tasks
-        return {}
+    return {} if arguments[0].startswith("-") else recipe_values(find_configuration(command, arguments[0]), parse)
 
 
 @contextmanager
@@ -348,7 +340,7 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
 
 
 def _recipes(arguments: list[str], is_quiet: bool) -> None:
-    from etude.settings.configuration import command_of, shipped
+    from etude.settings.configuration import about, command_of, shipped
 
     usage = "etude recipes [show NAME]"
     if _wants_help(arguments):
@@ -358,20 +350,13 @@ def _recipes(arguments: list[str], is_quiet: bool) -> None:
         case [] | ["list"]:
             for name, path in known.items():
                 command = str(command_of(path))
-                print(f"{command if command in COMMANDS else 'evaluate':<10}{name:<18}{_about(path)}")
+                print(f"{command if command in COMMANDS else 'evaluate':<10}{name:<18}{about(path)}")
         case ["show", name]:
             if name not in known:
                 raise unknown("recipe", name, known)
             print(known[name].read_text(encoding="utf8"), end="")
         case _:
             raise UserError(f"recipes takes nothing, or show NAME: {usage}")
-
-
-def _about(path: Path) -> str:
-    """Return the first sentence of a recipe's comment, without what it begins with."""
-    lines = path.read_text(encoding="utf8").splitlines()
-    comment = " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
-    return re.split(r"(?<=[.?!])\s", comment)[0]
 
 
 def _init(arguments: list[str], is_quiet: bool) -> None:
@@ -393,35 +378,14 @@ def _init(arguments: list[str], is_quiet: bool) -> None:
 
 def _completion(arguments: list[str], is_quiet: bool) -> None:
     from etude.console.completion import SHELLS, completion
-    from etude.recipes.adapt_settings import AdaptSettings
-    from etude.recipes.evaluate_settings import OWN_SHORT, EvaluateSettings
-    from etude.recipes.generate_settings import SHORT as GENERATE
-    from etude.recipes.generate_settings import GenerateSettings
-    from etude.settings.configuration import settings_of, shipped_configurations
-    from etude.training.parse import SHORT
-    from etude.training.settings import PracticeSettings
+    from etude.recipes.words import words_of_commands
 
     usage = f"etude completion {'|'.join(SHELLS)}"
     if _wants_help(arguments):
         return print(f'{usage}\n\nPrint a script that completes commands, recipes and settings: eval "$(etude completion bash)".')
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         raise UserError(f"completion needs the name of a shell: {usage}")
-    shared = ("--run", "--data", "--json", "--force", "--quiet", "--verbose")
-
-    def options(kind: type[Any], short: Mapping[str, str], *more: str) -> list[str]:
-        return [*shared, *more, *(f"--{name.removeprefix('callbacks.')}" for name in [*short, *settings_of(kind)])]
-
-    found: dict[str, tuple[Sequence[str], Sequence[str]]] = {
-        "practice": ([*shipped_configurations("practice")], options(PracticeSettings, SHORT, "--resume", "--dry-run", "--track")),
-        "adapt": ([*shipped_configurations("adapt")], options(AdaptSettings, {}, "--resume", "--dry-run")),
-        "evaluate": ([], options(EvaluateSettings, OWN_SHORT, "--suite")),
-        "generate": ([], options(GenerateSettings, GENERATE, "--page")),
-        "report": ([], ["--out", "--pack", "--force"]),
-        "models": (["list", "fetch", "convert", "interpolate"], ["--factor", "--groups", "--out"]),
-        "recipes": (["list", "show"], []),
-        "completion": (SHELLS, []),
-    }
-    print(completion(arguments[0], found | {name: ([], []) for name in COMMANDS if name not in found}), end="")
+    print(completion(arguments[0], words_of_commands(COMMANDS)), end="")
 
 
 def _interpolate(arguments: list[str]) -> Path:

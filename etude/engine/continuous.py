@@ -95,9 +95,9 @@ class ContinuousBatch:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def has_room(self, request: Request) -> bool:
-        """Return whether a request fits beside the others."""
-        return len(self._rows) + len(request.keys) <= self.most_rows
+    def has_room(self, requests: Sequence[Request]) -> bool:
+        """Return whether these requests fit beside the others."""
+        return len(self._rows) + sum(len(request.keys) for request in requests) <= self.most_rows
 
     @torch.inference_mode()
     def admit(self, requests: Sequence[Request]) -> None:

@@ -28,10 +28,10 @@ class Detokenizer:
         if self.is_stopped:
             return ""
         self._new.append(token)
-        before, both = self._text_of(self._before), self._text_of([*self._before, *self._new])
-        if both.endswith("\ufffd") and len(self._new) < _LONGEST_CHARACTER:
+        added = self._added()
+        if added.endswith("\ufffd") and len(self._new) < _LONGEST_CHARACTER:
             return ""
-        self._held += both[len(before) :]
+        self._held += added
         self._before, self._new = self._new, []
         return self._certain()
 
@@ -39,11 +39,15 @@ class Detokenizer:
         """Return the text that was held back; after a stop text there is none."""
         if self.is_stopped:
             return ""
-        if self._new:
-            self._held += self._text_of([*self._before, *self._new])[len(self._text_of(self._before)) :]
+        self._held += self._added()
         text = self._certain()
         text, self._held = text + self._held, ""
         return text
+
+    def _added(self) -> str:
+        """Return the text of the new tokens after the last piece."""
+        before = self._text_of(self._before) if self._before else ""
+        return self._text_of([*self._before, *self._new])[len(before) :] if self._new else ""
 
     def _certain(self) -> str:
         """Take what can no longer change from the text that is held."""

@@ -56,17 +56,14 @@ class Objects:
             self.take_model(model)
         if tasks is not None or evaluation is not None:
             self.take_tasks(tasks, evaluation, data)
-        if reward is not None:
-            self.take_reward(reward, weights)
-        elif weights is not None:
-            raise UserError("reward_weights are those of several functions: pass them with reward=[...]")
+        self._take_reward(reward, weights)
 
     def take_suites(self, tasks: Any, reward: Any, weights: Any) -> None:
         """Take what a call of `evaluate` gives beside the model; None is not given."""
         if tasks is not None:
             self._take_evaluation(tasks)
+        self._take_reward(reward, weights)
         if reward is not None:
-            self.take_reward(reward, weights)
             if "reward" in self.settings:
                 raise UserError(f"reward: {reward!r} scores attempts in practice; an evaluation takes a function or a verifier's name")
             self.settings["verifier"] = self.settings.pop("tasks.verifier")
@@ -92,7 +89,7 @@ class Objects:
         if tasks is not None:
             rows = rows_of(tasks, "tasks")
             if evaluation is None and not self.settings.get("evaluation.path"):
-                rows, held_out = hold_out(rows)
+                rows, held_out = hold_out(rows, self.settings.get("tasks.columns"))
                 self._add_suite(HELD_OUT, held_out)
             self.rows[TASKS], self.settings["tasks.path"] = rows, [str(self.run / TASKS)]
         if evaluation is not None:
@@ -123,8 +120,12 @@ class Objects:
         self.rows[suite_file(name)] = rows
         self.settings.setdefault("evaluation.path", []).append(str(self.run / suite_file(name)))
 
-    def take_reward(self, reward: Any, weights: Sequence[float] | Mapping[str, float] | None) -> None:
+    def _take_reward(self, reward: Any, weights: Sequence[float] | Mapping[str, float] | None) -> None:
         """Take a reward function, several, or the name of a verifier or of a kind of reward."""
+        if reward is None:
+            if weights is not None:
+                raise UserError("reward_weights are those of several functions: pass them with reward=[...]")
+            return
         if isinstance(reward, str):
             if weights is not None:
                 raise UserError("reward_weights are those of several functions: leave them out, or pass a list as reward")

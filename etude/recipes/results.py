@@ -21,8 +21,22 @@ class Fields(dict[str, Any]):
         return sorted({*super().__dir__(), *map(str, self)})
 
 
-class Result(Fields):
-    """The measurements of `evaluate`; shown as a table."""
+class Shown:
+    """Shown as a table: in a prompt as text, in a notebook as HTML."""
+
+    def table(self) -> Cells:
+        """Return the rows to show, headed by their columns."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
+
+
+class Result(Shown, Fields):
+    """The measurements of `evaluate`."""
 
     @property
     def rows(self) -> list[Fields]:
@@ -38,14 +52,7 @@ class Result(Fields):
         return [row for row in self.rows if row.get("suite") == self.rows[0].get("suite")]
 
     def table(self) -> Cells:
-        """Return what is shown, headed by its columns."""
         return measured_table(self.rows)
-
-    def __repr__(self) -> str:
-        return as_text(self.table())
-
-    def _repr_html_(self) -> str:
-        return as_html(self.table())
 
 
 class RunResult(Result):
@@ -91,7 +98,7 @@ class RunResult(Result):
         return f"{super()._repr_html_()}<p>model: {escape(self.model)}<br>report: {escape(str(self.report))}</p>"
 
 
-class Answer(Fields):
+class Answer(Shown, Fields):
     """The answers to one prompt, as `etude generate --json` writes them."""
 
     @property
@@ -102,26 +109,14 @@ class Answer(Fields):
     def table(self) -> Cells:
         return [["prompt", "answer"], *([self["prompt"], text] for text in self["completions"])]
 
-    def __repr__(self) -> str:
-        return as_text(self.table())
-
     def __str__(self) -> str:
         return self.text
 
-    def _repr_html_(self) -> str:
-        return as_html(self.table())
 
-
-class Answers(list[Answer]):
+class Answers(Shown, list[Answer]):
     """The answers to several prompts, in order."""
 
-    def __repr__(self) -> str:
-        return as_text(self._table())
-
-    def _repr_html_(self) -> str:
-        return as_html(self._table())
-
-    def _table(self) -> Cells:
+    def table(self) -> Cells:
         return [["prompt", "answer"], *(row for answer in self for row in answer.table()[1:])]
 
 

@@ -15,8 +15,8 @@ from etude.engine.build import continuous_batch, engine_at
 from etude.errors import UserError
 from etude.models.load import load_model
 from etude.recipes.generate_settings import parse_generate
-from etude.serve.answers import Model
 from etude.serve.app import build_app
+from etude.serve.model import Model
 from etude.serve.scheduler import Scheduler
 from etude.serve.settings import ServeSettings
 

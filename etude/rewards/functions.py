@@ -38,12 +38,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from etude.errors import UserError
+from etude.tasks.function_check import PYTHON_OBJECT
 from etude.tasks.functions import get_right_at, to_reward
 from etude.tasks.reward import RIGHT_AT, Reward
 from etude.tasks.task import Task
-
-PREFIX = "python:"
-"""How the verifier of a task begins that is scored by a Python object."""
 
 _STAYS = "etude_in_process"
 _NOT_THERE = ("completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
@@ -80,7 +78,7 @@ class RewardFunction:
     @property
     def name(self) -> str:
         """The verifier of the tasks that it scores."""
-        return PREFIX + "+".join(self.names)
+        return PYTHON_OBJECT + "+".join(self.names)
 
     @cached_property
     def names(self) -> list[str]:

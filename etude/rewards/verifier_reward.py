@@ -32,12 +32,12 @@ from types import TracebackType
 from typing import Literal
 
 from etude.errors import UserError
-from etude.rewards.functions import PREFIX, RewardFunction
+from etude.rewards.functions import RewardFunction
 from etude.rewards.isolation import what_lacks
 from etude.rewards.lines import GONE
 from etude.rewards.process import VerifierProcess
 from etude.rewards.reply import LONGEST_MESSAGE, BadReply, read_reply
-from etude.tasks.function_check import split_name
+from etude.tasks.function_check import PYTHON_OBJECT, split_name
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 
@@ -179,10 +179,10 @@ class VerifierReward:
 
     def _pickled(self, verifier: str) -> bytes | None:
         """Return a verifier that is a Python object, as bytes; None for another. Raises UserError if it is not known."""
-        if not verifier.startswith(PREFIX):
+        if not verifier.startswith(PYTHON_OBJECT):
             return None
         if self.function is None or verifier != self.function.name:
-            name = verifier.removeprefix(PREFIX)
+            name = verifier.removeprefix(PYTHON_OBJECT)
             raise UserError(f"the tasks are scored by the Python function {name}, which only a call from Python has: pass it as reward=")
         if not self._bytes:
             self._bytes = self.function.pickled()
@@ -297,8 +297,9 @@ class _Item:
 def _items(pairs: Sequence[tuple[str, Task]], function: RewardFunction | None) -> list[_Item]:
     """Split the texts into items: neighbours of one task go to a Python function together."""
     found: list[_Item] = []
+    grouped = None if function is None else function.name
     for place, (text, task) in enumerate(pairs):
-        if found and function is not None and task.verifier == function.name and found[-1].task == task:
+        if found and task.verifier == grouped and found[-1].task == task:
             found[-1].texts.append(text)
         else:
             found.append(_Item(place, [text], task))

@@ -73,6 +73,20 @@ class Common(BaseModel):
     kv_cache: dict[str, Any] | None = None
 
     @property
+    def longest(self) -> int | None:
+        """Most tokens of an answer, if the request says so."""
+        raise NotImplementedError
+
+    @property
+    def top(self) -> int | None:
+        """Number of most likely tokens to tell with each token; None: no log-probs."""
+        raise NotImplementedError
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.top is not None
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The texts that end an answer. Raises Refused for an empty one."""
         found = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -100,7 +114,6 @@ class ChatRequest(Common):
 
     @property
     def top(self) -> int | None:
-        """Number of most likely tokens to tell; None: no log-probs."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
@@ -120,5 +133,16 @@ class CompletionRequest(Common):
 
     @property
     def top(self) -> int | None:
-        """Number of most likely tokens to tell; None: no log-probs."""
         return self.logprobs
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.echo or self.logprobs is not None
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts, each a text or token ids. Raises Refused if there is none."""
+        if not self.prompt:
+            raise Refused("the prompt is empty: give at least one token", param="prompt")
+        given: Any = self.prompt
+        return [given] if isinstance(given, str) or isinstance(given[0], int) else given

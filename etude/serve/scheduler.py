@@ -8,10 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from etude.engine.continuous import ContinuousBatch, Request
+from etude.engine.continuous import ContinuousBatch, Receiver, Request
 from etude.engine.protocols import PrefixEngine
 from etude.serve.protocol import Refused
 
@@ -48,16 +48,18 @@ class Scheduler:
     def submit(self, request: Request) -> None:
         """Queue a request. Raises Refused if too many wait."""
         if self.batch is None:
-            self.run(lambda: self._run_alone(request))
+            self.run(lambda: self._run_alone(request), request.receiver)
             return
         with self._changed:
             self._check_room()
             self._waiting.append(request)
             self._changed.notify()
 
-    def run(self, job: Callable[[], Found]) -> "Future[Found]":
-        """Queue a function that uses the engine. Raises Refused if too many wait."""
+    def run(self, job: Callable[[], Found], receiver: Receiver | None = None) -> "Future[Found]":
+        """Queue a function that uses the engine; a `receiver` is told if it fails. Raises Refused if too many wait."""
         future: Future[Found] = Future()
+        if receiver is not None:
+            future.add_done_callback(partial(_tell_failure, receiver))
         with self._changed:
             self._check_room()
             self._jobs.append((job, future))
@@ -98,15 +100,13 @@ class Scheduler:
     def _joining(self) -> list[Request]:
         """Take the waiting requests that fit into the batch, in order; cancelled ones are ended."""
         found: list[Request] = []
-        rows = 0
         while self._waiting and self.batch is not None:
             request = self._waiting[0]
             if request.is_cancelled:
                 for sample in range(len(request.keys)):
                     request.receiver.end(sample, "", "cancelled", 0)
-            elif self.running + rows + len(request.keys) <= self.batch.most_rows:
+            elif self.batch.has_room([*found, request]):
                 found.append(request)
-                rows += len(request.keys)
             else:
                 break
             self._waiting.popleft()
@@ -129,12 +129,9 @@ class Scheduler:
     def _run_alone(self, request: Request) -> None:
         """Answer a request by itself, for models whose batches can't be joined."""
         how: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "sampling": request.sampling, "stop_strings": request.stop}
-        try:
-            (found,) = self.engine.generate([request.prompt], keys=[request.keys], **how)
-            for sample, each in enumerate(found):
-                request.receiver.end(sample, each.text, each.finish, len(each.tokens))
-        except Exception as error:
-            request.receiver.fail(error)
+        (found,) = self.engine.generate([request.prompt], keys=[request.keys], **how)
+        for sample, each in enumerate(found):
+            request.receiver.end(sample, each.text, each.finish, len(each.tokens))
 
     def _end(self) -> None:
         closed = Closed("the server is shutting down")
@@ -153,9 +150,11 @@ def _run(job: Callable[[], Any], future: "Future[Any]") -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
-        found = job()
+        future.set_result(job())
     except BaseException as error:
         future.set_exception(error)
-    else:
-        with suppress(Exception):
-            future.set_result(found)
+
+
+def _tell_failure(receiver: Receiver, future: "Future[Any]") -> None:
+    if not future.cancelled() and isinstance(error := future.exception(), Exception):
+        receiver.fail(error)

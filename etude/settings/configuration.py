@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
@@ -75,6 +76,13 @@ def command_of(path: Path) -> str | None:
 
 
 Adjust = Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]]
+
+
+def about(path: Path) -> str:
+    """Return the first sentence of the comment that a configuration begins with."""
+    lines = path.read_text(encoding="utf8").splitlines()
+    comment = " ".join(line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"(?<=[.?!])\s", comment)[0]
 
 
 def parse(
@@ -203,6 +211,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
+
+
+def recipe_values(path: Path, parse: Callable[[Path, Sequence[str]], Any]) -> dict[str, Any]:
+    """Return the values of a recipe by dotted name; {} for one that needs more settings, such as tasks."""
+    try:
+        return flatten(to_plain_values(parse(path, [])))
+    except UserError:
+        return {}
 
 
 def changes(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:

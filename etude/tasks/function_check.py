@@ -13,6 +13,9 @@ from pathlib import Path
 
 from etude.errors import UserError, unknown
 
+PYTHON_OBJECT = "python:"
+"""How the verifier of a task begins that is scored by a Python object, not by a file's function."""
+
 _MAKES_NAMES = frozenset({"exec", "globals", "locals", "setattr", "vars", "__getattr__"})
 
 

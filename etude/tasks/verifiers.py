@@ -34,7 +34,7 @@ from etude.tasks.equations import find_wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
 from etude.tasks.feedback import of_another_form, quoted, read_as, shortened
-from etude.tasks.function_check import check_function
+from etude.tasks.function_check import PYTHON_OBJECT, check_function
 from etude.tasks.functions import load_verifier
 from etude.tasks.instructions.verify import instructions
 from etude.tasks.number_answers import NO_NUMBER, compute_number, read_number
@@ -204,7 +204,7 @@ def _is_user_function(name: str) -> bool:
 
 def check_verifier(name: str) -> None:
     """Raise UserError for a name that `find_verifier` does not know, as far as possible without running a user's file."""
-    if name.startswith("python:"):
+    if name.startswith(PYTHON_OBJECT):
         return  # an object, which `etude.rewards.functions` checks
     if _is_user_function(name):
         check_function(name)

@@ -9,7 +9,7 @@ from etude.callbacks import CALLBACKS, TAKEN, callback_class, settings_class
 from etude.errors import UserError
 from etude.rollouts.search.settings import BY_STEPS
 from etude.rollouts.settings import RolloutSettings
-from etude.settings.configuration import changes, flatten, parse, plain, shipped_configurations, to_plain_values
+from etude.settings.configuration import changes, flatten, parse, plain, recipe_values, shipped_configurations, to_plain_values
 from etude.settings.yaml_text import read_yaml
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
@@ -99,13 +99,8 @@ def changed_settings(recipe: str, settings: PracticeSettings) -> dict[str, str]:
     {} for a recipe that does not ship, and for one that needs more settings, such as tasks.
     """
     path = shipped_configurations("practice").get(recipe)
-    if path is None:
-        return {}
-    try:
-        before = flatten(to_plain_values(parse_practice(path, [])))
-    except UserError:
-        return {}
-    return changes(before, to_plain_values(settings))
+    before = {} if path is None else recipe_values(path, parse_practice)
+    return changes(before, to_plain_values(settings)) if before else {}
 
 
 def _adjusted(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def served(engine, requests, most_rows=7, cancelled=()):
     """Serve requests that arrive two at a time, at every third token."""
     batch, waiting, step = engine.continuous(most_rows=most_rows, most_new_tokens=30), list(requests), 0
     while waiting or len(batch):
-        while waiting and step % 3 == 0 and batch.has_room(waiting[0]):
+        while waiting and step % 3 == 0 and batch.has_room(waiting[:1]):
             batch.admit([waiting.pop(0)])
         if len(batch):
             batch.step()

@@ -95,6 +95,7 @@ def test_settings_may_be_keywords():
         (lambda: practice(tasks=["a", "b"], evaluation={"a/b": ["c"]}, reward=reward), "'a/b' can't be the name of a suite"),
         (lambda: practice(tasks=[{"q": "a"}, {"q": "b"}], reward=reward), "tasks[0]: no question. The columns are q"),
         (lambda: practice(reward=reward), "a task source needs exactly one of path, family, dataset and function"),
+        (lambda: evaluate("tiny-random", tasks=["a"], reward_weights=[1.0]), "reward_weights are those of several functions"),
         (lambda: evaluate("tiny-random", tasks=["a"], reward="random"), "reward: 'random' scores attempts in practice"),
     ],
 )

@@ -14,8 +14,8 @@ import uvicorn
 from etude.device.machine import Device
 from etude.engine.transformers import TransformersEngine
 from etude.kernels.decoding import kernels_for
-from etude.serve.answers import Model
 from etude.serve.app import build_app
+from etude.serve.model import Model
 from etude.serve.scheduler import Scheduler
 from etude.serve.settings import ServeSettings
 
@@ -44,3 +44,4 @@ def serving(model: Any, tokenizer: Any, settings: ServeSettings = SMALL, **own: 
         client.close()
         server.should_exit = True
         thread.join()
+        scheduler.close()
