@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,8 @@ class Study:
     changed: Changed | None = None
     remarks: Sequence[str] = ()
     """What a reader of the table has to know of how its rows came about; whole sentences."""
+    extracts: Mapping[str, Callable[[Sequence[Row]], str]] = field(default_factory=dict)
+    """Other tables of the rows, by the name of their place on a page."""
 
     @property
     def folder(self) -> Path:
@@ -132,7 +134,8 @@ class Study:
         write_atomically(path := chosen.out / "result.json", json.dumps(result, indent=1) + "\n")
         self.draw(rows, chosen.out / "figure.svg")
         if chosen.out.resolve() == self.folder.resolve():
-            pages.fill(self.folder.name, self.page(result))
+            for name, shown in self.shown(result).items():
+                pages.fill(name, shown)
             pages.fill("verdicts", verdicts.verdicts_table(verdicts.results()))
         for row in rows:
             print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
@@ -155,6 +158,10 @@ class Study:
             "because": verdict[1],
             **{name: value for name, value in more.items() if value},
         }
+
+    def shown(self, result: Mapping[str, Any]) -> dict[str, str]:
+        """Return what pages show of a result, by the name of its place."""
+        return {self.folder.name: self.page(result)} | {name: extract(result["rows"]) for name, extract in self.extracts.items()}
 
     def page(self, result: Mapping[str, Any]) -> str:
         """Return the table of a result with its verdict below, as pages show them."""

@@ -260,7 +260,7 @@ def rests_on(rows: Sequence[Row]) -> dict[str, Compared]:
 
 
 def show(rows: Sequence[Row]) -> str:
-    """Write one line an arm, over all its suites, and the first seed's answers before and after practice."""
+    """Write one line an arm, over all its suites."""
     sets = {(row["id"], row["set"]): row for row in rows}
 
     def gain_on(suite: str) -> Callable[[Row], str]:
@@ -284,14 +284,34 @@ def show(rows: Sequence[Row]) -> str:
         f"Greedy answers to {items}; {seeds_of(rows)}, whose tasks differ. [runs]: mean over seeds and 95 % t interval over them. "
         "Trained arms end within 0.025 nats a token of the start on the shipped text; demonstrations and unbounded arms do not."
     )
+    return table([row for row in rows if row["set"] == MAIN], columns, below)
+
+
+def show_short(rows: Sequence[Row]) -> str:
+    """Write one line for each arm that ends at the same divergence, with the few columns that a first look needs."""
+    other = {row["id"]: row for row in rows if row["set"] == HELD_OUT}
+    columns = [
+        arm_column(rows),
+        Column("right", value("accuracy", percent)),
+        Column("gain", mean_over_runs("gain", points)),
+        Column("gain, other kinds of rules", lambda row: mean_over_runs("gain", points)(other.get(row["id"], {}))),
+        Column("practice ahead by", mean_over_runs("practice_ahead", points)),
+        Column("training", value("training_seconds", "{:.0f} s".format)),
+    ]
+    own = [row for row in rows if row["set"] == MAIN and row["id"] in ("base", "practice", *UNTOLD)]
+    n = own[0]["n"]
+    return table(own, columns, f"Points, with 95 % intervals over runs; {seeds_of(own)}, {n:,} new requests in all.")
+
+
+def show_answers(rows: Sequence[Row]) -> str:
+    """Write the first seed's answers before and after practice."""
     answers: list[dict[str, str]] = next((row["answers"] for row in rows if row.get("answers")), [])
     shown = [[_shown(each[name]) for name in ("question", "before", "after")] for each in answers]
     said = (
         f"The first {len(shown)} requests of the first seed that practice turned right, by a greedy answer of six words or more that "
         "has no word of four letters or more twice."
     )
-    own = table([row for row in rows if row["set"] == MAIN], columns, below)
-    return "\n".join([own, *([markdown(["request", "before", "after"], shown, said)] if shown else [])])
+    return markdown(["request", "before", "after"], shown, said)
 
 
 def _shown(text: str) -> str:
@@ -323,6 +343,7 @@ STUDY = Study(
     "sft_own, form_only, random_reward and best_of_8, its gain on held-out kinds is at least half of that, and it still knows >= 98 %, "
     f"each {RULE}",
     compared=rests_on,
+    extracts={"instructions_short": show_short, "instructions_answers": show_answers},
     changed=Changed(
         "undecided",
         "2026-12-02, after one seed (120, not used any more) of practice and imitation, both half of the way back to the start: they ended "

@@ -118,8 +118,9 @@ def test_files_and_modules_that_a_page_names_are_there():
     assert [name for name in named if not any((ROOT / f"{name}{end}").exists() for end in ("", ".py"))] == []
 
 
-def test_the_map_of_the_readme_has_every_room_and_nothing_that_is_not_there():
-    (tree,) = re.findall(r"## Where things are\n\n```\netude/\n(.*?)```", TEXT, re.DOTALL)
+def test_the_map_has_every_room_and_nothing_that_is_not_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf8")
+    (tree,) = re.findall(r"## Where things are\n\n```\netude/\n(.*?)```", text, re.DOTALL)
     named = {name.strip("/") for row in re.findall(r"^  ((?:[\w./]+, )*[\w./]+)  ", tree, re.MULTILINE) for name in row.split(", ")}
     assert [name for name in named if not (ROOT / "etude" / name).exists()] == []
     assert {path.parent.name for path in (ROOT / "etude").glob("*/__init__.py")} <= named

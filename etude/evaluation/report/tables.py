@@ -22,15 +22,7 @@ def suite_tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "suite": suite,
                 "num_samples": next((k for rows in of_runs for row in rows.values() if (k := num_samples(row))), "k"),
                 "models": [{"name": MODELS[model], "cells": [rows.get(model) for rows in of_runs]} for model in models],
-                "baselines": [
-                    {
-                        "name": name,
-                        "cells": [found.get(name) for found in baselines],
-                        "rewards": [found.get(name) for found in rewards],
-                        "best": [name in _best(*found) for found in zip(baselines, rewards, strict=True)],
-                    }
-                    for name in dict.fromkeys(name for found in baselines for name in found)
-                ],
+                "baselines": _baseline_rows(baselines, rewards),
                 "best_baseline": [max(found.values(), default=None) for found in baselines],
                 "right_at": next((row["right_at"] for rows in of_runs for row in rows.values() if is_number(row.get("right_at"))), None),
                 "has_rewards": any(tells_more(row) for rows in of_runs for row in rows.values()),
@@ -85,6 +77,30 @@ def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:
 def baseline_rewards_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the mean rewards of the trivial baselines that answer every task, by name."""
     return {name.replace("_", " "): value for name, value in (row.get("baseline_rewards") or {}).items() if is_number(value)}
+
+
+def _baseline_rows(accuracies: Sequence[Mapping[str, float]], rewards: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Build a row for every trivial baseline, with a cell for each run; one row for all where none is right or rewarded anywhere."""
+    names = list(dict.fromkeys(name for found in accuracies for name in found))
+    if len(names) > 1 and not any(value for found in (*accuracies, *rewards) for value in found.values()):
+        none = [None] * len(accuracies)
+        return [
+            {
+                "name": f"each of {len(names)} rules",
+                "cells": [0.0 if found else None for found in accuracies],
+                "rewards": none,
+                "best": none,
+            }
+        ]
+    return [
+        {
+            "name": name,
+            "cells": [found.get(name) for found in accuracies],
+            "rewards": [found.get(name) for found in rewards],
+            "best": [name in _best(*found) for found in zip(accuracies, rewards, strict=True)],
+        }
+        for name in names
+    ]
 
 
 def _best(accuracies: Mapping[str, float], rewards: Mapping[str, float]) -> list[str]:
