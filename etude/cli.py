@@ -30,6 +30,7 @@ USAGE = f"""etude: language models get better by practising
   etude serve MODEL [--key value ...]             serve a model like OpenAI's interface
   etude report RUN [RUN ...] [--out FILE]         write an HTML report of one or several runs
   etude report RUN --pack FILE.zip                pack a run for sharing, without weights, local paths and access tokens
+  etude watch RUN [--port N] [--host ADDRESS]     show the report of a run in a browser while it runs
   etude models [list | fetch NAME | convert MODEL FOLDER]
   etude models interpolate START END --factor A --out DIR
 
@@ -305,6 +306,29 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     _say_where(write_report(runs, Path(out) if out else runs[0] / "report.html"))
 
 
+def _watch(arguments: list[str], is_quiet: bool) -> None:
+    from etude.recipes.watch_settings import WatchSettings
+    from etude.settings.configuration import parse
+
+    usage = "etude watch RUN [--port N] [--host ADDRESS]"
+    if _wants_help(arguments) or not arguments:
+        head = (
+            f"{usage}\n\nServe the report of a run as it stands, with its progress and last attempts. The page follows the run while it\n"
+            f"runs, and stays when it ends. Nothing is written to the run's folder.\n\n{EVERYWHERE}"
+        )
+        return _help(head, WatchSettings, arguments)
+    run, rest = Path(_first(arguments, f"watch needs the folder of a run, such as runs/quickstart: {usage}")), arguments[1:]
+    if rest and not rest[0].startswith("--"):
+        raise UserError(f"watch shows one run, got {run} and {rest[0]}: name one; etude report shows several side by side")
+    settings = parse(WatchSettings, None, rest)
+    try:
+        from etude.recipes.watch import watch
+    except ModuleNotFoundError as error:
+        raise UserError(f"watch needs the package {error.name}: pip install 'etude[serve]'") from None
+
+    watch(run, settings, print)
+
+
 def _say_where(path: Path) -> None:
     if not is_standard_output(str(path)):
         print(path)
@@ -415,6 +439,7 @@ COMMANDS: dict[str, Callable[[list[str], bool], None]] = {
     "generate": _generate,
     "serve": _serve,
     "report": _report,
+    "watch": _watch,
     "models": _models,
     "recipes": _recipes,
     "init": _init,

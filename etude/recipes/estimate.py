@@ -25,6 +25,7 @@ from etude.console.reporter import Silent
 from etude.device.limits import within_limits
 from etude.engine.sampling import GREEDY
 from etude.evaluation.measure import Verify
+from etude.evaluation.report.number_format import duration
 from etude.learn.preference import Preferring
 from etude.recipes.practice import Loop
 from etude.rewards.verifier_reward import VerifierReward
@@ -62,9 +63,9 @@ class Estimate:
 
     def __str__(self) -> str:
         seconds = {name: getattr(self, f"{name}_seconds") for name in ("warm_start", "preference", "practice", "evaluation")}
-        stages = [f"{name} {minutes(value)}" for name, value in seconds.items() if value or name != "preference"]
+        stages = [f"{name} {duration(value)}" for name, value in seconds.items() if value or name != "preference"]
         return (
-            f"at most about {minutes(self.seconds)} here ({', '.join(stages)}), {self.memory_bytes / 1e9:.1f} GB of memory, "
+            f"at most about {duration(self.seconds)} here ({', '.join(stages)}), {self.memory_bytes / 1e9:.1f} GB of memory, "
             f"{self.disk_bytes / 1e9:.2g} GB of disk"
         )
 
@@ -235,8 +236,3 @@ def peak_memory_bytes(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def minutes(seconds: float) -> str:
-    """Format seconds for people."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

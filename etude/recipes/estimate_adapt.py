@@ -12,6 +12,7 @@ from etude.device.limits import within_limits
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.errors import UserError
 from etude.evaluation.likelihood import LikelihoodQuestion, score_questions
+from etude.evaluation.report.number_format import duration
 from etude.knowledge.documents import read_documents
 from etude.knowledge.mixture import windows
 from etude.learn.example import Example, demonstration
@@ -22,7 +23,7 @@ from etude.models.load import load_model
 from etude.randomness import seed_for
 from etude.recipes.adapt import end_of_text, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings
-from etude.recipes.estimate import minutes, peak_memory_bytes, seconds_of
+from etude.recipes.estimate import peak_memory_bytes, seconds_of
 from etude.suites.retention_probe import logprobs_of
 
 _TRIED = 24
@@ -42,8 +43,8 @@ class AdaptEstimate:
 
     def __str__(self) -> str:
         return (
-            f"about {minutes(self.measure_seconds + self.study_seconds)} here (study {minutes(self.study_seconds)}, measuring "
-            f"{self.questions:,} questions twice {minutes(self.measure_seconds)}; selecting text, writing passages and answers in words "
+            f"about {duration(self.measure_seconds + self.study_seconds)} here (study {duration(self.study_seconds)}, measuring "
+            f"{self.questions:,} questions twice {duration(self.measure_seconds)}; selecting text, writing passages and answers in words "
             "aside), "
             f"{self.memory_bytes / 1e9:.1f} GB of memory, {self.disk_bytes / 1e9:.2g} GB of disk"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
+from etude.evaluation.report.run_folder import KNOWLEDGE
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
 from etude.settings.arguments import arguments_from
@@ -15,8 +16,6 @@ from etude.settings.configuration import find_configuration, flatten, to_plain_v
 from etude.training.run import Run
 from etude.training.run_folder import RunFolder, check_same, read_configuration
 from etude.training.settings import PracticeSettings
-
-FOLDER = "knowledge"
 
 
 def parse_adaptation(settings: PracticeSettings) -> AdaptSettings | None:
@@ -34,7 +33,7 @@ def parse_adaptation(settings: PracticeSettings) -> AdaptSettings | None:
 
 def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> None:
     """Check that the adaptation can begin or resume. Raises UserError if not, or if it was run with other settings."""
-    folder = run / FOLDER
+    folder = run / KNOWLEDGE
     if (folder / "configuration.yaml").exists():
         kept = read_configuration(folder / "configuration.yaml")
         check_same({**adapt_defaults(), **flatten(kept)}, to_plain_values(settings), folder)
@@ -45,7 +44,7 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
 
 def run_adaptation(settings: AdaptSettings, run: Run) -> Path:
     """Return the folder of the model that practice begins with; run or resume its adaptation unless it is finished."""
-    folder, name = run.folder.path / FOLDER, Path(str(run.settings.adaptation)).stem
+    folder, name = run.folder.path / KNOWLEDGE, Path(str(run.settings.adaptation)).stem
     is_begun = (folder / "configuration.yaml").exists()
     if not (is_adapted(folder) and (folder / "report.html").exists()):
         adapt_named(settings, name, run=folder, data=run.data_folder, resume=is_begun, reporter=run.reporter)
@@ -55,8 +54,3 @@ def run_adaptation(settings: AdaptSettings, run: Run) -> Path:
 def is_adapted(folder: Path) -> bool:
     """Return whether the adaptation is finished."""
     return (RunFolder(folder).read_json("result.json") or {}).get("status") == "finished"
-
-
-def report_folders(run: Path) -> list[Path]:
-    """Return the runs on the report page of a practice run: the adaptation if there is one, and itself."""
-    return [run, *([run / FOLDER] if (run / FOLDER / "configuration.yaml").exists() else [])]

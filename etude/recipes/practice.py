@@ -16,11 +16,12 @@ from typing import Any
 
 from etude.console.reporter import Reporter, Silent
 from etude.errors import UserError
+from etude.evaluation.report.run_folder import report_folders
 from etude.learn.update import update_on
 from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.calls import configuration_for, keywords_with, reporter_for, run_folder, without_progress_bars
 from etude.recipes.conclude import conclude
-from etude.recipes.knowledge_first import check_adaptation, parse_adaptation, report_folders, run_adaptation
+from etude.recipes.knowledge_first import check_adaptation, parse_adaptation, run_adaptation
 from etude.recipes.objects import Objects
 from etude.recipes.results import RunResult
 from etude.rewards.verifier_reward import VerifierReward

@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from etude.device.limits import within_limits
 from etude.device.machine import resolve_device
 from etude.engine.build import continuous_batch, engine_at
-from etude.errors import UserError
 from etude.models.load import load_model
 from etude.recipes.generate_settings import parse_generate
 from etude.serve.app import build_app
+from etude.serve.listening import address_of, listen
 from etude.serve.model import Model
 from etude.serve.scheduler import Scheduler
 from etude.serve.settings import ServeSettings
@@ -51,22 +51,9 @@ def load(model: str, settings: ServeSettings) -> tuple[FastAPI, Scheduler]:
 def serve(model: str, settings: ServeSettings, say: Callable[[str], None]) -> None:
     """Serve a model until SIGINT or SIGTERM; `say` is told the address. Raises UserError if the address is taken."""
     settings.api_key  # noqa: B018  # a missing key is told before the model is loaded
-    listener = _listen(settings)
+    listener = listen(settings.host, settings.port)
     with listener, within_limits(settings.machine):
         app, scheduler = load(model, settings)
-        host, port = listener.getsockname()[:2]
-        say(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1 serves {settings.name or Path(model).name}")
+        say(f"{address_of(listener)}/v1 serves {settings.name or Path(model).name}")
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _GRACE_SECONDS}
         _Server(uvicorn.Config(app, lifespan="off", **quiet), scheduler).run(sockets=[listener])
-
-
-def _listen(settings: ServeSettings) -> socket.socket:
-    """Open the port. Raises UserError if that is impossible."""
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise UserError(f"can't listen on {settings.host}, port {settings.port}: {error.strerror}: choose another --port") from None
-    return listener

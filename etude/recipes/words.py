@@ -8,6 +8,7 @@ from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.evaluate_settings import OWN_SHORT, EvaluateSettings
 from etude.recipes.generate_settings import SHORT as GENERATE
 from etude.recipes.generate_settings import GenerateSettings
+from etude.recipes.watch_settings import WatchSettings
 from etude.serve.settings import ServeSettings
 from etude.settings.configuration import settings_of, shipped_configurations
 from etude.training.parse import SHORT
@@ -25,6 +26,7 @@ def words_of_commands(commands: Iterable[str]) -> dict[str, tuple[Sequence[str],
         "generate": ([], _options(GenerateSettings, GENERATE, "--page")),
         "serve": ([], [f"--{name}" for name in settings_of(ServeSettings)]),
         "report": ([], ["--out", "--pack", "--force"]),
+        "watch": ([], [f"--{name}" for name in settings_of(WatchSettings)]),
         "models": (["list", "fetch", "convert", "interpolate"], ["--factor", "--groups", "--out"]),
         "recipes": (["list", "show"], []),
         "completion": (SHELLS, []),

@@ -5,22 +5,22 @@ import gzip
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import BROWSER, NEEDS_BROWSER, Browser
 
 from etude.callbacks.gate import Gate
 from etude.errors import UserError
 from etude.evaluation.report import MAX_ATTEMPTS, MAX_RUNS, write_report
 
 HOSTILE = "<script>alert(1)</script></script><!-- <img src=x onerror=alert(2)> & \u2028 'quoted' \"too\""
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 MakeRun = Callable[..., Path]
 KNOWN = {"choice_accuracy": 0.613, "choice_accuracy_low": 0.5, "choice_accuracy_high": 0.71, "choices_n": 80}
 
@@ -188,6 +188,18 @@ def test_sentence_claims_no_more_than_the_test(make_run: MakeRun, tmp_path: Path
     assert "a trivial baseline (17.0 %) does at least as well as practice (15.0 %)" in low.text
 
 
+def test_baselines_of_which_none_is_ever_right_stand_in_one_row(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    shown = Page(write_report([run], tmp_path / "report.html")).text
+    assert "baseline: first number" in shown and "baseline: each of" not in shown
+    result = json.loads((run / "result.json").read_text())
+    for row in result["evaluation"]:
+        row |= {"baseline_constant": 0.0, "baselines": {"first_number": 0.0, "sum": 0.0}, "baseline_rewards": {}}
+    (run / "result.json").write_text(json.dumps(result))
+    shown = Page(write_report([run], tmp_path / "zero.html")).text
+    assert "baseline: each of 3 rules" in shown and "baseline: first number" not in shown
+
+
 def test_hostile_text_is_text_and_nothing_else(make_run: MakeRun, tmp_path: Path) -> None:
     path = write_report([make_run()], tmp_path / "report.html")
     raw, page = path.read_text("utf-8"), Page(path)
@@ -243,6 +255,18 @@ def test_one_tree_of_each_of_three_steps_is_drawn_with_escaped_text(make_run: Ma
     assert first.count("✓") == 1 and first.count("✗") == 1
     widths = [float(width) for width in re.findall(r'stroke-width="([\d.]+)"', first)]
     assert widths[0] == 5 and widths[1] == widths[2] < 5
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_headings_skip_no_level_and_what_scrolls_has_a_name_and_keyboard_access(make_run: MakeRun, tmp_path: Path, several: bool) -> None:
+    runs = [make_run("a"), make_run("b")] if several else [make_run()]
+    (runs[0] / "environment.json").write_text(json.dumps({"changed_settings": {"steps": "3 (40)"}}))
+    write_lines(runs[0] / "trees" / "00001.jsonl.gz", [tree(node(0, None, "", drawn=0), node(1, 0, "two", value=1.0, finish="stop"))])
+    page = Page(write_report(runs, tmp_path / "report.html"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1 and all(after - before <= 1 for before, after in pairwise(levels))
+    boxes = [attributes for _, attributes in page.tags if attributes.get("class") == "scroll"]
+    assert len(boxes) >= 3 and all(box.get("role") == "region" and box.get("aria-label") and box.get("tabindex") == "0" for box in boxes)
 
 
 def test_page_allows_its_own_script_alone_and_asks_for_nothing(make_run: MakeRun, tmp_path: Path) -> None:
@@ -505,7 +529,7 @@ def dom(page: Path, fragment: str, profile: Path, *, width: int = 1280) -> str:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+@NEEDS_BROWSER
 def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeRun, tmp_path: Path) -> None:
     revised = make_run("c", steps=1, per_step=0)
     turns = [{"text": HOSTILE, "score": 0.0, "advantage": -0.5, "told": "no"}, {"text": "b", "score": 1.0, "advantage": 0.5, "told": None}]
@@ -519,8 +543,8 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
     )
     everything = dom(page, "", tmp_path / "profile")
     assert "36 of 36 attempts match, in 12 groups; the first 10 groups are shown. These are all attempts of the run." in everything
-    assert everything.count('<section class="group">') == 10 and everything.count('<article class="attempt">') == 30
-    first = everything.split('<section class="group">')[1]
+    assert everything.count('<section class="group" tabindex="-1">') == 10 and everything.count('<article class="attempt">') == 30
+    first = everything.split('<section class="group" tabindex="-1">')[1]
     assert first.count(">Question<") == 1 and re.findall(r'class="mark (\w+)"', first) == ["right", "wrong", "unscored"]
     assert everything.count(">Download CSV<") == 3
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in everything and "<script>alert" not in everything
@@ -535,7 +559,7 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+@NEEDS_BROWSER
 def test_tables_fit_a_wide_screen_and_scroll_on_a_phone(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     result = json.loads((run / "result.json").read_text())
@@ -552,3 +576,31 @@ def test_tables_fit_a_wide_screen_and_scroll_on_a_phone(make_run: MakeRun, tmp_p
     page = write_report([run], tmp_path / "report.html")
     assert 'class="scroll wide"' not in dom(page, "", tmp_path / "profile", width=1280)
     assert 'class="scroll wide" role="region" aria-label="Accuracy of every model"' in dom(page, "", tmp_path / "profile", width=500)
+
+
+TIP = "[...document.querySelectorAll('.tip')].filter((tip) => !tip.hidden).map((tip) => tip.innerText)"
+
+
+@pytest.mark.browser
+@NEEDS_BROWSER
+def test_values_appear_under_the_pointer_and_by_keys(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    rows = [{"phase": "practice", "step": step, "pass_at_1": step / 8, "pass_at_group": 0.5 + step / 8} for step in (1, 2, 3)]
+    write_lines(run / "metrics.jsonl", rows)
+    chart = "[data-part='Practice: Correct attempts'] > svg"
+    with Browser(tmp_path / "profile") as browser:
+        page = browser.page(write_report([run], tmp_path / "report.html").as_uri(), width=390)
+        assert page.evaluate(TIP) == []
+        page.point_at(chart, across=198 / 360)  # the middle of the axis of steps 1 to 3
+        assert page.evaluate(TIP) == ["step 2\nattempts that are right: 25\u202f%\ngroups with a right attempt: 75\u202f%"]
+        assert page.evaluate("document.querySelectorAll('.ring').length") == 2
+        inside = "tip.getBoundingClientRect().left >= 0 && tip.getBoundingClientRect().right <= innerWidth"
+        assert page.evaluate(f"[...document.querySelectorAll('.tip:not([hidden])')].every((tip) => {inside})")
+        page.point_at("h1")
+        assert page.evaluate(TIP) == []
+        page.evaluate(f"document.querySelector({json.dumps(chart)}).focus()")  # shows the last step
+        page.press("ArrowLeft")
+        page.press("Home")
+        assert page.evaluate(TIP)[0].startswith("step 1\nattempts that are right: 12.5")
+        page.press("Escape")
+        assert page.evaluate(TIP) == []

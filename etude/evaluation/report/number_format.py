@@ -100,6 +100,15 @@ def short_reward(value: float) -> str:
     return f"{value:.{3 if size < 9.9995 else 1 if size < 1000 else 0}f}"
 
 
+def duration(seconds: float) -> str:
+    """Format a time for people.
+
+    >>> duration(42.3), duration(430), duration(9000)
+    ('42 s', '7 min', '2.5 h')
+    """
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def plain(value: Any) -> str:
     """Format a value of a configuration or a metric briefly."""
     if isinstance(value, float):

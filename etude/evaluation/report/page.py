@@ -30,21 +30,13 @@ from etude.evaluation.report.number_format import (
     reward_change_interval,
     reward_interval,
 )
-from etude.evaluation.report.run_folder import MODELS, Run, check_is_run, read_run
+from etude.evaluation.report.progress import STATES, Progress
+from etude.evaluation.report.run_folder import MODELS, PHASES, Run, check_is_run, read_run
 from etude.evaluation.report.sentences import remarks_on, spaced, summary
 from etude.evaluation.report.tables import domain_change_rows, retention_rows, suite_tables, thought_rows
 from etude.evaluation.report.trees import tree_pictures
 from etude.outputs import write_output
 
-PHASES = {
-    "knowledge": "Knowledge",
-    "text": "Text",
-    "mixed": "Text and tasks",
-    "tasks": "Tasks",
-    "warm_start": "Warm start",
-    "preference": "Preference",
-    "practice": "Practice",
-}
 MAX_RUNS = 8
 """Maximum number of runs, since no more colours can be distinguished."""
 MAX_ATTEMPTS = 10_000
@@ -62,28 +54,35 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
     folders = [Path(run) for run in runs]
     for folder in folders:
         check_is_run(folder)
-    read = [read_run(folder, name, MAX_ATTEMPTS // len(folders)) for folder, name in zip(folders, _names(folders), strict=True)]
+    read = [read_run(folder, name, MAX_ATTEMPTS // len(folders)) for folder, name in zip(folders, names_of(folders), strict=True)]
     page = Path(page)
     if page.is_dir():
         raise UserError(f"--out {page}: is a folder: name a file in it")
-    return write_page("report.html.j2", _contents(read), page)
+    return write_page("report.html.j2", contents_of(read), page)
 
 
 def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
     """Render a template of this folder to `page` (`etude.outputs`)."""
-    text = _environment().get_template(template).render(contents)
+    text = render(template, contents)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_output(page, text)
     return page
 
 
-def _contents(runs: Sequence[Run]) -> dict[str, Any]:
-    """Collect everything that the template shows."""
+def render(template: str, contents: dict[str, Any]) -> str:
+    """Return the text of a page by a template of this folder."""
+    return _environment().get_template(template).render(contents)
+
+
+def contents_of(runs: Sequence[Run], progress: Sequence[Progress] | None = None, **live: Any) -> dict[str, Any]:
+    """Collect everything that the template shows; `progress` and `live` are those of the page of runs that are being written."""
     suites = suite_tables(runs)
     return {
         "runs": runs,
         "summaries": [summary(run) for run in runs],
-        "remarks": [remarks_on(run) for run in runs],
+        "remarks": [remarks_on(run, progress[place] if progress else None) for place, run in enumerate(runs)],
+        "progress": progress,
+        "live": live,
         "suites": suites,
         "has_rewards": any(suite["has_rewards"] for suite in suites),
         "retention": retention_rows(runs),
@@ -101,7 +100,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def names_of(folders: Sequence[Path]) -> list[str]:
     """Return the folders' names, with the parent's name if two are equal."""
     names = [folder.resolve().name for folder in folders]
     return [
@@ -135,6 +134,7 @@ def _environment() -> Environment:
         "reward_change_interval": reward_change_interval,
         "check_outcome": check_outcome,
         "max_items": MAX_ITEMS,
+        "states": STATES,
     }
     return environment
 

@@ -1,7 +1,7 @@
 """Reads a run folder, finished or not: a missing, torn or unreadable file becomes an empty value and a note."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,18 @@ from etude.renamed import renamed_attempt, renamed_metrics, renamed_setting, ren
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
 """The models of a run in order, with their names on the page."""
+PHASES = {
+    "knowledge": "Knowledge",
+    "text": "Text",
+    "mixed": "Text and tasks",
+    "tasks": "Tasks",
+    "warm_start": "Warm start",
+    "preference": "Preference",
+    "practice": "Practice",
+}
+"""The phases of training in order, with their names on the page."""
+KNOWLEDGE = "knowledge"
+"""The folder of the adaptation before practice, in that of the run."""
 
 MAX_NODES = 150
 """Maximum number of nodes of a tree on the page; larger trees are skipped."""
@@ -38,6 +50,11 @@ def check_is_run(folder: Path) -> None:
         raise UserError(f"{folder} holds no run, since it has none of {', '.join(_MARKS)}: {advice}")
 
 
+def report_folders(run: Path) -> list[Path]:
+    """Return the runs on the report page of a practice run: itself, and the adaptation if there is one."""
+    return [run, *([run / KNOWLEDGE] if (run / KNOWLEDGE / "configuration.yaml").exists() else [])]
+
+
 @dataclass(frozen=True)
 class Run:
     """The contents of a run folder, read once; a missing file is an empty value and a line in `notes`."""
@@ -52,8 +69,8 @@ class Run:
     """`metrics.jsonl`, then `timings.jsonl`."""
     evaluation: Mapping[str, Mapping[str, Any]]
     attempts: Sequence[Mapping[str, Any]]
-    num_attempts: int
-    """Number of attempts in the folder; `attempts` may be a sample of them."""
+    num_attempts: int | None
+    """Number of attempts in the folder; `attempts` may be a sample of them. None: `attempts` are those of the last steps."""
     trees: Sequence[Mapping[str, Any]]
     """The most informative search tree of the first, the middle and the last step, if attempts came from a search."""
     notes: Sequence[str] = field(default_factory=tuple)
@@ -108,12 +125,13 @@ def _expected(configuration: str) -> list[str]:
     return [model for model in MODELS if model not in skipped]
 
 
-def read_run(folder: Path, name: str, max_attempts: int) -> Run:
-    """Read a folder as a run of this name, with at most `max_attempts` of its attempts."""
+def read_run(folder: Path, name: str, max_attempts: int, *, newest: bool = False) -> Run:
+    """Read a folder as a run of this name, with at most `max_attempts` attempts: of all steps, or the `newest` ones, last step first."""
     notes: list[str] = []
     configuration = read_bytes(folder / "configuration.yaml", notes, most=_MAX_CONFIGURATION_BYTES) or b""
     settings = configuration.decode("utf-8", errors="replace")
-    attempts, num_attempts = _read_attempts(folder / "attempts", max_attempts, [] if is_adaptation(settings) else notes)
+    read: Callable[..., tuple[list[dict[str, Any]], int | None]] = _read_newest_attempts if newest else _read_attempts
+    attempts, num_attempts = read(folder / "attempts", max_attempts, [] if is_adaptation(settings) else notes)
     result = _read_json(folder / "result.json", RESULT, notes)
     expected = [] if result or is_adaptation(settings) else _expected(settings)
     evaluated = [model for model in MODELS if model in expected or (folder / "evaluation" / f"{model}.json").is_file()]
@@ -153,6 +171,21 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
             notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those after {display_name(file)} are left out")
             break
     return attempts, sum(counts)
+
+
+def _read_newest_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dict[str, Any]], None]:
+    """Read the attempts of the last steps, the last step first: whole steps, as long as there are at most `limit`. Counts no others."""
+    left, attempts = [MAX_ATTEMPT_BYTES], list[dict[str, Any]]()
+    for file in sorted(folder.glob("*.jsonl.gz"), reverse=True):
+        own = list(map(renamed_attempt, islice(_read_rows(file, notes, left), limit)))
+        if len(attempts) + len(own) > limit:
+            break
+        attempts += own
+        if left[0] < 0:
+            break
+    if not attempts:
+        notes.append("attempts are missing")
+    return attempts, None
 
 
 def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from etude.evaluation.report.number_format import (
     reward_change,
     reward_change_interval,
 )
-from etude.evaluation.report.run_folder import MODELS, Run
+from etude.evaluation.report.progress import Progress
+from etude.evaluation.report.run_folder import MODELS, PHASES, Run
 from etude.evaluation.report.tables import baseline_rewards_of, baselines_of
 from etude.evaluation.rewards import leads_with_reward, tells_more
 from etude.renamed import renamed_value
@@ -113,9 +114,11 @@ def _adapted(run: Run) -> str:
 
 def _progress(run: Run) -> str:
     """Describe a run without a comparison so far: its last step, or its measurements."""
-    last = max((row["step"] for row in run.steps if row.get("phase") == "practice" and is_number(row.get("step"))), default=None)
+    steps = [row for row in run.steps if row.get("phase") in PHASES and is_number(row.get("step"))]
+    last = next((row for row in reversed(steps) if run.is_adaptation or row["phase"] == "practice"), None)
     if last is not None:
-        return f"Practice has reached step {last}; there is no evaluation before and after it to compare yet."
+        name = f"Adaptation ({PHASES[last['phase']].lower()})" if run.is_adaptation else "Practice"
+        return f"{name} has reached step {last['step']}; there is no evaluation before and after it to compare yet."
     if run.rows:
         row = run.rows[-1]
         rewards = f" The mean reward is {reward(row.get('mean_reward'))}." if tells_more(row) else ""
@@ -124,7 +127,7 @@ def _progress(run: Run) -> str:
             f"95{THIN_SPACE}% interval {interval(row.get('accuracy_low'), row.get('accuracy_high')) or MISSING}, "
             f"n{FIXED_SPACE}={FIXED_SPACE}{plain(row.get('n'))}.{rewards}"
         )
-    return "Practice has not taken a step yet, and nothing has been evaluated."
+    return f"{'Adaptation' if run.is_adaptation else 'Practice'} has not taken a step yet, and nothing has been evaluated."
 
 
 def _verb(test: Mapping[str, Any]) -> str:
@@ -135,10 +138,10 @@ def _verb(test: Mapping[str, Any]) -> str:
     return "raised" if difference > 0 else "lowered"
 
 
-def remarks_on(run: Run) -> list[str]:
-    """List caveats of the numbers."""
+def remarks_on(run: Run, progress: Progress | None = None) -> list[str]:
+    """List caveats of the numbers. The page of a run with its `progress` tells by that whether it is finished."""
     remarks = []
-    if not run.is_finished:
+    if not run.is_finished and progress is None:
         remarks.append(f"This run is not finished (status: {run.result.get('status') or 'unknown'}). The page shows what there is so far.")
     for row in run.rows:
         if row.get("model") == "practice":
@@ -148,7 +151,7 @@ def remarks_on(run: Run) -> list[str]:
         done = {"stop": "practice was stopped", "rollback": "practice was rolled back and stopped"}
         ended = done.get(str(renamed_value("callbacks.collapse.action", collapse.get("action"))), "practice continued")
         remarks.append(f"Signs of a {collapse.get('words')}; {ended}.")
-    if run.notes:
+    if run.notes and not (progress and progress.may_be_torn):
         remarks.append(f"Files: {'; '.join(run.notes)}.")
     return remarks
 
