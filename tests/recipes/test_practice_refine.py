@@ -120,7 +120,7 @@ def test_metrics_of_turns_by_hand():
 
 def test_the_report_shows_turns(run):
     page = (run[0] / "report.html").read_text()
-    data = json.loads(page.split('id="attempts-data">')[1].split("</script>")[0])
+    data = json.loads(page.split('id="attempts-data"')[1].split(">", 1)[1].split("</script>")[0])
     turns = [attempt["turns"] for attempt in data[0]["attempts"] if attempt["turns"]]
     assert turns and all(len(own) > 1 and own[0]["told"] and not own[-1]["told"] for own in turns)
     assert "Refinement (share)" in page
