@@ -154,9 +154,9 @@ def _judge(counts: Mapping[str, int]) -> str:
 
 
 def _other_ways(row: Mapping[str, Any]) -> str:
-    """Describe the answers of a search or of a decoding method, if there are any."""
+    """Describe the answers of a search, a decoding method or an exported model, if there are any."""
     said = ""
-    for way in ("search", "decoding"):
+    for way in ("search", "decoding", "export"):
         if f"{way}_accuracy" in row:
             said += f"; by {way} {_accuracy(row, f'{way}_accuracy')} at {row[f'{way}_tokens']:,.0f} tokens a task"
             gain = [100 * row[f"{way}_gain{end}"] for end in ("", "_low", "_high")]

@@ -85,7 +85,7 @@ class ContinuousBatch:
         most_rows: int,
         most_new_tokens: int,
     ) -> None:
-        """Prepare a batch of up to `most_rows` samples of up to `most_new_tokens` tokens; it has memory for all of them while not empty."""
+        """Prepare a batch of up to `most_rows` samples of up to `most_new_tokens` tokens, with memory for all of them."""
         self._shared, self._text_of, self._end_tokens = shared, text_of, end_tokens
         self.most_rows, self.most_new_tokens = most_rows, most_new_tokens
         self._rows: list[_Row] = []

@@ -14,7 +14,6 @@ question, are too narrow.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +31,7 @@ from etude.rollouts.order import visits
 from etude.rollouts.thought import Thoughts
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
-from etude.tasks.votes import vote
+from etude.tasks.votes import majority, vote
 
 Verify = Callable[[Sequence[tuple[str, Task]]], list[Reward]]
 
@@ -255,21 +254,6 @@ def _mean_part(rewards: Sequence[Reward], name: str) -> float | None:
     """Return the mean of a part over the rewards that have it, None (not 0) if none has."""
     values = [reward.parts[name] for reward in rewards if name in reward.parts]
     return sum(values) / len(values) if values else None
-
-
-def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] | None = None) -> int:
-    """Return the index of the first most frequent (or heaviest) answer; None is no answer. 0 if there is none.
-
-    >>> majority(["7", "8", None, None, "7"]), majority([None, None])
-    (0, 0)
-    >>> majority(["7", "8", "7"], [0.2, 0.9, 0.4])
-    1
-    """
-    votes = dict[str, float | Fraction]()
-    for answer, weight in zip(answers, weights or [1] * len(answers), strict=True):
-        if answer is not None:
-            votes[answer] = votes.get(answer, 0) + weight
-    return answers.index(max(votes, key=votes.__getitem__)) if votes else 0
 
 
 def compare_measurements(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

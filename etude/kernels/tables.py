@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from etude.kernels.compiled import at
+from etude.kernels.huge_pages import zeros
 
 SKETCHED = 16
 """Number of keys whose sketches are stored together."""
@@ -32,8 +33,8 @@ class KVStore:
 
     @staticmethod
     def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "KVStore":
-        """Allocate an empty store of zeros, since masked positions must hold finite numbers."""
-        return KVStore(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
+        """Allocate an empty store of zeros, since masked positions must hold finite numbers; memory is taken as positions are used."""
+        return KVStore(*(zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
 
 
 @dataclass

@@ -1,14 +1,16 @@
 """Evaluate: measure any saved model on suites, with the verifiers of a practice run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
-from etude.console.reporter import Reporter
+from etude.console.reporter import Reporter, Silent
 from etude.decoding.decode import decode
+from etude.decoding.search import search_answers
 from etude.device.limits import within_limits
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
@@ -19,7 +21,6 @@ from etude.errors import UserError
 from etude.evaluation.judge_preference import Compare, judge_preference
 from etude.evaluation.measure import Measurement, OtherAnswer, Suite, measure
 from etude.models.load import describe_weights, load_model
-from etude.recipes.answering import search_answers, value_for
 from etude.recipes.calls import keywords_with, reporter_for, without_progress_bars
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
 from etude.recipes.objects import Objects, Pair, machine_of, named_model
@@ -39,6 +40,7 @@ from etude.training.chat_model import open_chat_model
 from etude.training.data import check_golds, load_suites, render_suites, train_size
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder
+from etude.training.step_model_files import value_for
 
 
 @without_progress_bars()
@@ -77,10 +79,27 @@ def evaluate(
             return Result(_evaluate(name, pair, settings, objects.function, Path(data) if data else None, reporter))
 
 
+AnswersBeside = Callable[[PrefixEngine, int, Suite], Sequence[OtherAnswer]]
+"""The engine of the model that is measured, the longest answer in tokens, and a suite → another program's answers to the suite's tasks."""
+
+
+def evaluate_beside(
+    model: str, settings: EvaluateSettings, name: str, answers: AnswersBeside, data: Path | None = None, reporter: Reporter | None = None
+) -> Result:
+    """Measure a model and, on the same tasks, another program's `answers`, whose measures begin with `name`."""
+    return Result(_evaluate(model, None, settings, None, data, reporter or Silent(), beside={name: answers}))
+
+
 def _evaluate(
-    model: str, pair: Pair | None, settings: EvaluateSettings, function: RewardFunction | None, data: Path | None, reporter: Reporter
+    model: str,
+    pair: Pair | None,
+    settings: EvaluateSettings,
+    function: RewardFunction | None,
+    data: Path | None,
+    reporter: Reporter,
+    beside: Mapping[str, AnswersBeside] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Measure a model, loaded as `pair` or by its name."""
+    """Measure a model, loaded as `pair` or by its name, and the answers of other programs `beside` it."""
     unread: dict[tuple[str, ...], str] = unread_in("decoding", settings.decoding, "method")
     unread |= unread_in("kv_cache", settings.kv_cache, "policy")
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
@@ -109,7 +128,7 @@ def _evaluate(
         check_golds(evaluated, outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             reporter.measuring(Path(model).name, suite.name, len(suite.tasks))
-            ways: dict[str, Any] = {}
+            ways: dict[str, Any] = {name: partial(answers, engine, longest) for name, answers in beside.items()}
             if settings.search.is_on:
                 ways["search"] = partial(_answers, engine, settings, longest, room, by_step_model)
             if settings.decoding.is_on:

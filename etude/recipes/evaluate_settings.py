@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from etude.decoding.search_settings import SHORT, AnswerSearch
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine_settings import Machine
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.evaluation.settings import Evaluation
 from etude.kv_cache.settings import KVCacheSettings
-from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.rewards.judge import Judging
 from etude.rewards.unscored import check_max_share
 from etude.rewards.verifier_reward import Isolation

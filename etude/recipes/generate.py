@@ -6,6 +6,7 @@ from typing import Any
 
 from etude.decoding.decode import DecodingResult, decode
 from etude.decoding.methods import METHODS
+from etude.decoding.search import search_answers
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.completion import Completion, Logprobs
@@ -14,7 +15,6 @@ from etude.engine.streaming import TextStreamer
 from etude.errors import UserError
 from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.recipes.answering import search_answers, value_for
 from etude.recipes.calls import keywords_with, without_progress_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
 from etude.recipes.objects import machine_of, named_model
@@ -28,6 +28,7 @@ from etude.settings.unused import Sections, unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import add_instruction
 from etude.tasks.task import Task, with_system
+from etude.training.step_model_files import value_for
 
 log = logging.getLogger(__name__)
 

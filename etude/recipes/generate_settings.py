@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from etude.decoding.search_settings import SHORT, AnswerSearch
 from etude.decoding.settings import ReliableDecoding
+from etude.decoding.way import check_alone
 from etude.device.machine_settings import Machine
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.kv_cache.settings import KVCacheSettings
-from etude.recipes.answer_search import SHORT, AnswerSearch
-from etude.rollouts.search.settings import REFINE
 from etude.rollouts.thinking import Thought
 from etude.settings.configuration import parse
 from etude.tasks.files import read_json
@@ -60,15 +60,8 @@ class GenerateSettings:
         self.kv_cache.check_search("search.method", self.search.method)
         if self.search.method == "samples" and self.num_samples < 2:
             raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
-        search = f"search.method {self.search.method}" if self.search.is_on else ""
-        decoding = f"decoding.method {self.decoding.method}" if self.decoding.is_on else ""
-        thought = "thought.budget_tokens" if self.thought.budget_tokens is not None else ""
         stop, several = "stop" if self.stop else "", f"num_samples {self.num_samples}" if self.num_samples > 1 else ""
-        revised = search if self.search.method == REFINE else ""
-        for group in ((decoding, thought, search), (stop, search), (thought, stop), (decoding, several), (revised, several)):
-            given = [name for name in group if name]
-            if len(given) > 1:
-                raise UserError(f"{given[0]} and {given[1]} exclude each other: leave one out")
+        check_alone(self.decoding, self.search, self.thought, stop=stop, several=several)
         if self.num_samples > 1 and self.sampling.is_greedy:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from etude.serve.listening import address_of, listen
 from etude.serve.model import Model
 from etude.serve.scheduler import Scheduler
 from etude.serve.settings import ServeSettings
+from etude.training.step_model_files import has_step_model, load_step_model, value_by
 
 _GRACE_SECONDS = 5
 """Time for running answers to end after a signal."""
@@ -45,7 +47,9 @@ def load(model: str, settings: ServeSettings) -> tuple[FastAPI, Scheduler]:
     batch = continuous_batch(engine, most_rows=settings.max_rows, most_new_tokens=min(settings.max_new_tokens, engine.positions))
     scheduler = Scheduler(engine, batch, max_waiting=settings.max_waiting)
     name = settings.name or Path(model).name
-    return build_app(Model(name, loaded, tokenizer, engine, place, scheduler), settings, own.system, own.instruction), scheduler
+    step_value = cache(lambda: value_by(load_step_model(model, loaded, place, settings.machine))) if has_step_model(model) else None
+    served = Model(name, loaded, tokenizer, engine, place, scheduler, step_value)
+    return build_app(served, settings, own.system, own.instruction), scheduler
 
 
 def serve(model: str, settings: ServeSettings, say: Callable[[str], None]) -> None:

@@ -40,6 +40,15 @@ class Thought(Thinking):
         if self.budget_tokens is not None:
             at_least("thought.budget_tokens", self.budget_tokens, 0)
 
+    @property
+    def is_on(self) -> bool:
+        return self.budget_tokens is not None
+
+    @property
+    def unread(self) -> set[str]:
+        """Return the settings without effect."""
+        return set() if self.is_on else {"continuation", "cue", "answer_tokens"}
+
 
 @dataclass(frozen=True)
 class Thoughts(Thinking):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from etude.engine.completion import Completion, Finish
 from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
+from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.rollouts.continuing import continued
 from etude.rollouts.thinking import Thinking
@@ -53,6 +54,8 @@ def forced(
     keys: Sequence[int],
 ) -> list[Forced]:
     """Return an answer to each prompt (repeats allowed) after a thought of `budget_tokens` tokens, with one key each."""
+    if budget_tokens and not engine.tokenizer(how.continuation, add_special_tokens=False)["input_ids"]:
+        raise UserError(f"thought.continuation {how.continuation!r} has no tokens, so that a thought would not go on: give a word")
     thoughts = [_Growing(prompt, budget_tokens) for prompt in prompts]
     going, rounds = [place for place, thought in enumerate(thoughts) if thought.room], 0
     while going:

@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from etude.engine.continuous import Likely
-from etude.serve.aliases import METHODS, alias
+from etude.serve.aliases import ANSWER_SEARCHES, METHODS, alias
 from etude.serve.answers import Choice, Piece
 from etude.serve.errors import add_error_handlers
 from etude.serve.logprobs import chat_logprobs, completion_logprobs
@@ -72,7 +72,7 @@ def _models(server: Server) -> APIRouter:
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [entry(name) for name in (own, *(f"{own}:{method}" for method in METHODS))]}
+        return {"object": "list", "data": [entry(name) for name in (own, *(f"{own}:{way}" for way in (*METHODS, *ANSWER_SEARCHES)))]}
 
     @routes.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from etude.errors import UserError
 from etude.serve.protocol import Refused
 from etude.serve.scheduler import Closed
 
@@ -23,6 +24,8 @@ def as_refused(error: Exception) -> Refused:
         return error
     if isinstance(error, Closed):
         return Refused(str(error), status=503)
+    if isinstance(error, UserError):
+        return Refused(str(error))
     log.error("a request failed", exc_info=error)
     return Refused(f"the server failed: {type(error).__name__}", status=500)
 
@@ -47,7 +50,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def gone(_: Request, __: Exception) -> PlainTextResponse:
         return PlainTextResponse("", 499)
 
-    for kind, handler in ((Refused, failed), (Closed, failed), (Exception, failed), (RequestValidationError, invalid)):
+    for kind, handler in (*((kind, failed) for kind in (Refused, Closed, UserError, Exception)), (RequestValidationError, invalid)):
         app.add_exception_handler(kind, handler)
     app.add_exception_handler(HTTPException, wrong)
     app.add_exception_handler(ClientGone, gone)

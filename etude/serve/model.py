@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from etude.decoding.decode import decode
-from etude.decoding.settings import ReliableDecoding
+from etude.decoding.answering import answers
+from etude.decoding.way import Way
 from etude.device.machine import Device, Machine
 from etude.engine.completion import Tokens
 from etude.engine.continuous import Likely, Receiver, Request, likely
 from etude.engine.protocols import PrefixEngine
-from etude.engine.sampling import Sampling
 from etude.kv_cache.settings import KVCacheSettings
 from etude.randomness import seed_for
+from etude.rollouts.search.growing import Value
 from etude.serve.answers import Inbox, PromptReceiver
 from etude.serve.scheduler import Scheduler
 from etude.suites.retention_probe import logprobs_of
@@ -26,26 +26,23 @@ _POSITIONS = 256
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a request is answered."""
+class Asked:
+    """What a request asks of the answers to a prompt."""
 
-    sampling: Sampling
-    max_new_tokens: int
-    stop: tuple[str, ...]
+    way: Way
     top: int | None
     """Number of most likely tokens to tell; None: no log-probs."""
-    decoding: ReliableDecoding
     kv_cache: KVCacheSettings
     seed: int
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it is answered in the batch with others."""
-        return not self.decoding.is_on and not self.kv_cache.is_on
+    def name(self) -> str:
+        """The setting that makes it be answered alone, and its value; empty if it is answered in the batch with others."""
+        return self.way.name or (f"kv_cache.policy {self.kv_cache.policy}" if self.kv_cache.is_on else "")
 
 
-Item = tuple[Task, Tokens, Way]
-"""A prompt of a request: as a task, as token ids, and how it is answered."""
+Item = tuple[Task, Tokens, Asked]
+"""A prompt of a request: as a task, as token ids, and what is asked of its answers."""
 
 
 @dataclass
@@ -74,40 +71,31 @@ class Model:
     engine: PrefixEngine
     place: Device
     scheduler: Scheduler
+    step_value: Callable[[], Value] | None = None
+    """Returns the function that values nodes of a search by the model's step model; None: it has none."""
 
     def begin(self, work: Work, items: list[Item], n: int) -> None:
         """Begin to answer prompts with `n` samples each; with a seed they are the same whenever they are asked for."""
-        for place, (task, prompt, way) in enumerate(items):
-            first = place * n
+        for place, (task, prompt, asked) in enumerate(items):
+            first, way = place * n, asked.way
             receiver = PromptReceiver(work.inbox, first)
-            keys = tuple(seed_for(way.seed, "serve", first + sample) for sample in range(n))
-            if way.is_plain:
-                work.requests.append(Request(prompt, keys, way.max_new_tokens, way.sampling, receiver, way.stop, way.top))
-                self.scheduler.submit(work.requests[-1])
+            keys = tuple(seed_for(asked.seed, "serve", first + sample) for sample in range(n))
+            if asked.name:
+                work.jobs.append(self.scheduler.run(self._alone(task, prompt, asked, keys, receiver), receiver))
             else:
-                job = self._decoded(task, prompt, way, receiver) if way.decoding.is_on else self._viewed(prompt, way, keys, receiver)
-                work.jobs.append(self.scheduler.run(job, receiver))
+                work.requests.append(Request(prompt, keys, way.max_new_tokens, way.sampling, receiver, way.stop, asked.top))
+                self.scheduler.submit(work.requests[-1])
 
-    def _decoded(self, task: Task, prompt: Tokens, way: Way, receiver: Receiver) -> Callable[[], None]:
-        """Return a job that answers by a method of decoding. A method that abstains gives an empty answer."""
-        asking: dict[str, Any] = {"max_new_tokens": way.max_new_tokens, "sampling": way.sampling, "stop_strings": way.stop}
-        asking |= {"room_tokens": self.engine.positions - way.max_new_tokens, "names": (way.seed, "serve")}
+    def _alone(self, task: Task, prompt: Tokens, asked: Asked, keys: tuple[int, ...], receiver: Receiver) -> Callable[[], None]:
+        """Return a job that answers by a method, a search, after a thought, or under a cache policy."""
 
         def job() -> None:
-            logprobs = logprobs_of(self.model, self.place, Machine())
-            (found,) = decode(self.engine, [(task, prompt)], way.decoding, **asking, logprobs=logprobs)
-            receiver.end(0, found.answer.text or "", found.answer.finish or "stop", found.sampled_tokens)
-
-        return job
-
-    def _viewed(self, prompt: Tokens, way: Way, keys: tuple[int, ...], receiver: Receiver) -> Callable[[], None]:
-        """Return a job that answers under a cache policy."""
-        how: dict[str, Any] = {"max_new_tokens": way.max_new_tokens, "sampling": way.sampling, "stop_strings": way.stop}
-
-        def job() -> None:
-            (found,) = self.engine.generate([prompt], keys=[keys], **how, view=way.kv_cache.build_view(self.tokenizer))
+            how: dict[str, Any] = {"logprobs": logprobs_of(self.model, self.place, Machine()), "names": (asked.seed, "serve")}
+            how["by_step_model"] = self.step_value() if self.step_value and asked.way.search.needs_step_model else None
+            how["view"] = asked.kv_cache.build_view(self.tokenizer)
+            (found,) = answers(self.engine, [(task, prompt)], asked.way, keys=[keys], **how)
             for sample, each in enumerate(found):
-                receiver.end(sample, each.text, each.finish, len(each.tokens))
+                receiver.end(sample, each.text, each.finish, each.num_tokens)
 
         return job
 

@@ -1,7 +1,7 @@
 """The requests of OpenAI's interface that the server takes, and the shape of its errors.
 
 A field that the server does not know is refused, and so is one whose value would have no effect, so that nobody measures a setting that was
-ignored. `decoding` and `kv_cache` are etude's own (`extra_body` of the openai client): the settings of `etude generate`.
+ignored. `decoding`, `search`, `thought` and `kv_cache` (`extra_body` of the openai client) are etude's own: `etude.serve.options`.
 """
 
 from typing import Any, Literal
@@ -70,12 +70,19 @@ class Common(BaseModel):
     presence_penalty: Literal[0] | None = None
     user: str | None = None
     decoding: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
+    thought: dict[str, Any] | None = None
     kv_cache: dict[str, Any] | None = None
 
     @property
     def longest(self) -> int | None:
-        """Most tokens of an answer, if the request says so."""
+        """Most tokens of an answer, if the request or its kind says so."""
         raise NotImplementedError
+
+    @property
+    def names_longest(self) -> bool:
+        """Whether the request itself says how long an answer may be."""
+        return bool(self.model_fields_set & {"max_tokens", "max_completion_tokens"}) and self.longest is not None
 
     @property
     def top(self) -> int | None:

@@ -1,7 +1,6 @@
 """Requests → prompts and how they are answered → choices; what both kinds of requests have in common."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
@@ -10,14 +9,13 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from etude.engine.completion import Tokens
-from etude.engine.sampling import Sampling
 from etude.errors import UserError
 from etude.rollouts.prompts import render_prompt
-from etude.serve.aliases import alias, decoding_of, kv_cache_of
 from etude.serve.answers import Choice, Inbox
+from etude.serve.asking import asked
 from etude.serve.errors import ClientGone
 from etude.serve.metrics import Metrics
-from etude.serve.model import Item, Model, Way, Work
+from etude.serve.model import Item, Model, Work
 from etude.serve.protocol import ChatRequest, Common, CompletionRequest, Refused
 from etude.serve.settings import ServeSettings
 from etude.tasks.actions import add_instruction
@@ -47,13 +45,13 @@ class Server:
         except UserError as error:
             raise Refused(str(error), param="messages") from None
         self._check_number(body.n)
-        return [(task, prompt, self._way(body, prompt))]
+        return [(task, prompt, asked(body, prompt, self.model, self.settings))]
 
     def completion_items(self, body: CompletionRequest) -> list[Item]:
         """Return the prompts of a completion. Raises Refused for an empty one, and for a token that the model does not have."""
         prompts = [self._completion_prompt(prompt) for prompt in body.prompts]
         self._check_number(len(prompts) * body.n)
-        return [(task, prompt, self._way(body, prompt)) for task, prompt in prompts]
+        return [(task, prompt, asked(body, prompt, self.model, self.settings)) for task, prompt in prompts]
 
     def _completion_prompt(self, prompt: str | list[int]) -> tuple[Task, Tokens]:
         tokenizer = self.model.tokenizer
@@ -69,36 +67,6 @@ class Server:
     def _check_number(self, samples: int) -> None:
         if samples > self.settings.max_samples:
             raise Refused(f"{samples} samples: this server gives {self.settings.max_samples} a request at most", param="n")
-
-    def _way(self, body: Common, prompt: Tokens) -> Way:
-        """Return how a prompt is answered. Raises Refused for what can't be done."""
-        named_decoding, named_cache = alias(body.model, self.model.name)
-        decoding, kv_cache = decoding_of(named_decoding, body.decoding), kv_cache_of(named_cache, body.kv_cache)
-        given = {name: getattr(body, name) for name in ("temperature", "top_p", "top_k", "min_p") if getattr(body, name) is not None}
-        try:
-            sampling = Sampling(**given)
-        except UserError as error:
-            raise Refused(str(error), param=str(error).partition(" ")[0]) from None
-        seed = secrets.randbits(63) if body.seed is None else body.seed
-        way = Way(sampling, self._longest(body, prompt), body.stops, body.top, decoding, kv_cache, seed)
-        if way.decoding.is_on and way.kv_cache.is_on:
-            raise Refused("decoding and kv_cache exclude each other: leave one out", param="decoding")
-        if way.decoding.is_on and body.n > 1:
-            raise Refused(f"decoding.method {way.decoding.method} gives one answer: leave n out", param="n")
-        if not way.is_plain and body.wants_logprobs:
-            raise Refused("there are no log-probs of answers by a method or under a cache policy: leave them out", param="logprobs")
-        return way
-
-    def _longest(self, body: Common, prompt: Tokens) -> int:
-        """Return how many tokens an answer may have. Raises Refused for more than there is room for."""
-        most, longest, positions = self.settings.max_new_tokens, body.longest, self.model.engine.positions
-        if longest is not None and longest > most:
-            raise Refused(f"max_tokens is {longest}: this server answers with {most} at most", param="max_tokens")
-        room = positions - len(prompt)
-        if room < 1 or (longest is not None and longest > room):
-            text = f"the prompt has {len(prompt)} tokens and the model room for {positions}, prompt and answer"
-            raise Refused(f"{text}: shorten it, or ask for fewer tokens", param="messages", code="context_length_exceeded")
-        return min(most if longest is None else longest, room)
 
     # ------------------------------------------------------------------ prompts → choices
 

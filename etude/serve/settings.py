@@ -26,11 +26,11 @@ class ServeSettings:
     max_rows: int = 32
     """Most samples that are decoded together."""
     max_new_tokens: int = 1024
-    """Most tokens of an answer; memory for max_rows answers of this length is kept while any is decoded."""
+    """Most tokens of an answer; there is memory for max_rows answers of this length, which is taken as they grow."""
     max_waiting: int = 256
     """Most requests that wait; the next one is refused with status 429."""
     max_samples: int = 16
-    """Most samples of a request (n times prompts)."""
+    """Most samples of a request (n times prompts); times max_new_tokens, the most tokens that a method or a search samples for it."""
     max_body_bytes: int = 2 * 2**20
     """Largest body of a request."""
     machine: Machine = field(default_factory=Machine)

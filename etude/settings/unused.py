@@ -41,7 +41,7 @@ def unread_by(table: Sequence[Read], values: Mapping[str, Any]) -> dict[tuple[st
 
 
 def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = MappingProxyType({})) -> list[str]:
-    """Return the changed settings without effect for a search for answers (`etude.recipes.answering`); `also` lists further settings that
+    """Return the changed settings without effect for a search for answers (`etude.decoding.search`); `also` lists further settings that
     the search does not read, `more` other prefixes without effect, and why.
     """
     names = tuple(f"search.{name}" for name in sorted(settings.search.unread))

@@ -6,6 +6,7 @@ Gold answers are not used, so attempts at a task without one can be compared.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from etude.tasks.answers import comparable_answer, normalise, parse_list, stated_answer
 from etude.tasks.choices import choices_of, read_choice
@@ -46,6 +47,21 @@ def _item(item: object) -> str:
     numbers = find_numbers(text) if len(text) <= 400 else []
     is_number = len(numbers) == 1 and (numbers[0].start, numbers[0].end) == (0, len(text))
     return str(numbers[0]) if is_number else text
+
+
+def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] | None = None) -> int:
+    """Return the index of the first most frequent (or heaviest) answer; None is no answer. 0 if there is none.
+
+    >>> majority(["7", "8", None, None, "7"]), majority([None, None])
+    (0, 0)
+    >>> majority(["7", "8", "7"], [0.2, 0.9, 0.4])
+    1
+    """
+    votes = dict[str, float | Fraction]()
+    for answer, weight in zip(answers, weights or [1] * len(answers), strict=True):
+        if answer is not None:
+            votes[answer] = votes.get(answer, 0) + weight
+    return answers.index(max(votes, key=votes.__getitem__)) if votes else 0
 
 
 @dataclass(frozen=True)

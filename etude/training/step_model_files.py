@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from etude.decoding.search_settings import AnswerSearch
 from etude.device.machine import Device, Machine
 from etude.errors import UserError
 from etude.files import write_atomically
@@ -36,6 +37,11 @@ def value_by(step_model: StepModel) -> Value:
     return value
 
 
+def value_for(search: AnswerSearch, name: str, model: Any, place: Device, machine: Machine) -> Value | None:
+    """Return the function that values nodes by the step model of the saved model `name`, if the search needs one."""
+    return value_by(load_step_model(name, model, place, machine)) if search.needs_step_model else None
+
+
 def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None:
     """Write the step model into the folder of its model."""
     if step_model.owns_backbone:
@@ -45,10 +51,15 @@ def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None
     write_atomically(folder / FILE, save(tensors, metadata=told))
 
 
+def has_step_model(name: str) -> bool:
+    """Tell whether the saved model `name` has a step model."""
+    return (Path(name) / FILE).is_file()
+
+
 def load_step_model(name: str, model: Any, place: Device, machine: Machine) -> StepModel:
     """Return the step model of the saved model `name`, which is loaded as `model`."""
     path = Path(name) / FILE
-    if not path.is_file():
+    if not has_step_model(name):
         raise UserError(
             f"the search asks for a step model, but the model {name!r} has none (no {FILE} in its folder): name one that practised "
             "with the callback step_model, or set search.value to likelihood and search.choose to majority"

@@ -9,12 +9,13 @@ from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import Measurement, Suite, majority, measure, sampled_places
+from etude.evaluation.measure import Measurement, Suite, measure, sampled_places
 from etude.evaluation.rewards import tells_more
 from etude.rewards.unscored import TooManyUnscored
 from etude.tasks.reward import Reward
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
+from etude.tasks.votes import majority
 
 GREEDY_TEXTS = ["7", "no idea"]
 SAMPLED_TEXTS = [["8", "The answer is 7.", "7"], ["1", "2", "2"]]

@@ -6,6 +6,7 @@ import torch
 
 from etude.kernels import huge_pages
 from etude.kernels.huge_pages import PAGE_BYTES, Chunks
+from etude.kernels.tables import KVStore
 
 SMAPS = Path("/proc/self/smaps")
 KNOWN = Path("/sys/kernel/mm/transparent_hugepage").exists() and hasattr(mmap, "MADV_HUGEPAGE") and "VmFlags" in SMAPS.read_text()
@@ -32,6 +33,19 @@ def test_large_tensors_are_zeros_that_take_what_they_hold(dtype):
     assert found.untyped_storage().nbytes() == found.nbytes, "memory is measured by what storages hold"
     found[2, 4, -1] = 1
     assert found.sum() == 1
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@linux
+def test_a_store_of_keys_takes_memory_as_its_positions_are_used():
+    before = resident_bytes()
+    store = KVStore.of(32, 4, 8192, 64, torch.float32)
+    assert store.keys_RKTD.nbytes == 1 << 28 and resident_bytes() - before < 1 << 26
+    store.keys_RKTD[3, 1, 5] = 1.0
+    assert store.keys_RKTD[3, 1, :8].sum() == 64 and resident_bytes() - before < 1 << 26
 
 
 @linux

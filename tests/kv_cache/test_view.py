@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from etude.decoding.search_settings import AnswerSearch
 from etude.engine.completion import Stop
 from etude.engine.forward import find_forward
 from etude.engine.sampling import GREEDY, Sampling
@@ -23,7 +24,6 @@ from etude.kv_cache.policies import EVICTION, POLICIES, RETRIEVAL
 from etude.kv_cache.retrieval import PagedRetrieval
 from etude.kv_cache.settings import KVCacheSettings
 from etude.kv_cache.view import PolicyView
-from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
 from etude.settings.configuration import find_configuration

@@ -5,19 +5,20 @@ import json
 import pytest
 
 from etude.cli import main
+from etude.decoding.search import search_answers
+from etude.decoding.search_settings import AnswerSearch
 from etude.device.machine import Machine
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import majority
 from etude.models.load import load_model
-from etude.recipes.answering import AnswerSearch, search_answers
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
 from etude.rollouts.samples import sample_groups
 from etude.rollouts.steps import Steps
 from etude.tasks.answers import comparable_answer
 from etude.tasks.task import Task
+from etude.tasks.votes import majority
 
 QUESTION = "repeat c after 1234: c"
 HOT = Sampling(temperature=1.0)

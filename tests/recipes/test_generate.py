@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from etude.cli import main
+from etude.decoding.search_settings import AnswerSearch
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine
 from etude.engine.sampling import Sampling
 from etude.errors import UserError
-from etude.recipes.answering import AnswerSearch
 from etude.recipes.generate import GenerateSettings, generate
 from etude.recipes.generate_settings import prompts_from
 from etude.rollouts.thought import Thought

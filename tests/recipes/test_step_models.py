@@ -4,15 +4,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from etude.decoding.search import search_answers
+from etude.decoding.search_settings import AnswerSearch
 from etude.device.machine import Device, Machine
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import majority
 from etude.learn.step_model import Prefixes, StepModel, StepModelSettings
 from etude.models.load import load_model
 from etude.models.save import save_model
-from etude.recipes.answering import AnswerSearch, search_answers
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
 from etude.rollouts.search.beam import beam
@@ -22,6 +22,7 @@ from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Tree
 from etude.tasks.answers import comparable_answer
 from etude.tasks.task import Task
+from etude.tasks.votes import majority
 from etude.training.step_model_files import load_step_model, save_step_model, value_by
 
 HOT = Sampling(temperature=1.0)

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 
 from etude.cli import main
+from etude.decoding.search_settings import AnswerSearch
 from etude.engine.sampling import Sampling
-from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
 from etude.rollouts.search.settings import SEARCHES, Search

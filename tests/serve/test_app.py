@@ -135,14 +135,14 @@ def test_ways_of_decoding_and_cache_policies_answer_by_name_and_by_settings(clie
         ({"model": "mine:nothing"}, "unknown model 'mine:nothing'"),
         ({"extra_body": {"decoding": {"method": "mojority"}}}, "decoding: "),
         ({"extra_body": {"decoding": {"method": "majority", "width": 3}}}, "decoding: "),
-        ({"extra_body": {"decoding": {"method": "abstain", "embedder": "/etc"}}}, "decoding.embedder is the server's"),
+        ({"extra_body": {"decoding": {"method": "abstain", "embedder": "/etc"}}}, "decoding.embedder: the server's"),
         (
             {"extra_body": {"kv_cache": {"policy": "quest", "offload": "file", "folder": "/tmp"}}},
             "kv_cache.folder and kv_cache.offload",
         ),
         ({"extra_body": {"kv_cache": {"policy": "snapkv"}}}, "kv_cache: "),
         ({"model": "mine:majority", "n": 2}, "decoding.method majority gives one answer"),
-        ({"model": "mine:majority", "logprobs": True}, "there are no log-probs of answers by a method"),
+        ({"model": "mine:majority", "logprobs": True}, "there are no log-probs of answers by decoding.method majority"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(client, more, sentence):

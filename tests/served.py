@@ -24,12 +24,12 @@ NEEDS_KERNELS = pytest.mark.skipif(not kernels_for(torch.device("cpu"), torch.fl
 
 
 @contextmanager
-def serving(model: Any, tokenizer: Any, settings: ServeSettings = SMALL, **own: Any) -> Iterator[Any]:
+def serving(model: Any, tokenizer: Any, settings: ServeSettings = SMALL, step_value: Any = None, **own: Any) -> Iterator[Any]:
     """Serve a model; yields the openai client, with the served model as `client.served`."""
     engine = TransformersEngine(model, tokenizer)
     batch = engine.continuous(most_rows=settings.max_rows, most_new_tokens=settings.max_new_tokens)
     scheduler = Scheduler(engine, batch, max_waiting=settings.max_waiting)
-    served = Model("mine", model, tokenizer, engine, Device("cpu", "float32"), scheduler)
+    served = Model("mine", model, tokenizer, engine, Device("cpu", "float32"), scheduler, step_value)
     server = uvicorn.Server(uvicorn.Config(build_app(served, settings, **own), port=0, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

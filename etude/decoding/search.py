@@ -1,15 +1,13 @@
-"""Answer prompts by a search without a verifier, for `generate` and `evaluate`."""
+"""Answer prompts by a search without a verifier."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etude.device.machine import Device, Machine
+from etude.decoding.search_settings import AnswerSearch
 from etude.engine.completion import Finish
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.evaluation.measure import majority
-from etude.recipes.answer_search import AnswerSearch
 from etude.rollouts.revising import revised_answers
 from etude.rollouts.search.growing import Value
 from etude.rollouts.search.node_values import likelihood
@@ -17,7 +15,7 @@ from etude.rollouts.search.settings import REFINE
 from etude.rollouts.tree import Node, Tree
 from etude.rollouts.tree_search import Items, grown
 from etude.tasks.answers import comparable_answer
-from etude.training.step_model_files import load_step_model, value_by
+from etude.tasks.votes import majority
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,6 @@ def search_answers(
     ends = by_step_model if by_step_model and how.value == "step_model" else likelihood
     trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, ends, by_step_model)
     return [_answer(tree, how, by_step_model) for tree in trees]
-
-
-def value_for(search: AnswerSearch, name: str, model: Any, place: Device, machine: Machine) -> Value | None:
-    """Return the function that values nodes by the step model of the saved model `name`, if the search needs one."""
-    return value_by(load_step_model(name, model, place, machine)) if search.needs_step_model else None
 
 
 def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> SearchAnswer:

@@ -63,6 +63,12 @@ class AnswerSearch(Search):
         is_valued = self.choose == "value" or self.method in BY_VALUE
         return (super().unread - {"value", "budget_tokens"}) | {"turns", "words"} | (set() if is_valued else {"value"})
 
+    def answers(self, num_samples: int) -> int:
+        """Return the approximate number of whole answers that it samples at most."""
+        if not self.is_on:
+            return 1
+        return self.turns if self.method == REFINE else super().answers(num_samples)
+
     @property
     def needs_step_model(self) -> bool:
         return self.is_on and self.method != REFINE and (self.value == "step_model" or self.choose in ("step_model", "weighted"))
