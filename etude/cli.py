@@ -33,6 +33,7 @@ USAGE = f"""etude: language models get better by practising
   etude watch RUN [--port N] [--host ADDRESS]     show the report of a run in a browser while it runs
   etude models [list | fetch NAME | convert MODEL FOLDER]
   etude models interpolate START END --factor A --out DIR
+  etude models export MODEL --format FORMAT --out PLACE   write a model for llama.cpp, vLLM, onnxruntime-genai or openvino-genai
 
   etude recipes [show NAME]                       list the recipes that ship, or print one
   etude init FOLDER                               write a recipe, tasks and a verifier of your own to start from
@@ -335,12 +336,16 @@ def _say_where(path: Path) -> None:
 
 
 def _models(arguments: list[str], is_quiet: bool) -> None:
+    if arguments[:1] == ["export"]:
+        return _export(arguments[1:], is_quiet)
     if _wants_help(arguments):
         print(
             "etude models [list | fetch NAME | convert MODEL FOLDER]\n"
-            "etude models interpolate START END [--factor A] [--groups early=A late=A ...] --out DIR\n\n"
+            "etude models interpolate START END [--factor A] [--groups early=A late=A ...] --out DIR\n"
+            f"{_EXPORT}\n\n"
             "fetch says what it installs, convert writes a folder; interpolate writes the weights (1 - A) START + A END,\nwith --groups "
-            "other factors for groups of layers: embeddings, early, middle, late, head."
+            "other factors for groups of layers: embeddings, early, middle, late, head. export writes a model for\nother programs: "
+            "etude models export --help."
         )
         return
     match arguments:
@@ -360,7 +365,50 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
         case ["interpolate", *rest]:
             print(_interpolate(rest))
         case _:
-            raise UserError("models takes: list, fetch NAME, convert MODEL FOLDER, or interpolate START END --factor A --out DIR")
+            raise UserError("models takes: list, fetch NAME, convert MODEL FOLDER, interpolate START END --factor A --out DIR, or export")
+
+
+_EXPORT = "etude models export MODEL --format FORMAT --out PLACE [--quantization KIND] [--evaluate [--recipe NAME_OR_YAML]]"
+
+
+def _export(arguments: list[str], is_quiet: bool) -> None:
+    from etude.export.formats import FORMATS, find_format
+
+    options = ("data", "json", "force")
+    if _wants_help(arguments):
+        listed = "\n".join(f"  {name:<10}{kind.summary}: {', '.join(kind.quantizations)}" for name, kind in FORMATS.items())
+        about = (
+            f"{_EXPORT}\n\nformats, with the kinds of their weights, the default first\n{listed}\n\n"
+            "--evaluate measures the model and, in its own runtime, the export: on the evaluation of the model's run, or on\n"
+            "--recipe, --evaluation.path and other settings of etude evaluate."
+        )
+        more = {"force": "--force        replace what an earlier export wrote, and a file of --json"}
+        return print(f"{about}\n\n{options_help(*options, more=more)}")
+    name, rest = take_option(arguments, "--format")
+    quantization, rest = take_option(rest, "--quantization")
+    out, rest = take_option(rest, "--out")
+    common, rest = take_options([word for word in rest if word != "--evaluate"], *options)
+    if name is None or out is None:
+        raise UserError(f"export needs --format, one of {', '.join(FORMATS)}, and --out: {_EXPORT}")
+    kind = find_format(name)
+    kind.chosen(quantization)
+    model, rest = _model(rest, f"export needs a model: {_EXPORT}")
+    is_measured = "--evaluate" in arguments
+    if not is_measured:
+        refuse_options(rest, _EXPORT)
+    from etude.recipes.export import check_place, export, measure_export, parse_measured, sentences_of
+
+    check_place(Path(out), kind, force=common.force)
+    settings = parse_measured(model, rest) if is_measured else None
+    check_available(model)
+    kind.check_installed()
+    if settings is not None:
+        kind.check_runtime()
+    found = export(model, kind, Path(out), quantization, force=common.force)
+    print(*sentences_of(found, kind), sep="\n", flush=True)
+    if settings is not None:
+        found |= measure_export(model, kind, Path(out), settings, data=common.data, reporter=_reporter(common, is_quiet))
+    _write_json(common, found)
 
 
 def _recipes(arguments: list[str], is_quiet: bool) -> None:

@@ -101,7 +101,7 @@ MISTAKES = {
     "generate tiny-random --file pickled": "--file pickled: is a folder: name a file in it",
     "evaluate tiny-random --tasks gsm8k": "unknown setting --tasks: a suite that ships is named by --suite NAME, files of tasks by ",
     "evaluate tiny-random --model tiny-random": "the model is given twice: tiny-random and --model tiny-random; give it once",
-    "models delete": "models takes: list, fetch NAME, convert MODEL FOLDER, or interpolate START END",
+    "models delete": "models takes: list, fetch NAME, convert MODEL FOLDER, interpolate START END --factor A --out DIR, or export",
 }
 
 

@@ -1,22 +1,14 @@
 """Rollouts by vLLM's CPU build: prefix caching on, so that the samples of a prompt share it, and the engine in this process."""
 
-import os
 import time
 from importlib import metadata
 from typing import Any
 
-from serving import Answer, serve
+from serving import Answer, prepare_vllm, serve
 
 
 def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
-    cores = sorted(os.sched_getaffinity(0))[: settings["threads"]]
-    os.environ |= {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
-        "VLLM_CPU_KVCACHE_SPACE": "2",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
+    prepare_vllm(settings["threads"], cache_gib=2)
     from vllm import LLM, SamplingParams
 
     longest, rows = settings["longest_tokens"], settings["most_rows"]

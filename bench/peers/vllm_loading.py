@@ -1,21 +1,13 @@
 """Greedy answers of a saved folder in vLLM's CPU build, asked by messages as its server is; the engine in this process."""
 
-import os
 from importlib import metadata
 from typing import Any
 
-from serving import Answer, serve
+from serving import Answer, prepare_vllm, serve
 
 
 def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
-    cores = sorted(os.sched_getaffinity(0))[: settings["threads"]]
-    os.environ |= {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
+    prepare_vllm(settings["threads"], cache_gib=1)
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 

@@ -1,1 +1,1 @@
-"""Export: packs a run for other people, without weights, machine paths and secrets."""
+"""Export: a run packed for other people, without weights, machine paths and secrets; a model written for other programs."""

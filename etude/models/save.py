@@ -28,7 +28,7 @@ def save_model(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     plain = base_of(model)
-    original, plain.generation_config = plain.generation_config, generation or _writable(plain.generation_config)
+    original, plain.generation_config = plain.generation_config, generation or writable(plain.generation_config)
     try:
         plain.save_pretrained(partial, state_dict=merged_weights(model) if weights is None else weights)
     finally:
@@ -40,7 +40,7 @@ def save_model(
     return folder
 
 
-def _writable(generation: GenerationConfig) -> GenerationConfig:
+def writable(generation: GenerationConfig) -> GenerationConfig:
     """Return a generation configuration that transformers accepts for writing: sampling values without sampling get `do_sample`."""
     try:
         generation.validate(strict=True)

@@ -14,6 +14,7 @@ from etude.settings.configuration import settings_of, shipped_configurations
 from etude.training.parse import SHORT
 from etude.training.settings import PracticeSettings
 
+_EXPORT = ("--format", "--quantization", "--evaluate", "--recipe", "--data", "--json", "--force")
 _SHARED = ("--run", "--data", "--json", "--force", "--quiet", "--verbose")
 
 
@@ -27,7 +28,7 @@ def words_of_commands(commands: Iterable[str]) -> dict[str, tuple[Sequence[str],
         "serve": ([], [f"--{name}" for name in settings_of(ServeSettings)]),
         "report": ([], ["--out", "--pack", "--force"]),
         "watch": ([], [f"--{name}" for name in settings_of(WatchSettings)]),
-        "models": (["list", "fetch", "convert", "interpolate"], ["--factor", "--groups", "--out"]),
+        "models": (["list", "fetch", "convert", "interpolate", "export"], ["--factor", "--groups", "--out", *_EXPORT]),
         "recipes": (["list", "show"], []),
         "completion": (SHELLS, []),
     }
