@@ -8,7 +8,7 @@ INSTALL := install --quiet --disable-pip-version-check
 COMPILE = -$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: practice adapt test lint tiny bench-peers clean
+.PHONY: practice adapt test lint docs notebooks tiny bench-peers clean
 
 practice: $(VENV)/model
 	$(BIN)/etude practice quickstart --seed $(SEED) --run runs/quickstart-$$(date +%Y%m%d-%H%M%S)
@@ -24,6 +24,14 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the site, as files in site/; a warning or a link that leads nowhere is an error
+docs: .venv-docs/build
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+
+# runs the tutorials, one after another, and stores what they print: look at it before you commit it
+notebooks: .venv-docs/notebooks $(VENV)/model
+	.venv-docs/bin/python docs/site/execute.py
 
 tiny: $(VENV)/base
 	@for recipe in tiny; do $(BIN)/etude practice $$recipe --run $$(mktemp -d)/run || exit 1; done
@@ -47,7 +55,7 @@ bench/peers/.venv-transformers-4/ready: bench/peers/transformers-4.txt $(VENV)/b
 	touch $@
 
 clean:
-	rm -rf $(VENV) bench/peers/.venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-docs site bench/peers/.venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -70,4 +78,16 @@ $(VENV)/test: $(VENV)/base
 
 $(VENV)/model: $(VENV)/base
 	$(BIN)/etude models fetch smollm2-135m
+	touch $@
+
+.venv-docs/build: docs/site/build.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip $(INSTALL) -r $<
+	touch $@
+
+# etude, torch and the rest come from .venv
+.venv-docs/notebooks: docs/site/notebooks.txt .venv-docs/build $(VENV)/base
+	$(@D)/bin/pip $(INSTALL) -r $<
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
 	touch $@

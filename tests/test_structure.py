@@ -52,15 +52,16 @@ ROOMS = {
     "learn": "kernels models rollouts tasks",
     "evaluation": "engine kv_cache learn models rewards rollouts tasks",
     "console": "evaluation settings tasks",
-    "export": "evaluation",
+    "export": "evaluation models",
     "knowledge": "evaluation llm_client tasks",
     "suites": "console decoding device engine evaluation knowledge kv_cache learn models rewards rollouts settings tasks",
     "callbacks": "device engine evaluation learn models rewards rollouts settings suites tasks training",
     "training": "callbacks console decoding device engine evaluation kv_cache learn llm_client models rewards rollouts settings suites "
     "tasks",
     "cards": "evaluation models tasks training",
-    "serve": "decoding device engine kv_cache rollouts suites tasks",
-    "recipes": "cards console decoding device engine evaluation knowledge kv_cache learn llm_client models rewards rollouts "
+    "serve": "decoding device engine kv_cache rollouts settings suites tasks",
+    "lm_eval": "console decoding device engine kv_cache learn models rollouts settings suites tasks training",
+    "recipes": "cards console decoding device engine evaluation export knowledge kv_cache learn llm_client models rewards rollouts "
     "serve settings suites tasks training",
 }
 """Each room with the rooms that it knows; rooms stand behind those that they know."""
@@ -179,7 +180,8 @@ def graph_of_imports() -> dict[str, set[str]]:
     """The modules of etude that each of them imports, also those that only annotations need."""
     files = {path.relative_to(ROOT / "etude").with_suffix("").as_posix(): path for path in (ROOT / "etude").rglob("*.py")}
     paths = {name.replace("/", ".").removesuffix(".__init__"): path for name, path in files.items()}
-    return {name: {module.removeprefix("etude.") for module in imports_of(path)} & paths.keys() for name, path in paths.items()}
+    found = {name: {module for module in imports_of(path) if module.startswith("etude.")} for name, path in paths.items()}
+    return {name: {module.removeprefix("etude.") for module in modules} & paths.keys() for name, modules in found.items()}
 
 
 def circles_of(graph: dict[str, set[str]]) -> list[set[str]]:
@@ -267,7 +269,7 @@ def test_every_callback_has_a_place_on_its_page():
 
 
 def test_modules_that_texts_name_are_there():
-    texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
     texts += [path for package in ("etude", "experiments", "studies", "bench", "tests") for path in sources(package)]
     named = {
         (path.relative_to(ROOT), name) for path in texts for name in re.findall(r"`(etude(?:\.\w+)+)`", path.read_text(encoding="utf8"))
