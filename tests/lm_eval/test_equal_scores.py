@@ -4,13 +4,13 @@ import math
 
 import lm_eval
 import pytest
-from local_tasks import tasks_in, write_task
 from served import NEEDS_KERNELS, serving
 
 from etude.lm_eval.adapter import EtudeLM
 from etude.models.load import load_model
 from etude.recipes.evaluate import evaluate
 from etude.tiny import letters
+from experiments.harness_tasks import tasks_in, write_task
 
 N = 30
 

@@ -4,8 +4,8 @@ import copy
 import json
 
 import pytest
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from local_tasks import asked, tasks_in, write_task
 
 from etude.decoding.answering import answers
 from etude.decoding.search_settings import AnswerSearch
@@ -18,6 +18,7 @@ from etude.lm_eval.adapter import EtudeLM
 from etude.randomness import seed_for
 from etude.rollouts.thinking import Thought
 from etude.tasks.task import Task
+from experiments.harness_tasks import tasks_in, write_task
 
 CONTEXTS = ["What is a lamp? ", "What is a lamp? ", "Name a river.", "x" * 300, ""]
 CONTINUATIONS = [" A light.", "Nothing", " Rhine", " y", "The sea is wide."]
@@ -32,6 +33,11 @@ def pair(model_of, chat_tokenizer):
 @pytest.fixture(scope="module")
 def theirs(pair):
     return HFLM(pretrained=pair[0], tokenizer=pair[1], batch_size=3, device="cpu")
+
+
+def asked(kind, *arguments):
+    """Return a request of the harness."""
+    return Instance(kind, {}, arguments, 0)
 
 
 def ours(pair, **settings):
