@@ -22,7 +22,7 @@ RUN apt-get update && \
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY etude etude
-RUN pip install --extra-index-url "$TORCH_INDEX" --constraint constraints.txt ".[serve]"
+RUN pip install --extra-index-url "$TORCH_INDEX" --constraint constraints.txt ".[gym,plot,serve]"
 
 # models and kernels are kept in /data, too, so that a mounted folder keeps them; HOME is there for any --user
 RUN useradd --uid 1000 --no-create-home etude && install --directory --owner etude /data

@@ -33,7 +33,7 @@ docs: .venv-docs/build
 notebooks: .venv-docs/notebooks $(VENV)/model
 	.venv-docs/bin/python docs/site/execute.py
 
-tiny: $(VENV)/base
+tiny: $(VENV)/test
 	@for recipe in tiny; do $(BIN)/etude practice $$recipe --run $$(mktemp -d)/run || exit 1; done
 	@for study in $(notdir $(basename $(filter-out studies/__%.py, $(wildcard studies/*.py)))); do \
 		$(BIN)/python -m studies.$$study --tiny || exit 1; done
@@ -86,7 +86,7 @@ $(VENV)/model: $(VENV)/base
 	touch $@
 
 # etude, torch and the rest come from .venv
-.venv-docs/notebooks: docs/site/notebooks.txt .venv-docs/build $(VENV)/base
+.venv-docs/notebooks: docs/site/notebooks.txt .venv-docs/build $(VENV)/test
 	$(@D)/bin/pip $(INSTALL) -r $<
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
 		> $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from etude.device.machine import Machine
@@ -73,6 +74,8 @@ def _load(suite: LongSuite, request: Request) -> tuple[list[str], dict[str, Gene
         raise UserError(
             "a page shows what a policy keeps: choose one (--kv_cache.policy snapkv --kv_cache.keep_ratio 0.25), or leave --page out"
         )
+    if request.page and find_spec("matplotlib") is None:
+        raise UserError("a page needs matplotlib: pip install 'etude[plot]', or leave --page out")
     if suite.kv_cache.rerotate:
         raise UserError("kv_cache.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
     texts = [each.text for each in read_documents(Corpus(path=suite.haystack), request.data)] if suite.haystack else []

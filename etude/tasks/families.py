@@ -14,7 +14,7 @@ from typing import Any
 
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
-from etude.tasks.family_scores import encode
+from etude.tasks.family_scores import encode, library
 from etude.tasks.instructions.family import FAMILY, check_instruction_parameters, sample_instructions
 from etude.tasks.task import Task
 from etude.tasks.templates import fill_template
@@ -25,9 +25,8 @@ _NOT_A_FAMILY = "composite"
 
 def family_names() -> list[str]:
     """Return the names of all families, sorted."""
-    from reasoning_gym.factory import DATASETS
-
-    return sorted({*DATASETS, FAMILY} - {_NOT_A_FAMILY})
+    datasets = library().factory.DATASETS
+    return sorted({*datasets, FAMILY} - {_NOT_A_FAMILY})
 
 
 def sample_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
@@ -114,10 +113,9 @@ def curriculum_levels(family: str, n: int) -> list[dict[str, Any]]:
 
     Only parameters that differ from the family's defaults at some level are listed. Raises UserError if the family has fewer levels.
     """
-    from reasoning_gym.factory import DATASETS, create_curriculum, has_curriculum
-
     check_parameters(family, {})
-    curriculum = create_curriculum(family) if has_curriculum(family) else None
+    factory = library().factory
+    curriculum = factory.create_curriculum(family) if factory.has_curriculum(family) else None
     most = 0 if curriculum is None else 1 + max(len(attribute.levels) - 1 for attribute in curriculum.attributes.values())
     if curriculum is None or n > most:
         raise UserError(f"family {family!r} has {most} levels of its own, {n} were asked for: write them down as a list of parameters")
@@ -126,7 +124,7 @@ def curriculum_levels(family: str, n: int) -> list[dict[str, Any]]:
         curriculum.set_global_level(level)
         configuration = curriculum.generate_configuration()
         found.append({each.name: getattr(configuration, each.name) for each in fields(configuration) if each.name not in ("seed", "size")})
-    default = DATASETS[family][1]()
+    default = factory.DATASETS[family][1]()
     changed = [name for name in found[0] if any(level[name] != getattr(default, name) for level in found)]
     return [{name: level[name] for name in changed} for level in found[:n]]
 
@@ -136,21 +134,19 @@ def check_parameters(family: str, parameters: Mapping[str, Any]) -> None:
     if family == FAMILY:
         check_instruction_parameters(parameters)
         return
-    from reasoning_gym.factory import DATASETS
-
-    if family not in DATASETS or family == _NOT_A_FAMILY:
+    datasets = library().factory.DATASETS
+    if family not in datasets or family == _NOT_A_FAMILY:
         raise unknown("family", family, family_names())
-    known = {field.name for field in fields(DATASETS[family][1])} - {"seed", "size"}
+    known = {field.name for field in fields(datasets[family][1])} - {"seed", "size"}
     for name in parameters:
         if name not in known:
             raise unknown(f"parameter of {family}", name, known)
 
 
 def _chunk(family: str, parameters: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
-    from reasoning_gym import create_dataset
-
+    create = library().create_dataset
     try:
-        dataset = create_dataset(family, **_with_choices(family, parameters), seed=seed, size=_CHUNK)
+        dataset = create(family, **_with_choices(family, parameters), seed=seed, size=_CHUNK)
     except (AssertionError, TypeError) as error:
         raise UserError(f"parameters of family {family!r} are refused: {error or parameters}") from error
     for index in range(_CHUNK):
@@ -165,9 +161,7 @@ def _small_seeds(family: str, parameters: Mapping[str, Any], split: str, seed: i
 
 def _with_choices(family: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters with enumeration values instead of their texts."""
-    from reasoning_gym.factory import DATASETS
-
-    defaults = {field.name: field.default for field in fields(DATASETS[family][1]) if field.default is not MISSING}
+    defaults = {field.name: field.default for field in fields(library().factory.DATASETS[family][1]) if field.default is not MISSING}
     values = dict(parameters)
     for name, value in parameters.items():
         default = defaults.get(name)

@@ -13,8 +13,10 @@ a partial score to any text that contains the gold answer, so "10" earns half fo
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import ModuleType
 from typing import Any
 
+from etude.errors import UserError
 from etude.tasks.answers import answer_form, final_answer, has_form_of, parse_list
 from etude.tasks.feedback import of_another_form, quoted, read_as
 from etude.tasks.reward import Reward
@@ -92,9 +94,16 @@ def decode(value: Any) -> Any:
 @cache
 def load_scorer(family: str) -> Callable[..., float]:
     """Return the scorer of a family, with the modules and data that it loads."""
-    from reasoning_gym import get_score_answer_fn
+    return library().get_score_answer_fn(family)
 
-    return get_score_answer_fn(family)
+
+def library() -> ModuleType:
+    """Return the package reasoning_gym. Raises UserError if it is not installed."""
+    try:
+        import reasoning_gym.factory
+    except ModuleNotFoundError as error:
+        raise UserError(f"families of problems need the package {error.name}: pip install 'etude[gym]'") from None
+    return reasoning_gym
 
 
 def _is_harmless(family: str, answer: str) -> bool:

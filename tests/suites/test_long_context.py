@@ -12,6 +12,7 @@ from etude.cli import main
 from etude.errors import UserError
 from etude.evaluation.report import kv_cache_page
 from etude.evaluation.report.kv_cache_page import ShownTask
+from etude.suites import long_context
 from etude.suites.long_context import LONG_CONTEXT, LongSuite
 
 SMALL = {"kinds": ["single"], "tokens": [240], "n": 3, "max_new_tokens": 6, "machine.dtype": "float32"}
@@ -75,9 +76,14 @@ def test_a_page_escapes_texts_and_bins_those_that_are_wider_than_a_picture(tmp_p
     assert not any(tag in text for tag in ("<b>?", "<i>", "<u>", "<s>", "<a>", "<x>")) and "&lt;a&gt;" in text and "<polyline" not in text
 
 
-def test_a_page_needs_a_policy_and_the_suite_of_long_texts(tmp_path, capsys):
+def test_a_page_needs_a_policy_and_the_suite_of_long_texts(tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match="a page shows what a policy keeps: choose one"):
         LONG_CONTEXT.evaluate("tiny-random", "long", SMALL, page=tmp_path / "page.html")
+    kept = {"kv_cache.policy": "snapkv", "kv_cache.keep_ratio": 0.5}
+    with monkeypatch.context() as absent:
+        absent.setattr(long_context, "find_spec", lambda name: None)
+        with pytest.raises(UserError, match="a page needs matplotlib: pip install"):
+            LONG_CONTEXT.evaluate("tiny-random", "long", SMALL | kept, page=tmp_path / "page.html")
     assert main(["evaluate", "tiny-random", "--suite", "long", "--page", str(tmp_path)]) != 0
     assert "is a folder: name a file in it" in capsys.readouterr().err
 

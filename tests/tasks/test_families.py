@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 from itertools import islice
 
@@ -170,3 +171,10 @@ def test_unknown_families_and_parameters_are_refused(family, parameters, message
 def test_raw_entries_never_end():
     assert len(list(islice(sample_entries("gcd", {}, split="train", seed=0), 600))) == 600
     assert {"chain_sum", "gcd"} <= set(family_names())
+
+
+def test_a_family_without_its_package_is_refused_with_what_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    with pytest.raises(UserError, match=r"need the package reasoning_gym: pip install 'etude\[gym\]'"):
+        load_family("gcd", {}, split="test", n=3, seed=0)
+    assert len(load_family("instructions", {}, split="test", n=3, seed=0)) == 3

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.image import imsave
 
 from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, scale, tick_label, ticks_of
 from etude.evaluation.report.page import write_page
@@ -85,6 +84,8 @@ def _contents(each: ShownTask) -> dict[str, Any]:
 
 def _picture(share_RT: np.ndarray) -> str:
     """Render a PNG in base64 with a row for each head and a column for each token."""
+    from matplotlib.image import imsave
+
     wide = -(-share_RT.shape[1] // WIDEST)
     padded = np.pad(share_RT, ((0, 0), (0, -share_RT.shape[1] % wide)), mode="edge")
     binned = padded.reshape(len(share_RT), -1, wide).mean(2)
