@@ -49,6 +49,16 @@ def test_generate_gives_the_answers_of_the_method(model, chat_tokenizer, method)
     assert texts_of(chat_tokenizer, inputs, found) == [each.answer.text for each in expected]
 
 
+def test_questions_are_read_from_prompts_that_ask_one_question(model, chat_tokenizer):
+    inputs, asked = inputs_of(chat_tokenizer), {"max_new_tokens": 8, "do_sample": False}
+    told = model.generate(**inputs, **asked, custom_generate=reliable("integrative", chat_tokenizer, QUESTIONS, k=2))
+    assert torch.equal(model.generate(**inputs, **asked, custom_generate=reliable("integrative", chat_tokenizer, k=2)), told)
+    talk = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}, {"role": "user", "content": "And 3?"}]
+    longer = torch.tensor([render_prompt(chat_tokenizer, Task(tuple(talk)))])
+    with pytest.raises(UserError, match="prompt 1 is not one question in the model's chat template: give what is asked"):
+        model.generate(longer, **asked, custom_generate=reliable("majority", chat_tokenizer, k=2))
+
+
 def test_one_wording_is_what_generate_itself_gives(model, chat_tokenizer):
     inputs = inputs_of(chat_tokenizer)
     plain = model.generate(**inputs, max_new_tokens=8, do_sample=False)
