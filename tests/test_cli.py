@@ -58,7 +58,7 @@ MISTAKES = {
     f"{TINY} --learn.preference.beta -1": "learn.preference.beta must be above 0, got -1.0",
     f"{TINY} --preferences.loss dppo": "unknown preferences.loss 'dppo': did you mean 'dpo'?",
     f"{TINY} --search mcts --rollout.search.width 1 --rollout.search.simulations 1": "rollout.search.method mcts finds one ",
-    f"{TINY} --machine.device mps": "machine.device 'mps' can't be used: random numbers are drawn in float64",
+    f"{TINY} --machine.device mps": "machine.device 'mps' can't be used: its random numbers need float64",
     "practice tiny --tasks.function faulty:rows": "module 'faulty' cannot be imported: SyntaxError: ",
     "practice tiny --tasks.question {answer:{width}}": "question '{answer:{width}}' cannot be filled in: KeyError: 'width'",
     "evaluate tiny-random --evaluation.path good.jsonl --max_new_tokens 0": "max_new_tokens must be at least 1, got 0",

@@ -35,7 +35,7 @@ def resolve_device(machine: Machine, before: Mapping[str, Any] | None = None) ->
     before = before or {}
     device = (before.get("device") or best_device()) if machine.device == "auto" else machine.device
     if device.startswith("mps"):
-        raise UserError(f"machine.device {device!r} can't be used: random numbers are drawn in float64, which MPS lacks; use cpu or cuda")
+        raise UserError(f"machine.device {device!r} can't be used: its random numbers need float64, which MPS lacks; use cpu or cuda")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
