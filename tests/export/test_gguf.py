@@ -42,6 +42,7 @@ class Server:
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
         settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         self.server = xllamacpp.Server(settings)
+        self.ask("/completion", prompt=[1], n_predict=1)  # a server that is left before its loop begins never ends
 
     def ask(self, route: str, **body: object) -> dict:
         request = Request(self.server.listening_address + route, json.dumps(body).encode(), {"Content-Type": "application/json"})
