@@ -77,7 +77,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 
 
-LONG = ("test_faults.py", "test_kills.py", "test_practice_feedback.py", "test_studies.py", "test_bench.py", "test_pages.py")
+LONG = (
+    "test_faults.py",
+    "test_kills.py",
+    "test_practice_feedback.py",
+    "test_pages.py",
+    "test_studies.py",
+    "test_bench.py",
+    "test_public_api.py",
+)
 """Files that take longest, which begin first, so that no worker is left alone with one of them."""
 
 

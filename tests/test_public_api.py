@@ -45,7 +45,16 @@ def main() -> None:
 def test_a_script_of_a_user_passes_strict_type_checks(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "wrong.py").write_text(SCRIPT.replace("gain: float", "gain: str").replace("right_at=3.0", 'right_at="3"'))
-    checked = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache")]
+    checked = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--follow-imports=silent",
+        "--no-site-packages",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
     how = {"capture_output": True, "text": True, "cwd": tmp_path, "env": os.environ | {"MYPYPATH": str(ROOT)}}
     assert subprocess.run([*checked, "script.py"], **how).stdout.startswith("Success: no issues found")
     wrong = subprocess.run([*checked, "wrong.py"], **how).stdout

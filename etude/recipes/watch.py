@@ -95,7 +95,7 @@ def watch(run: Path, settings: WatchSettings, say: Callable[[str], None]) -> Non
     Raises UserError if the folder is not that of a run, or if the address is taken.
     """
     server = server_of(run, settings.host)
-    os.nice(_NICENESS)
     with listen(settings.host, settings.port) as listener:
+        os.nice(_NICENESS)
         say(f"{address_of(listener)}/ shows {run}")
         server.run(sockets=[listener])

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("plain", "kept", "adapt")
+PARTS = ("plain", "adapt")
 
 
 def test_runs_that_are_killed_anywhere_resume_to_the_same_bytes():
