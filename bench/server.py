@@ -138,7 +138,8 @@ def serving(name: str, model: Path, settings: Mapping[str, Any]) -> Iterator[tup
     port, threads = free_port(), settings["threads"]
     if name == OURS:
         command = [sys.executable, "-m", "etude", "serve", str(model), "--port", str(port), "--name", NAME]
-        command += ["--max_rows", str(settings["clients"]), "--max_new_tokens", str(LONGEST), "--machine.dtype", settings["dtype"]]
+        rows = str(settings["clients"])
+        command += ["--max_rows", rows, "--max_samples", rows, "--max_new_tokens", str(LONGEST), "--machine.dtype", settings["dtype"]]
         variables = {"OMP_NUM_THREADS": str(threads)}
     else:
         command = [

@@ -1,6 +1,7 @@
 """A batch that requests join and leave at any token (continuous batching), for a server.
 
-Each request has its own sampling, limits, stop texts and number of samples. Its prompt is computed once for all of its samples. A sample
+Each request has its own sampling, limits, stop texts and number of samples. Its prompt is computed once for all of its samples, and what
+prompts have in common once for all of them (`etude.engine.common_prefixes`). A sample
 depends on the weights, the prompt and its key alone, as in `etude.engine.transformers`: with the same key, it is the sample of
 `generate`, up to rounding. Shapes: B rows, V vocabulary.
 """
@@ -12,7 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts
+from etude.engine.blocks import BlockContext
+from etude.engine.common_prefixes import CommonPrefixes
 from etude.engine.completion import Tokens
 from etude.engine.detokenizer import Detokenizer
 from etude.engine.protocols import SharedPrefixForward
@@ -88,6 +90,7 @@ class ContinuousBatch:
         """Prepare a batch of up to `most_rows` samples of up to `most_new_tokens` tokens, with memory for all of them."""
         self._shared, self._text_of, self._end_tokens = shared, text_of, end_tokens
         self.most_rows, self.most_new_tokens = most_rows, most_new_tokens
+        self._prefixes = CommonPrefixes()
         self._rows: list[_Row] = []
         self._context: BlockContext | None = None
         self._logits_BV = torch.empty(0)
@@ -102,8 +105,7 @@ class ContinuousBatch:
     @torch.inference_mode()
     def admit(self, requests: Sequence[Request]) -> None:
         """Compute the prompts of requests, which must have room, and add their samples."""
-        opened, logits_PV = self._shared.prefill([request.prompt for request in requests])
-        assert isinstance(opened, BlockPrompts)
+        opened, logits_PV = self._prefixes.prefill(self._shared, [request.prompt for request in requests])
         prompt_N = torch.tensor([place for place, request in enumerate(requests) for _ in request.keys])
         if self._context is None:
             self._context = opened.begin(prompt_N, self.most_new_tokens, samples=self.most_rows)
