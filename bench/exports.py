@@ -121,15 +121,26 @@ def measured(plan: Plan, only: Sequence[str], out: Path, rounds: int) -> dict[st
     options = Options(out, None, hours=1e9, only=[], seeds=[0], is_tiny=False)
     cells = {cell["id"]: cell for cell in compute([(name, 0) for name in here], plan, options)}
     speeds, versions = timed(plan, here, out, rounds)
-    rows = [cells[name] | {"speed": speeds[name], "runtime": CASES[name].runtime} for name in here]
+    rows = [without_paths(cells[name]) | {"speed": speeds[name], "runtime": CASES[name].runtime} for name in here]
     return {
         "rows": rows,
         "own_speed": {name: speeds[name] for name in (OURS, PLAIN)},
-        "settings": {"model": plan.model, "rounds": rounds, "shape": asdict(SPEED), "threads": torch.get_num_threads()},
+        "settings": {
+            "model": "/".join(Path(plan.model).parts[-2:]),
+            "rounds": rounds,
+            "shape": asdict(SPEED),
+            "threads": torch.get_num_threads(),
+        },
         "versions": versions,
         **made_here(),
         **({"remarks": [f"{name} needs `make bench-peers`" for name in missing]} if missing else {}),
     }
+
+
+def without_paths(cell: Cell) -> dict[str, Any]:
+    """Return what a cell measured, without the folders of the machine that measured it."""
+    row = {name: cell[name] for name in ("id", "format", "quantization", "bytes", "bytes_before", "seconds")}
+    return row | {"evaluation": [{name: value for name, value in each.items() if name != "model"} for each in cell["evaluation"]]}
 
 
 def timed(plan: Plan, names: Iterable[str], out: Path, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import decoding, gradients, heap, kvpress, loading, profile, rollout, search, selection, step
+from bench import decoding, exports, gradients, heap, kvpress, loading, profile, rollout, search, selection, server, step
 from bench.exactness import measured
 from bench.long_context import __main__ as long_context
 from bench.long_context import generation as long_generation
@@ -41,7 +41,22 @@ from experiments.peer import Peer, Running
 from experiments.prepared_run import PreparedRun, prepared_run
 from experiments.shapes import Shape, prompts_of
 
-KEPT = (decoding, gradients, heap, kvpress, loading, long_context, profile, rollout, search, selection, step, time_to_score)
+KEPT = (
+    decoding,
+    exports,
+    gradients,
+    heap,
+    kvpress,
+    loading,
+    long_context,
+    profile,
+    rollout,
+    search,
+    selection,
+    server,
+    step,
+    time_to_score,
+)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ FORMATS = {
         Format(
             name="onnx",
             summary="an ONNX graph for onnxruntime-genai",
-            quantizations=("int4", "int8", "fp32"),
+            quantizations=("int8", "int4", "fp32"),
             needs=("onnxruntime_genai", "onnx", "onnx_ir"),
             runtime="onnxruntime_genai",
             runtime_needs=("onnxruntime_genai",),

@@ -1,8 +1,8 @@
 """Writes a model as an ONNX graph with its tokenizer, by the model builder of onnxruntime-genai, in a process of its own.
 
-    etude models export MODEL --format onnx --out FOLDER [--quantization int4]
+    etude models export MODEL --format onnx --out FOLDER [--quantization int8]
 
-int4: matrices in blocks of 32 weights, rounded without calibration data; int8 likewise; fp32: the same weights. The builder has a table of
+int8 and int4: matrices in blocks of 32 weights, rounded without calibration data; fp32: the same weights. The builder has a table of
 architectures and says which it lacks.
 https://onnxruntime.ai/docs/genai/howto/build-model.html
 """
