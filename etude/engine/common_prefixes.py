@@ -1,16 +1,17 @@
 """Prefix caching for a server: keys and values of what many prompts begin with, such as a system message, are computed once.
 
 What two prompts in a row have in common is kept, from the first token on. A later prompt takes as much of it as it begins with, as a copy,
-and computes the rest. With `most` 0 nothing is kept, and every prompt is computed whole.
+and computes the rest. With `most` 0 nothing is kept, and every prompt is computed whole. vLLM's automatic prefix caching keeps all prompts
+instead, in blocks, as long as there is memory.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from etude.engine.blocks import BlockPrompts, Segment, Segments, truncate
+from etude.engine.blocks import BlockPrompts, Segment, Segments, length_of, truncate
 from etude.engine.completion import Tokens
-from etude.engine.protocols import SharedPrefixForward
+from etude.engine.protocols import Forward
 
 _SHORTEST = 8
 """Fewest tokens worth keeping: copying has a price too."""
@@ -26,14 +27,12 @@ class CommonPrefixes:
         self._kept: dict[Tokens, Segments] = {}
         self._last: Tokens = ()
 
-    def prefill(self, shared: SharedPrefixForward, prompts: Sequence[Tokens]) -> tuple[BlockPrompts, torch.Tensor]:
+    def prefill(self, forward: Forward, prompts: Sequence[Tokens]) -> tuple[BlockPrompts, torch.Tensor]:
         """Compute the prompts; returns them, and the logits [P, V] after them."""
         after = [self._beginning(prompt) for prompt in prompts]
-        copied = [sum(segment.length for segment in path) for path in after]
-        opened, logits_PV = BlockPrompts.prefill(
-            shared.forward, [prompt[known:] for prompt, known in zip(prompts, copied, strict=True)], after
-        )
-        self.num_copied += sum(copied)
+        rest = [prompt[length_of(path) :] for prompt, path in zip(prompts, after, strict=True)]
+        opened, logits_PV = BlockPrompts.prefill(forward, rest, after)
+        self.num_copied += sum(map(length_of, after))
         for place, prompt in enumerate(prompts):
             self._keep(opened, place, prompt[: _common(self._last, prompt)])
             self._last = prompt

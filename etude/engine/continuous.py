@@ -1,9 +1,8 @@
 """A batch that requests join and leave at any token (continuous batching), for a server.
 
 Each request has its own sampling, limits, stop texts and number of samples. Its prompt is computed once for all of its samples, and what
-prompts have in common once for all of them (`etude.engine.common_prefixes`). A sample
-depends on the weights, the prompt and its key alone, as in `etude.engine.transformers`: with the same key, it is the sample of
-`generate`, up to rounding. Shapes: B rows, V vocabulary.
+prompts have in common once for all of them (`etude.engine.common_prefixes`). A sample depends on the weights, the prompt and its key alone,
+as in `etude.engine.transformers`: with the same key, it is the sample of `generate`, up to rounding. Shapes: B rows, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -105,7 +104,7 @@ class ContinuousBatch:
     @torch.inference_mode()
     def admit(self, requests: Sequence[Request]) -> None:
         """Compute the prompts of requests, which must have room, and add their samples."""
-        opened, logits_PV = self._prefixes.prefill(self._shared, [request.prompt for request in requests])
+        opened, logits_PV = self._prefixes.prefill(self._shared.forward, [request.prompt for request in requests])
         prompt_N = torch.tensor([place for place, request in enumerate(requests) for _ in request.keys])
         if self._context is None:
             self._context = opened.begin(prompt_N, self.most_new_tokens, samples=self.most_rows)

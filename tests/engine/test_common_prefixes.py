@@ -37,7 +37,7 @@ def shared(model_of, tokenizer, monkeypatch):
 
 @torch.inference_mode()
 def equal_to_alone(shared, prefixes, prompts):
-    opened, logits_PV = prefixes.prefill(shared, prompts)
+    opened, logits_PV = prefixes.prefill(shared.forward, prompts)
     for place, prompt in enumerate(prompts):
         alone, expected_PV = shared.prefill([prompt])
         torch.testing.assert_close(logits_PV[place], expected_PV[0], atol=1e-5, rtol=1e-5)
