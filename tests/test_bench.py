@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import decoding, exports, gradients, heap, kvpress, loading, profile, rollout, search, selection, server, step
+from bench import decoding, exports, gradients, harnesses, heap, kvpress, loading, profile, rollout, search, selection, server, step
 from bench.exactness import measured
 from bench.long_context import __main__ as long_context
 from bench.long_context import generation as long_generation
@@ -45,6 +45,7 @@ KEPT = (
     decoding,
     exports,
     gradients,
+    harnesses,
     heap,
     kvpress,
     loading,
