@@ -21,6 +21,9 @@ _ROWS = 8
 
 _QUERIES = 32
 
+_ROOM, _LOOSE = 2, 8
+"""Places of prompts have room for twice the longest one, and are made anew once that is 8 times what is used."""
+
 
 class KVBlocks:
     """Keys and values of every layer, for a number of rows and positions."""
@@ -59,15 +62,11 @@ class KVBlocks:
         if self.hidden_RTE is not None:
             self.hidden_RTE[to_N, :positions] = self.hidden_RTE[from_N, :positions]
 
-    def with_more(self, other: "KVBlocks") -> "KVBlocks":
-        """Return a copy with the rows of `other` after these."""
-        both = KVBlocks(self.kernels, self.rows + other.rows, max(self.positions, other.positions))
+    def put(self, rows_N: torch.Tensor, other: "KVBlocks") -> None:
+        """Copy the rows of `other`, which are no longer than these, into these rows."""
         for mine, its in zip(self.stores, other.stores, strict=True):
-            store = KVStore.of(both.rows, mine.kv_heads, both.positions, mine.width, mine.keys_RKTD.dtype)
-            for states, first, second in zip(store.states(), mine.states(), its.states(), strict=True):
-                states[: self.rows, :, : self.positions], states[self.rows :, :, : other.positions] = first, second
-            both.stores.append(store)
-        return both
+            for states, more in zip(mine.states(), its.states(), strict=True):
+                states[rows_N, :, : other.positions] = more
 
     def only(self, rows_B: torch.Tensor, positions: int) -> "KVBlocks":
         """Copy the first positions of these rows."""
@@ -166,9 +165,16 @@ class BlockPrompts:
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "BlockContext":
         return BlockContext(self, rows_B, self.blocks.empty_like(max(samples, len(rows_B)), room_tokens))
 
-    def with_more(self, other: "BlockPrompts") -> "BlockPrompts":
-        """Return these prompts and those of `other` after them."""
-        return BlockPrompts(self.forward, self.blocks.with_more(other.blocks), torch.cat([self.length_P, other.length_P]))
+    def put(self, numbers_N: torch.Tensor, other: "BlockPrompts") -> None:
+        """Copy the prompts of `other`, which are no longer than these have room, into these places."""
+        self.blocks.put(numbers_N, other.blocks)
+        self.length_P[numbers_N] = other.length_P
+
+    def with_room(self, numbers: torch.Tensor, prompts: int, positions: int) -> "BlockPrompts":
+        """Copy these prompts, by number, into blocks with places for `prompts` of up to `positions` tokens."""
+        roomy = BlockPrompts(self.forward, self.blocks.empty_like(prompts, positions), self.length_P.new_zeros(prompts))
+        roomy.put(torch.arange(len(numbers)), self.only(numbers))
+        return roomy
 
     def only(self, prompts: torch.Tensor) -> "BlockPrompts":
         """Copy these prompts, by number."""
@@ -182,8 +188,10 @@ class BlockContext:
     copies = False
 
     def __init__(self, prompts: BlockPrompts, prompt_B: torch.Tensor, own: KVBlocks) -> None:
-        """Create rows. `prompt_B`: the prompt of each, ascending; `own`: the slots."""
+        """Create rows. `prompt_B`: the prompt of each, those of one prompt together; `own`: the slots."""
         self.prompts, self.prompt_B, self.own = prompts, prompt_B, own
+        self._has_places = False
+        """Whether the prompts are this context's own, with places that ended ones leave to new ones."""
         self.keeps_hidden = False
         """Whether hidden states are kept too, from the first token."""
         self.generated_B, self.slot_B = torch.zeros_like(prompt_B), torch.arange(len(prompt_B))
@@ -211,15 +219,28 @@ class BlockContext:
         self.slot_B, self.prompt_B, self.generated_B = slot_B, self.prompt_B[rows_B], self.generated_B[rows_B]
         # drop unused prompts once they are half of all
         used, numbers_B = self.prompt_B.unique(return_inverse=True)
-        if 2 * len(used) <= len(self.prompts.length_P):
+        if 2 * len(used) <= len(self.prompts.length_P) and not self._has_places:
             self.prompts, self.prompt_B = self.prompts.only(used), numbers_B
         self._arrange()
 
     def admit(self, prompts: BlockPrompts) -> None:
         """Add a row for each of these prompts. At least as many completions must have ended, without protected rows."""
-        first = len(self.prompts.length_P)
-        self.prompts = self.prompts.with_more(prompts)
-        self.enter(torch.arange(first, len(self.prompts.length_P)))
+        self.enter(self.add(prompts))
+
+    def add(self, prompts: BlockPrompts) -> torch.Tensor:
+        """Copy more prompts to where no row's prompt is; returns their numbers. All are copied only where there is no room for them."""
+        used, own = self.prompt_B.unique(), self.prompts
+        number = len(used) + len(prompts.length_P)
+        longest = int(torch.cat([own.length_P[used], prompts.length_P]).max())
+        has_room = number <= own.blocks.rows and longest <= own.blocks.positions <= _LOOSE * _whole(longest)
+        if not (self._has_places and has_room):
+            self.prompts = own.with_room(used, max(number, self.own.rows), _ROOM * longest)
+            self.prompt_B = torch.searchsorted(used, self.prompt_B)
+            self._has_places = True
+        is_free = torch.ones(self.prompts.blocks.rows, dtype=torch.bool).index_fill(0, self.prompt_B, False)
+        free = is_free.nonzero().flatten()[: len(prompts.length_P)]
+        self.prompts.put(free, prompts)
+        return free
 
     def enter(self, prompt_N: torch.Tensor) -> None:
         """Add a row for each of these prompts, by number."""
@@ -293,7 +314,7 @@ def _copied(paths: Sequence[Segments], positions: int) -> KVBlocks:
 
 
 def _items(prompt_N: torch.Tensor, rows: int) -> torch.Tensor:
-    """Cut rows into items [I, 3] for threads: a prompt, and the first and the end of up to `rows` rows of it; `prompt_N` ascending."""
+    """Cut rows into items [I, 3] for threads: a prompt, and the first and the end of up to `rows` rows of it, which stand together."""
     items, first = [], 0
     for prompt, count in zip(*(found.tolist() for found in prompt_N.unique_consecutive(return_counts=True)), strict=True):
         items += [(prompt, start, min(start + rows, first + count)) for start in range(first, first + count, rows)]

@@ -110,9 +110,7 @@ class ContinuousBatch:
             self._context = opened.begin(prompt_N, self.most_new_tokens, samples=self.most_rows)
             self._logits_BV = logits_PV[prompt_N]
         else:
-            first = len(self._context.prompts.length_P)
-            self._context.prompts = self._context.prompts.with_more(opened)
-            self._context.enter(first + prompt_N)
+            self._context.enter(self._context.add(opened)[prompt_N])
             self._logits_BV = torch.cat([self._logits_BV, logits_PV[prompt_N]])
         for request in requests:
             self._rows += [_Row(request, sample, Detokenizer(self._text_of, request.stop)) for sample in range(len(request.keys))]

@@ -90,6 +90,31 @@ def test_every_request_gets_what_it_gets_alone(engine):
         assert all(found.top[0][1] >= found.logprob for found in best)
 
 
+def test_prompts_take_the_places_of_ended_ones_until_a_longer_one_comes(engine):
+    engine.end_tokens = frozenset()
+    batch = engine.continuous(most_rows=4, most_new_tokens=30)
+
+    def admit(length, tokens=2):
+        prompt = tuple(30 + place % 200 for place in range(length))
+        batch.admit([Request(prompt, keys=(0,), max_new_tokens=tokens, sampling=GREEDY, receiver=Kept())])
+        return batch._context.prompts
+
+    def end():
+        while len(batch) > 1:
+            batch.step()
+
+    admit(100, 30)
+    first = admit(40)
+    for length in (100, 9, 40, 70):
+        end()
+        assert admit(length) is first
+    end()
+    longer = admit(600)
+    assert longer is not first and longer.blocks.rows == 4
+    end()
+    assert admit(600) is longer
+
+
 def test_a_cancelled_request_leaves_and_changes_no_other(engine):
     whole, some = requests_of(12), requests_of(12)
     for request in (*whole, *some):
